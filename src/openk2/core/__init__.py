@@ -1,0 +1,42 @@
+"""The ground floor: messages, tool specs, the policy and world protocols, trajectories, errors, run folders."""
+
+from openk2.core.errors import ContextOverflow, UserError
+from openk2.core.messages import Message, ToolCall, ToolSpec, as_messages, as_tools, compact_json
+from openk2.core.protocols import (
+    Demonstration,
+    Family,
+    Limits,
+    Policy,
+    Split,
+    Task,
+    ToolResult,
+    Turn,
+    Verdict,
+    World,
+)
+from openk2.core.trajectory import Event, OnEvent, Step, Trajectory
+
+__all__ = [
+    "ContextOverflow",
+    "Demonstration",
+    "Event",
+    "Family",
+    "Limits",
+    "Message",
+    "OnEvent",
+    "Policy",
+    "Split",
+    "Step",
+    "Task",
+    "ToolCall",
+    "ToolResult",
+    "ToolSpec",
+    "Trajectory",
+    "Turn",
+    "UserError",
+    "Verdict",
+    "World",
+    "as_messages",
+    "as_tools",
+    "compact_json",
+]

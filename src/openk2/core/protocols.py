@@ -1,0 +1,133 @@
+"""The three things that meet in every rollout: a task, a policy that answers, a world that is acted on.
+
+    rollout(policy, world, task, limits) -> trajectory
+
+A world is a few dozen lines: see `examples/world.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from openk2.core.messages import Message, ToolCall, ToolSpec
+
+FinishReason = Literal["stop", "tool_calls", "length"]
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thing to be done. `data` is JSON: all that the world needs to set itself up and to verify the end."""
+
+    id: str
+    family: str
+    skill: str
+    seed: int
+    request: str
+    data: dict[str, Any] = field(default_factory=dict)
+    split: Split = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a policy said. Ids and log-probs are there when the policy is local (else empty).
+
+    `malformed` holds the raw text of a tool section that could not be parsed; `message` then has no calls.
+    """
+
+    message: Message
+    finish_reason: FinishReason
+    prompt_ids: tuple[int, ...] = ()
+    completion_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    malformed: str | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call returned, as the model will read it. `error` marks a failed call."""
+
+    content: str
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the task was solved, computed by code without looking at the model. None: nothing can verify it."""
+
+    passed: bool | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a rollout may spend. `tokens` counts the completion tokens of one turn, `steps` the assistant turns."""
+
+    steps: int = 12
+    tokens: int = 512
+    seconds: float = 120.0
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Who answers."""
+
+    name: str
+
+    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
+        """The next assistant turn after `messages`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class World(Protocol):
+    """What is acted on: offers tools, keeps state, plays the user, verifies the end. One world object per rollout."""
+
+    @property
+    def tools(self) -> Sequence[ToolSpec]: ...
+
+    async def start(self, task: Task) -> list[Message]:
+        """Set up the state; return the opening messages (system and user)."""
+        ...
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """Execute one call. A bad call is an error result, never an exception."""
+        ...
+
+    async def reply(self, message: Message) -> Message | None:
+        """The user's answer to an assistant message without calls; None ends the conversation."""
+        ...
+
+    async def verify(self, messages: Sequence[Message]) -> Verdict:
+        """Judge the final state and what the user was told."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """How an expert solves a task: the whole conversation, tool results included. What fine-tuning learns from."""
+
+    task: Task
+    tools: tuple[ToolSpec, ...]
+    messages: tuple[Message, ...]
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A source of tasks. `sample` is a pure function of (split, seed): the same seed gives the same task."""
+
+    name: str
+    skills: Sequence[str]
+
+    def sample(self, split: Split, seed: int) -> Task: ...
+
+    def world(self, task: Task) -> World: ...
+
+    def demonstrate(self, task: Task) -> Demonstration: ...

@@ -1,0 +1,90 @@
+"""Run folders: a stage reads a folder and writes a folder, with a manifest that ties outputs to inputs by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openk2.core.errors import UserError
+
+
+class Manifest(BaseModel):
+    """What a finished stage was made from and what it gave (`DIR/<stage>/manifest.json`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str] = Field(default_factory=dict, description="path or name -> sha256")
+    outputs: dict[str, str] = Field(default_factory=dict, description="file in the stage's folder -> sha256")
+    versions: dict[str, str] = Field(default_factory=dict)
+    results: dict[str, Any] = Field(default_factory=dict)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the interpreter and of the named packages, as far as installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary sibling that replaces `path` when the block ends well: a reader sees the old file or the new one.
+
+    Raises UserError when the disk is full; the old file then stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        raise UserError(f"could not write {path}: {e.strerror or e}; free some space or choose another folder") from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_text(folder / "manifest.json", json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a finished stage; None if the stage has not finished. Raises UserError if it is damaged."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        return Manifest.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is damaged ({type(e).__name__}): delete the folder {folder} to redo this stage") from e
