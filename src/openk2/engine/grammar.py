@@ -1,0 +1,215 @@
+"""What a model may say next: free text, or a well-formed call to a declared tool with arguments that fit its schema.
+
+One `Guide` follows one sequence. Its states, with the special tokens that lead from one to the next:
+
+    text -section_begin-> section -call_begin-> header -argument_begin-> arguments -call_end-> section ...
+    text -im_end-> done        section (after a call) -section_end-> end -im_end-> done
+
+Outside a tool section the mask is one of two constants. The header is a choice between the token sequences of
+`functions.NAME:IDX`, tokenised as in training. The arguments follow an llguidance matcher over the tool's JSON Schema.
+Source of the format: K2 report, appendix B (the enforcer). Shapes: V vocabulary of the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+
+from openk2.core import ToolSpec, UserError, compact_json
+from openk2.engine.schema import arguments_schema, close_objects
+
+if TYPE_CHECKING:
+    from openk2.chat.tokenizer import Tokenizer
+
+Mask = NDArray[np.bool_]
+
+_COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+
+
+class State(Enum):
+    TEXT = "text"
+    SECTION = "section"
+    HEADER = "header"
+    ARGUMENTS = "arguments"
+    END = "end"
+    DONE = "done"
+
+
+class Grammar:
+    """Compiles tool declarations for one tokenizer and hands out a `Guide` per sequence. Compiled schemas are kept.
+
+    Args:
+        tokenizer: the tokenizer whose ids are constrained.
+        vocab_size: columns of the logits; ids past the tokenizer's are never allowed. Default: the tokenizer's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
+        self.section_begin = tokenizer.id("<|tool_calls_section_begin|>")
+        self.section_end = tokenizer.id("<|tool_calls_section_end|>")
+        self.call_begin = tokenizer.id("<|tool_call_begin|>")
+        self.argument_begin = tokenizer.id("<|tool_call_argument_begin|>")
+        self.call_end = tokenizer.id("<|tool_call_end|>")
+        self.turn_end = tokenizer.eos_id
+        # The end of a call is the matcher's end of sequence, so its mask says by itself when the arguments are whole.
+        self._ll = LLTokenizer(tokenizer.json(), n_vocab=tokenizer.vocab_size, eos_token=self.call_end)
+        self._matchers: dict[str, LLMatcher] = {}
+        self._headers: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._toolsets: dict[str, dict[str, LLMatcher]] = {}
+
+        # Special i of K2 is base + i with [BOS] first: every id from there on is reserved.
+        self.text_mask = np.zeros(self.vocab_size, dtype=np.bool_)
+        self.text_mask[: tokenizer.bos_id] = True
+        self.text_mask[self.turn_end] = True
+        self.tools_mask = self.text_mask.copy()
+        self.tools_mask[self.section_begin] = True
+        for mask in (self.text_mask, self.tools_mask):
+            mask.flags.writeable = False
+
+    def guide(self, tools: Sequence[ToolSpec], first_call_index: int = 0) -> Guide:
+        """A guide for one sequence. Raises UserError for a tool whose declaration cannot be enforced."""
+        return Guide(self, self.compile(tools), first_call_index)
+
+    def compile(self, tools: Sequence[ToolSpec]) -> dict[str, LLMatcher]:
+        """Name -> a fresh matcher of the tool's arguments (copy before use).
+
+        Raises UserError when a name is empty or declared twice, or when a schema is invalid or not supported.
+        """
+        key = compact_json([(tool.name, dict(tool.parameters)) for tool in tools])
+        if key not in self._toolsets:
+            compiled: dict[str, LLMatcher] = {}
+            for tool in tools:
+                if not tool.name or tool.name in compiled:
+                    raise UserError(f"tool name {tool.name!r} is empty or declared twice: give every tool its own name")
+                compiled[tool.name] = self._matcher(tool)
+            self._toolsets[key] = compiled
+        return self._toolsets[key]
+
+    def header(self, name: str, index: int) -> tuple[int, ...]:
+        """The ids of a call's id, `functions.NAME:IDX`."""
+        key = (name, index)
+        if key not in self._headers:
+            self._headers[key] = tuple(self.tokenizer.encode(f"functions.{name}:{index}"))
+        return self._headers[key]
+
+    def _matcher(self, tool: ToolSpec) -> LLMatcher:
+        try:
+            schema = arguments_schema(tool.parameters)
+            key = json.dumps(schema)
+        except (TypeError, ValueError) as e:
+            raise UserError(f"the parameters of tool {tool.name} are not a usable JSON Schema: {e}") from e
+        if key not in self._matchers:
+            matcher = self._compile(close_objects(schema))
+            if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
+                matcher = self._compile(schema)
+            if matcher.is_error():
+                reason = matcher.get_error().strip().splitlines()[0]
+                raise UserError(
+                    f"the grammar cannot enforce the parameters of tool {tool.name} ({reason}): "
+                    "simplify the schema or switch the grammar off"
+                )
+            self._matchers[key] = matcher
+        return self._matchers[key]
+
+    def _compile(self, schema: object) -> LLMatcher:
+        return LLMatcher(
+            self._ll, LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT), log_level=0
+        )
+
+
+class Guide:
+    """Follows one sequence: `mask` what may come next, `advance` with what came."""
+
+    def __init__(self, grammar: Grammar, tools: dict[str, LLMatcher], first_call_index: int) -> None:
+        self._grammar = grammar
+        self._tools = tools
+        self._index = first_call_index
+        self._state = State.TEXT
+        self._first = True
+        self._open: dict[str, tuple[int, ...]] = {}
+        self._depth = 0
+        self._matcher: LLMatcher | None = None
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def mask(self) -> Mask:
+        """Allowed next ids, bool [V]. Do not write to it."""
+        if self._state is State.TEXT:
+            return self._grammar.tools_mask if self._tools else self._grammar.text_mask
+        if self._matcher is not None:
+            bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+            size = self._grammar.tokenizer.vocab_size
+            mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
+            mask[:size] = bits[:size]
+            return mask
+        mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
+        mask[self.choices()] = True
+        return mask
+
+    def choices(self) -> list[int]:
+        """The allowed ids in a state between text and arguments, where they are few."""
+        grammar = self._grammar
+        if self._state is State.SECTION:
+            return [grammar.call_begin] if self._first else [grammar.call_begin, grammar.section_end]
+        if self._state is State.HEADER:
+            following = {ids[self._depth] for ids in self._open.values() if len(ids) > self._depth}
+            if any(len(ids) == self._depth for ids in self._open.values()):
+                following.add(grammar.argument_begin)
+            return sorted(following)
+        return [grammar.turn_end]
+
+    def forced(self) -> int | None:
+        """The next id if there is no choice, else None."""
+        if self._state is State.TEXT or self._state is State.DONE:
+            return None
+        if self._matcher is not None:
+            ids = self._matcher.compute_ff_tokens()
+            return ids[0] if ids else None
+        choices = self.choices()
+        return choices[0] if len(choices) == 1 else None
+
+    def advance(self, token: int) -> None:
+        """Go on with an id that `mask` allowed. Raises ValueError for another one."""
+        grammar = self._grammar
+        if self._state is State.TEXT:
+            if not self.mask()[token]:
+                raise ValueError(f"id {token} is not allowed in {self._state.value}")
+            if token == grammar.turn_end:
+                self._state = State.DONE
+            elif token == grammar.section_begin:
+                self._state = State.SECTION
+            return
+        if self._matcher is not None:
+            if token == grammar.call_end and self._matcher.is_accepting():
+                self._matcher = None
+                self._state, self._first = State.SECTION, False
+                self._index += 1
+            elif token == grammar.call_end or not self._matcher.consume_token(token):
+                raise ValueError(f"id {token} is not allowed in {self._state.value}: {self._matcher.get_error()}")
+            return
+        if token not in self.choices() or self._state is State.DONE:
+            raise ValueError(f"id {token} is not allowed in {self._state.value}")
+        if self._state is State.SECTION:
+            self._state = State.END if token == grammar.section_end else State.HEADER
+            self._open = {name: grammar.header(name, self._index) for name in self._tools}
+            self._depth = 0
+        elif self._state is State.HEADER and token == grammar.argument_begin:
+            name = next(name for name, ids in self._open.items() if len(ids) == self._depth)
+            self._matcher = self._tools[name].deep_copy()
+            self._state = State.ARGUMENTS
+        elif self._state is State.HEADER:
+            self._open = {
+                name: ids for name, ids in self._open.items() if len(ids) > self._depth and ids[self._depth] == token
+            }
+            self._depth += 1
+        else:
+            self._state = State.DONE
