@@ -1,0 +1,334 @@
+"""How requests are worded: frames that belong to a split, and the noise of real writing around them.
+
+A `Book` holds the frames of one thing to say. A frame is text with slots `{name}`, optional parts `[...]` and choices
+`(a|b|c)`; it belongs to a split by the hash of its text, so the wordings of the test split never occur in training. What is
+filled into a slot is protected: typos and changes of case touch the words of frames only, never a value.
+
+    ASK = Book("price", "ask: (what is|what's) the price of {thing}", "do: (get|look up) the price of {thing} [for me]")
+    phrase = ASK.say(rng, split, thing="Brosta kettle")
+    text = request(rng, split, phrase)          # "hi, could you look up the pirce of Brosta kettle?"
+
+A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a fragment, `say:` a statement; without one it
+is a part of something larger. `request` adds what fits the kind (politeness, greetings, punctuation) and the noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from openk2.core import Split
+from openk2.worlds.families.lexicon import TEST_SHARE
+
+Rng = random.Random
+
+OPEN, CLOSE = "\x02", "\x03"
+"""Around a protected value while a request is being built."""
+
+KINDS = ("ask", "do", "frag", "say")
+
+
+class Phrase(str):
+    """Text made from frames, values still marked as protected; `kind` tells what kind of sentence it is."""
+
+    kind: str
+
+    def __new__(cls, text: str, kind: str = "") -> Phrase:
+        phrase = super().__new__(cls, text)
+        phrase.kind = kind
+        return phrase
+
+
+def protect(value: object) -> str:
+    """Mark a value that noise must not touch."""
+    text = str(value).replace(OPEN, "").replace(CLOSE, "")
+    return f"{OPEN}{text}{CLOSE}"
+
+
+def plain(text: str) -> str:
+    """The text without marks."""
+    return text.replace(OPEN, "").replace(CLOSE, "")
+
+
+# A parsed frame is a list of parts: text, ("slot", name) or ("any", [alternatives, each a list of parts]).
+Part = Any
+
+
+def _parse(text: str) -> list[Part]:
+    tokens = re.findall(r"\{\w+\}|[\[\]()|]|[^\[\](){}|]+", text)
+    if "".join(tokens) != text:
+        raise ValueError(f"frame with an unmatched brace: {text!r}")
+    parts, end = _sequence(tokens, 0, "")
+    if end != len(tokens):
+        raise ValueError(f"frame with an unmatched bracket: {text!r}")
+    return parts
+
+
+def _sequence(tokens: list[str], i: int, closer: str) -> tuple[list[Part], int]:
+    alternatives: list[list[Part]] = [[]]
+    while i < len(tokens) and tokens[i] not in ("]", ")"):
+        token = tokens[i]
+        if token == "|" and closer:
+            alternatives.append([])
+        elif token in ("[", "("):
+            closing = "]" if token == "[" else ")"
+            inner, i = _sequence(tokens, i + 1, closing)
+            if i >= len(tokens) or tokens[i] != closing:
+                raise ValueError(f"frame with an unmatched bracket: {''.join(tokens)!r}")
+            choices = inner[0][1] if len(inner) == 1 and inner[0][0] == "any" else [inner]
+            alternatives[-1].append(("any", [*choices, []] if token == "[" else choices))
+        elif token.startswith("{"):
+            alternatives[-1].append(("slot", token[1:-1]))
+        else:
+            alternatives[-1].append(("text", token))
+        i += 1
+    return ([("any", alternatives)] if len(alternatives) > 1 else alternatives[0]), i
+
+
+def _expand(parts: list[Part], rng: Rng, slots: dict[str, object], out: list[str]) -> None:
+    for kind, value in parts:
+        if kind == "text":
+            out.append(value)
+        elif kind == "slot":
+            filled = slots[value]
+            out.append(str(filled) if isinstance(filled, Phrase) else protect(filled))
+        else:
+            _expand(value[int(rng.random() * len(value))], rng, slots, out)
+
+
+def _tidy(text: str) -> str:
+    text = re.sub(r" {2,}", " ", text).strip()
+    return re.sub(r" ([,.?!;])", r"\1", text)
+
+
+class Frame:
+    """One wording."""
+
+    __slots__ = ("kind", "parts", "text")
+
+    def __init__(self, text: str) -> None:
+        head, colon, rest = text.partition(": ")
+        self.kind, self.text = (head, rest) if colon and head in KINDS else ("", text)
+        self.parts = _parse(self.text)
+
+    def fill(self, rng: Rng, slots: dict[str, object]) -> Phrase:
+        out: list[str] = []
+        _expand(self.parts, rng, slots, out)
+        return Phrase(_tidy("".join(out)), self.kind)
+
+
+BOOKS: dict[str, Book] = {}
+"""Every book that was made, by name (for the tests and the digest of the test mix)."""
+
+
+class Book:
+    """All wordings of one thing, two at least. One in five of them (at least one), by the order of their hashes, is kept
+    for the test split."""
+
+    def __init__(self, name: str, *frames: str) -> None:
+        if name in BOOKS or len(frames) < 2 or len(set(frames)) < len(frames):
+            raise ValueError(f"book {name!r} must be new and have two frames or more, all different")
+        self.name = name
+        self.frames = [Frame(text) for text in frames]
+        ordered = sorted(self.frames, key=lambda frame: hashlib.sha256(frame.text.encode()).digest())
+        held_out = max(1, round(len(ordered) / TEST_SHARE))
+        self.by_split: dict[Split, list[Frame]] = {"test": ordered[:held_out], "train": ordered[held_out:]}
+        BOOKS[name] = self
+
+    def say(self, rng: Rng, split: Split, **slots: object) -> Phrase:
+        """One wording of the split, filled. Values are protected; a `Phrase` is inserted as it is."""
+        frames = self.by_split[split]
+        return frames[int(rng.random() * len(frames))].fill(rng, slots)
+
+    def kinds(self, split: Split) -> set[str]:
+        return {frame.kind for frame in self.by_split[split]}
+
+
+_WRAP = {
+    "do": Book(
+        "wrap.do",
+        "(please|pls|kindly) {x}",
+        "{x}[,] (please|pls)",
+        "(could|can|would|will) you [please] {x}?",
+        "(could|can) you {x} for me[, please]?",
+        "(hi|hey|hello)[ there], [please] {x}",
+        "(hi|hey|hello), (could|can) you {x}?",
+        "{x}, (thanks|thank you|cheers)",
+        "i (need|want) you to {x}",
+        "i'd like you to {x}",
+        "i would love it if you could {x}",
+        "(ok|okay|so|now|right), {x}",
+        "go ahead and {x}",
+        "let's {x}",
+        "time to {x}",
+        "be so kind as to {x}",
+        "would you mind helping me? {x}",
+        "(next|first) thing: {x}",
+        "quick one: {x}",
+        "a favour: {x}",
+        "your task: {x}",
+        "(help me out|help me) and {x}",
+        "we need to {x}",
+        "i have to {x}[, can you do it]?",
+        "make sure to {x}",
+        "do this for me: {x}",
+        "may i ask you to {x}?",
+        "is it possible to {x}?",
+        "it would be great if you could {x}",
+    ),
+    "ask": Book(
+        "wrap.ask",
+        "(hi|hey|hello)[ there], {x}?",
+        "(quick|short|small|simple) question: {x}?",
+        "{x}? (thanks|thank you|cheers)",
+        "(ok|okay|so|now|well), {x}?",
+        "tell me, {x}?",
+        "(could|can) you tell me: {x}?",
+        "please tell me, {x}?",
+        "i wonder, {x}?",
+        "i'm curious: {x}?",
+        "{x}, please?",
+        "{x}, do you know?",
+        "one thing i want to know: {x}?",
+        "just checking, {x}?",
+        "help me out: {x}?",
+        "my question: {x}?",
+        "any idea, {x}?",
+        "remind me, {x}?",
+        "sorry to bother you, {x}?",
+    ),
+    "frag": Book(
+        "wrap.frag",
+        "{x} (please|pls)",
+        "(hi|hey|hello), {x}",
+        "{x}, (thanks|thank you)",
+        "need: {x}",
+        "i need {x}",
+        "(just|only) {x}",
+        "{x}, asap",
+        "{x} if you can",
+        "looking for {x}",
+        "wanted: {x}",
+        "{x}, quick",
+        "once more: {x}",
+    ),
+    "say": Book(
+        "wrap.say",
+        "(hi|hey|hello)[ there], {x}",
+        "(please note|fyi|listen): {x}",
+        "{x}, (thanks|thank you)",
+        "(ok|okay|so|well), {x}",
+        "{x}, if you don't mind",
+        "you see, {x}",
+        "here is the thing: {x}",
+        "{x}, please",
+    ),
+}
+
+_ASIDE = Book(
+    "aside",
+    "i'm in a hurry",
+    "i am on the phone right now",
+    "no rush",
+    "this is for my boss",
+    "it's for a report",
+    "sorry for the late message",
+    "my screen is broken",
+    "i forgot to do it yesterday",
+    "we talked about it this morning",
+    "i am new here",
+    "it has been a long day",
+    "everybody is waiting for this",
+    "keep it short",
+    "i hope you are well",
+    "i asked before but got no reply",
+    "nobody else could help",
+    "this matters a lot to us",
+    "you helped me last time too",
+)
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+
+
+def number_word(n: int) -> str:
+    """A whole number from 0 to 99 in words."""
+    if not 0 <= n <= 99:
+        raise ValueError(f"{n} is not between 0 and 99")
+    if n < 20:
+        return _SMALL.split()[n]
+    tens = _TENS.split()[n // 10 - 2]
+    return f"{tens}-{_SMALL.split()[n % 10]}" if n % 10 else tens
+
+
+def listing(rng: Rng, items: Sequence[str]) -> Phrase:
+    """Items in one phrase: `a`, `a and b`, `a, b and c`."""
+    marked = [item if isinstance(item, Phrase) else protect(item) for item in items]
+    if len(marked) == 1:
+        return Phrase(marked[0])
+    comma = "," if len(marked) > 2 and rng.random() < 0.3 else ""
+    return Phrase(", ".join(marked[:-1]) + f"{comma} and {marked[-1]}")
+
+
+def typo(rng: Rng, word: str) -> str:
+    """The word with one slip of the finger: two letters swapped, one lost, or one doubled."""
+    i = rng.randrange(1, len(word) - 1)
+    roll = rng.random()
+    if roll < 0.4:
+        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+    return word[:i] + word[i + 1 :] if roll < 0.7 else word[:i] + word[i] + word[i:]
+
+
+def _typos(rng: Rng, text: str, count: int) -> str:
+    """Slips in `count` longer words outside the protected values."""
+    for _ in range(count):
+        free = re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", lambda m: OPEN * len(m[0]), text)
+        spots = list(re.finditer(r"(?<![\w'])[a-z]{4,}(?![\w'])", free))
+        if not spots:
+            return text
+        spot = rng.choice(spots)
+        text = text[: spot.start()] + typo(rng, spot[0]) + text[spot.end() :]
+    return text
+
+
+def _capital(text: str) -> str:
+    """First letters of sentences and the word I in capitals, outside protected values."""
+    text = re.sub(r"\bi\b(?=[ ']|$)", "I", text)
+    return re.sub(r"(^|[.?!] )([a-z])", lambda m: m[1] + m[2].upper(), text)
+
+
+def _outside(text: str, change: Callable[[str], str]) -> str:
+    pieces = re.split(f"({OPEN}[^{CLOSE}]*{CLOSE})", text)
+    return "".join(piece if piece.startswith(OPEN) else change(piece) for piece in pieces)
+
+
+def request(rng: Rng, split: Split, phrase: Phrase, *, noise: float = 1.0, aside: bool = True) -> str:
+    """The whole request: the phrase wrapped by what suits its kind, then noise; `noise` scales the chance of typos.
+
+    Values stay exactly as they were filled in.
+    """
+    kind = phrase.kind or "say"
+    text: str = phrase
+    if rng.random() < 0.55:
+        text = _WRAP[kind].say(rng, split, x=phrase)
+    if not text.endswith(("?", ".", "!")):
+        asked = "?" in re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", "", text)
+        text += "" if asked or kind == "frag" else "?" if kind == "ask" else "."
+    if aside and rng.random() < 0.08:
+        other = _ASIDE.say(rng, split)
+        text = f"{other}. {text}" if rng.random() < 0.5 else f"{text if text[-1] in '.?!' else text + '.'} {other}."
+    if rng.random() < 0.12 * noise:
+        text = _typos(rng, text, 1 if rng.random() < 0.75 else 2)
+    if rng.random() < 0.15:
+        text = _outside(text, lambda piece: piece.replace("'", ""))
+    if rng.random() < 0.7:
+        text = _capital(text) if not text.startswith(OPEN) else text
+    if text[-1] in ".?" and rng.random() < (0.3 if text[-1] == "." else 0.15):
+        text = text[:-1]
+    return plain(text)
