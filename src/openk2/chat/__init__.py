@@ -1,0 +1,31 @@
+"""The tokenizer and the K2 chat format."""
+
+from openk2.chat.format import (
+    DEFAULT_SYSTEM,
+    Completion,
+    Parsed,
+    Rendered,
+    call_id,
+    canonicalise,
+    parse,
+    parse_completion,
+    render,
+    tool_name,
+)
+from openk2.chat.tokenizer import Tokenizer, chat_template, nano_tokenizer
+
+__all__ = [
+    "DEFAULT_SYSTEM",
+    "Completion",
+    "Parsed",
+    "Rendered",
+    "Tokenizer",
+    "call_id",
+    "canonicalise",
+    "chat_template",
+    "nano_tokenizer",
+    "parse",
+    "parse_completion",
+    "render",
+    "tool_name",
+]

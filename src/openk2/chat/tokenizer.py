@@ -1,0 +1,258 @@
+"""The tokenizer: a small byte-level BPE with K2's reserved tokens behind it.
+
+Ids `0 .. vocab_size-65` are BPE pieces; the last 64 are reserved and laid out as in K2, whose reserved block starts at
+163584: the special that is 163584 + i there is `vocab_size - 64 + i` here. Text is split before BPE so that a word has
+the same pieces in a request, in JSON and in code: each digit alone, each run of letters, of spaces, of newlines, of
+punctuation, and each underscore alone.
+
+A special token is never the result of encoding text: user text that contains "<|im_end|>" becomes ordinary pieces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
+
+from openk2.core import UserError
+from openk2.core.runs import write_text
+
+RESERVED = 64
+BYTES = 256
+MIN_VOCAB_SIZE = BYTES + RESERVED
+
+BOS = "[BOS]"
+EOS = "[EOS]"
+IM_END = "<|im_end|>"
+IM_USER = "<|im_user|>"
+IM_ASSISTANT = "<|im_assistant|>"
+IM_SYSTEM = "<|im_system|>"
+IM_MIDDLE = "<|im_middle|>"
+SECTION_BEGIN = "<|tool_calls_section_begin|>"
+SECTION_END = "<|tool_calls_section_end|>"
+CALL_BEGIN = "<|tool_call_begin|>"
+ARGUMENT_BEGIN = "<|tool_call_argument_begin|>"
+CALL_END = "<|tool_call_end|>"
+UNK = "[UNK]"
+PAD = "[PAD]"
+
+# Offset in the reserved block -> name (the offsets of K2's released vocabulary).
+_NAMED = {
+    0: BOS,
+    1: EOS,
+    2: IM_END,
+    3: IM_USER,
+    4: IM_ASSISTANT,
+    6: "<|start_header_id|>",
+    7: "<|end_header_id|>",
+    9: "[EOT]",
+    10: IM_SYSTEM,
+    11: SECTION_BEGIN,
+    12: SECTION_END,
+    13: CALL_BEGIN,
+    14: ARGUMENT_BEGIN,
+    15: CALL_END,
+    17: IM_MIDDLE,
+    62: UNK,
+    63: PAD,
+}
+
+_SPLIT = r"\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|[^\p{L}\p{N}\s_]+|\s+"
+# Rules of dashes and deep indentation would otherwise take hundreds of places in a small vocabulary.
+_LONGEST_PIECE = 16
+_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def reserved_names(vocab_size: int) -> list[str]:
+    """Names of the 64 reserved tokens, in id order."""
+    base = vocab_size - RESERVED
+    return [_NAMED.get(i, f"<|reserved_token_{base + i}|>") for i in range(RESERVED)]
+
+
+class Tokenizer:
+    """Text to ids and back. Make one with `train` or `load`."""
+
+    def __init__(self, backend: Backend, *, source: str = "tokenizer") -> None:
+        """Wrap a backend. Raises UserError if its reserved tokens are not where K2's layout wants them."""
+        vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        names = reserved_names(vocab_size)
+        wrong = [n for i, n in enumerate(names) if backend.token_to_id(n) != vocab_size - RESERVED + i]
+        if wrong:
+            raise UserError(
+                f"{source} is not an OpenK2 tokenizer ({wrong[0]} is not at its id): train one or pick another"
+            )
+        # Set on every load: the backend does not keep it in its file.
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self.vocab_size: int = vocab_size
+        self.specials: Mapping[str, int] = MappingProxyType(
+            {name: vocab_size - RESERVED + i for i, name in enumerate(names)}
+        )
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
+        """Learn the pieces from `texts`; the same texts give the same tokenizer.
+
+        Raises UserError if `vocab_size` is under 320 (256 bytes and 64 reserved), or if the text is too small for it.
+        """
+        if vocab_size < MIN_VOCAB_SIZE:
+            raise UserError(
+                f"vocab_size {vocab_size} is too small: 256 bytes and 64 reserved tokens need {MIN_VOCAB_SIZE}"
+            )
+        backend = Backend(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - RESERVED,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            max_token_length=_LONGEST_PIECE,
+            show_progress=False,
+        )
+        backend.train_from_iterator(_checked(texts), trainer)
+        got = backend.get_vocab_size()
+        if got != vocab_size - RESERVED:
+            raise UserError(
+                f"the text is too small for vocab_size {vocab_size}: it gives {got + RESERVED} at most; "
+                "use more text or a smaller vocab_size"
+            )
+        backend.add_special_tokens(
+            [AddedToken(name, special=True, normalized=False) for name in reserved_names(vocab_size)]
+        )
+        return cls(backend)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Tokenizer:
+        """Read `folder`/tokenizer.json. Raises UserError if it is missing, damaged or of another kind."""
+        path = Path(folder) / "tokenizer.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"could not read the tokenizer {path} ({e}): name a folder that has one") from e
+        return cls.from_json(text, source=str(path))
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "the tokenizer text") -> Tokenizer:
+        """From the content of a tokenizer.json; the inverse of `json`."""
+        try:
+            json.loads(text)
+        except ValueError as e:
+            raise UserError(f"{source} is damaged (not JSON): restore it or train the tokenizer again") from e
+        try:
+            backend = Backend.from_str(text)
+        except Exception as e:  # the backend raises bare Exception for any file that it cannot read
+            raise UserError(f"{source} is not a tokenizer file ({e}): restore it or train it again") from e
+        return cls(backend, source=source)
+
+    def save(self, folder: Path | str) -> None:
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers reads them."""
+        folder = Path(folder)
+        for name, text in zip(_FILES, (self.json(), self._config(), chat_template()), strict=True):
+            write_text(folder / name, text)
+
+    def json(self) -> str:
+        """The content of tokenizer.json."""
+        return self._backend.to_str()
+
+    def _config(self) -> str:
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BOS,
+            "eos_token": IM_END,
+            "unk_token": UNK,
+            "pad_token": PAD,
+            "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+        return json.dumps(config, indent=2) + "\n"
+
+    @property
+    def backend(self) -> Backend:
+        """The `tokenizers.Tokenizer` underneath."""
+        return self._backend
+
+    @property
+    def base_size(self) -> int:
+        """How many BPE pieces there are; reserved ids start here."""
+        return self.vocab_size - RESERVED
+
+    @property
+    def bos_id(self) -> int:
+        return self.specials[BOS]
+
+    @property
+    def eos_id(self) -> int:
+        """The id that ends an assistant turn: `<|im_end|>`."""
+        return self.specials[IM_END]
+
+    @property
+    def pad_id(self) -> int:
+        return self.specials[PAD]
+
+    def id(self, special_name: str) -> int:
+        """The id of a reserved token. Raises UserError if there is none of that name."""
+        try:
+            return self.specials[special_name]
+        except KeyError:
+            raise UserError(f"there is no special token {special_name!r}") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text, never a reserved one. Raises UserError if the text has lone surrogates."""
+        _require_utf8(text)
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, on all cores."""
+        for text in texts:
+            _require_utf8(text)
+        return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        """The text of `ids`. Reserved tokens appear by name, or not at all with `skip_special`.
+
+        Bytes that are not UTF-8 become U+FFFD. Raises UserError for ids outside the vocabulary.
+        """
+        ids = list(ids)
+        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
+            raise UserError(f"token ids must be in 0..{self.vocab_size - 1}, got {min(ids)}..{max(ids)}")
+        text: str = self._backend.decode(ids, skip_special_tokens=skip_special)
+        return text
+
+
+def chat_template() -> str:
+    """K2's chat template for transformers, equal to `openk2.chat.render`."""
+    return (resources.files("openk2.chat") / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def nano_tokenizer() -> Tokenizer:
+    """The embedded nano's tokenizer."""
+    with resources.as_file(resources.files("openk2") / "weights" / "nano") as folder:
+        return Tokenizer.load(folder)
+
+
+def _require_utf8(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"the text has a lone surrogate (U+{ord(text[e.start]):04X} at character {e.start}): not valid Unicode"
+        ) from None
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        _require_utf8(text)
+        yield text
