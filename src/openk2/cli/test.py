@@ -1,0 +1,33 @@
+"""`openk2 test`: the tests of this checkout."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from openk2.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test(
+    context: typer.Context,
+    slow: bool = typer.Option(False, "--slow", help="Also the tests that take minutes (kill tests, real kernels)."),
+) -> None:
+    """Run the tests; anything else on the line goes to pytest.
+
+    Examples: `./k2 test`, `./k2 test --slow`, `./k2 test tests/model -k parity -x`.
+    """
+    if not (ROOT / "tests").is_dir():
+        raise UserError(f"there are no tests beside {ROOT / 'src'}: run this from a clone of the repository")
+    if importlib.util.find_spec("pytest") is None:
+        raise UserError("pytest is not installed: use ./k2 test, or pip install 'openk2[dev]'")
+    os.chdir(ROOT)
+    arguments = ["-n", "2", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
+    # Two test processes on two cores: threads of their own would only fight.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])

@@ -1,0 +1,203 @@
+"""Success rates: roll a policy out on held-out tasks, let the worlds judge, count with intervals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
+
+LIMITS = Limits(steps=12, tokens=384, seconds=180.0)
+# Far apart, so that the tasks of two evaluation seeds never overlap.
+SEED_STRIDE = 1_000_000
+
+
+def wilson(passed: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a rate (95 % for z = 1.96), rounded to four digits."""
+    if n == 0:
+        return 0.0, 1.0
+    rate = passed / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many of how many."""
+
+    n: int = 0
+    passed: int = 0
+
+    def add(self, passed: bool) -> None:
+        self.n += 1
+        self.passed += passed
+
+    def to_json(self) -> dict[str, Any]:
+        low, high = wilson(self.passed, self.n)
+        return {
+            "n": self.n,
+            "passed": self.passed,
+            "rate": round(self.passed / self.n, 4) if self.n else 0.0,
+            "ci95": [low, high],
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """The verdicts of one family. `stops` counts how rollouts ended, `failures` keeps the first few reasons."""
+
+    family: str
+    total: Tally = field(default_factory=Tally)
+    by_skill: dict[str, Tally] = field(default_factory=dict)
+    stops: dict[str, int] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, trajectory: Trajectory, rows: Sequence[str]) -> None:
+        passed = bool(trajectory.verdict.passed)
+        self.total.add(passed)
+        for row in rows:
+            self.by_skill.setdefault(row, Tally()).add(passed)
+        self.stops[trajectory.stop] = self.stops.get(trajectory.stop, 0) + 1
+        if not passed:
+            self.failures.append((trajectory.task.id, trajectory.verdict.reason))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            **self.total.to_json(),
+            "by_skill": {skill: tally.to_json() for skill, tally in sorted(self.by_skill.items())},
+            "stops": self.stops,
+        }
+
+
+def rows_of(task: Task) -> list[str]:
+    """The rows of the table that a task counts in: its skill, and 'opaque' where the tool's name gives nothing away."""
+    return [task.skill, *(["opaque"] if task.data.get("opaque") else [])]
+
+
+async def evaluate(
+    policy: Policy,
+    family: Family,
+    tasks: Iterable[Task],
+    *,
+    concurrency: int,
+    limits: Limits = LIMITS,
+    save: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Roll out every task (at most `concurrency` at a time) and count the verdicts."""
+    from openk2.core.atif import write_atif
+    from openk2.rollout import rollout
+
+    report = Report(family.name)
+    todo = list(tasks)
+    bar = progress.add_task(family.name, total=len(todo)) if progress else None
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(task: Task) -> Trajectory:
+        async with gate:
+            trajectory = await rollout(policy, family.world(task), task, limits)
+        if save is not None:
+            write_atif(trajectory, save / family.name / f"{task.id.replace('/', '_')}.json")
+        if progress is not None and bar is not None:
+            progress.advance(bar)
+        return trajectory
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(one(task)) for task in todo]
+    for task, done in zip(todo, running, strict=True):
+        report.add(done.result(), rows_of(task))
+    return report
+
+
+def test_tasks(family: Family, n: int, seed: int) -> list[Task]:
+    """The held-out tasks of an evaluation seed: `n` fresh draws, or the whole set of a family with a fixed one."""
+    from openk2.worlds.families import sample_task
+
+    fixed = getattr(family, "tasks", None)
+    if fixed is not None:
+        return list(fixed())
+    return [sample_task(family.name, "test", seed * SEED_STRIDE + i) for i in range(n)]
+
+
+async def evaluate_families(
+    model: str,
+    families: Sequence[str],
+    *,
+    n: int,
+    seed: int,
+    grammar: bool,
+    concurrency: int,
+    save: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Evaluate and print: a table for people, one JSON object per family for machines.
+
+    Raises UserError for an unknown family or model.
+    """
+    from openk2.evals.families import EVAL_FAMILIES, eval_family
+
+    names = list(families) or list(EVAL_FAMILIES)
+    unknown = [name for name in names if name not in EVAL_FAMILIES]
+    if unknown:
+        raise UserError(f"family {unknown[0]!r} is unknown: use one of {', '.join(EVAL_FAMILIES)}")
+    policy = _policy(model, device, grammar)
+    console = Console(stderr=as_json)
+    try:
+        for name in names:
+            family = eval_family(name)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+                report = await evaluate(
+                    policy,
+                    family,
+                    test_tasks(family, n, seed),
+                    concurrency=concurrency,
+                    save=Path(save) if save else None,
+                    progress=progress,
+                )
+            if as_json:
+                print(json.dumps(report.to_json()), flush=True)
+            else:
+                print_report(console, report)
+    finally:
+        await policy.close()
+
+
+def _policy(model: str, device: str, grammar: bool) -> Policy:
+    if model == "baseline":
+        from openk2.evals.baseline import BaselinePolicy
+
+        return BaselinePolicy()
+    from openk2.policy import resolve_policy
+
+    return resolve_policy(model, device=device, grammar=grammar)
+
+
+def print_report(console: Console, report: Report) -> None:
+    """The family's table: a row per skill, the whole last."""
+    table = Table(title=report.family, title_justify="left", box=None, pad_edge=False)
+    for heading in ("skill", "n", "passed", "rate", "95 % CI"):
+        table.add_column(heading, justify="left" if heading == "skill" else "right")
+    for skill, tally in [*sorted(report.by_skill.items()), ("all", report.total)]:
+        row = tally.to_json()
+        low, high = row["ci95"]
+        style = "bold" if skill == "all" else ""
+        table.add_row(
+            skill, str(tally.n), str(tally.passed), f"{row['rate']:.1%}", f"{low:.1%} - {high:.1%}", style=style
+        )
+    console.print(table)
+    for task_id, reason in report.failures[:5]:
+        console.print(f"[dim]failed {task_id}: {reason[:150]}[/]", highlight=False)
+    console.print()
