@@ -1,0 +1,350 @@
+"""MuonClip: Muon for matrices, AdamW for the rest, QK-Clip after the step (K2 report, algorithm 1).
+
+    M <- mu M + (1 - mu) G;  O = NS((1 - mu) G + mu M) * 0.2 sqrt(max(rows, cols));  W <- W - lr (O + decay W)
+
+The factor (1 - mu) only rescales what Newton-Schulz normalises anyway; it keeps the momentum on the gradient's scale.
+The 0.2 sqrt(max) gives updates the RMS of AdamW's, so that one learning rate and one weight decay serve both
+(Moonlight, section 2.2).
+
+Fast: all matrices of one shape, from every layer and expert, tall ones transposed, are orthogonalised as one batch.
+
+Shapes: N matrices, R rows, C columns; L layers, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.optimizer import Optimizer
+
+from openk2.core import UserError
+from openk2.optim.groups import Plan, plan_parameters
+from openk2.optim.newton_schulz import fast_dtype, orthogonalise_
+from openk2.optim.qk_clip import LatentAttention, Monitor, attention_layers, find_monitor, qk_clip_
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one step did. `max_logit` is None when nothing was monitored; below the threshold it may be an upper
+    bound that exceeds the true maximum by at most ln(keys), above the threshold it is exact."""
+
+    step: int
+    lr: float
+    grad_norm: float
+    max_logit: float | None
+    clipped_heads: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Where a parameter's matrices sit in its bucket: [start, start + plan.matrices)."""
+
+    plan: Plan
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """All matrices of one shape (rows <= cols after transposing). `share` is this rank's part of them."""
+
+    rows: int
+    cols: int
+    device: torch.device
+    count: int
+    slots: tuple[_Slot, ...]
+    shares: tuple[tuple[int, int], ...]
+
+
+class MuonClip(Optimizer):
+    """A torch optimizer for a whole model; parameters are grouped automatically (`param_groups_table` prints how).
+
+    Two groups, `muon` and `adamw`, with the same `lr` and `weight_decay`; norms are decayed too (Moonlight, app. D).
+    Parameters must be float32 or float64 master weights; gradients may have any floating dtype.
+
+    `monitor` and `attention` are found in the model (each MLA's `logit_monitor`) unless given; without a monitor there
+    is no clipping. `step()` reads the monitor, clips, and resets it. `ns_dtype` None means `fast_dtype`.
+
+    With a `process_group` (same gradients on every rank) each rank orthogonalises its share, the results are gathered,
+    and the logit maxima are reduced; every rank ends with the same bits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        qk_clip_threshold: float = 100.0,
+        ns_steps: int = 5,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-8,
+        *,
+        ns_dtype: torch.dtype | None = None,
+        monitor: Monitor | None = None,
+        attention: Sequence[LatentAttention] | None = None,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
+        plans = plan_parameters(model)
+        for plan in plans:
+            if plan.parameter.dtype not in (torch.float32, torch.float64):
+                raise UserError(
+                    f"parameter {plan.name} is {plan.parameter.dtype}: MuonClip updates float32 master weights, "
+                    "so call model.float() and run the forward pass on a lower-precision copy"
+                )
+        self._plans = {id(plan.parameter): plan for plan in plans}
+        groups: list[dict[str, Any]] = []
+        muon = [plan.parameter for plan in plans if plan.method == "muon"]
+        adam = [plan.parameter for plan in plans if plan.method == "adamw"]
+        if muon:
+            groups.append({"params": muon, "method": "muon", "momentum": momentum, "ns_steps": ns_steps})
+        if adam:
+            groups.append({"params": adam, "method": "adamw", "betas": adam_betas, "eps": adam_eps})
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
+        self.ns_dtype = ns_dtype
+        self.threshold = qk_clip_threshold
+        self.attention = list(attention) if attention is not None else attention_layers(model)
+        self.monitor = monitor if monitor is not None else find_monitor(self.attention)
+        if self.monitor is not None:
+            self.monitor.threshold = qk_clip_threshold
+        self._group = process_group
+        self._ranks = dist.get_world_size(process_group) if process_group is not None else 1
+        self._rank = dist.get_rank(process_group) if process_group is not None else 0
+        self._buckets: dict[tuple[int, ...], tuple[_Bucket, ...]] = {}
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of every group, as a schedule does before each step."""
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Exactly the state that `state_dict()` gave. Raises UserError if it belongs to another model."""
+        here, there = self.param_groups, state_dict.get("param_groups", [])
+        fits = [(g["method"], len(g["params"])) for g in here] == [(g.get("method"), len(g["params"])) for g in there]
+        shapes = dict(enumerate(p.shape for g in here for p in g["params"]))
+        for index, state in state_dict.get("state", {}).items():
+            tensors = (value for name, value in state.items() if name != "step")
+            fits = fits and index in shapes and all(value.shape == shapes[index] for value in tensors)
+        if not fits:
+            raise UserError("this optimizer state belongs to a model with other parameters: use the one saved with it")
+        super().load_state_dict(state_dict)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> StepStats:  # type: ignore[override]  # the statistics replace torch's loss
+        """Update every parameter that has a gradient, clip, reset the monitor.
+
+        Raises UserError, before anything is changed, if a gradient or an attention logit is not finite.
+        """
+        if closure is not None:
+            raise UserError("MuonClip.step() takes no closure: compute the gradients first, then call step()")
+        grad_norm = self._grad_norm()
+        max_logit_LH = self._max_logits()
+        for group in self.param_groups:
+            with_grad = [p for p in group["params"] if p.grad is not None]
+            if not with_grad:
+                continue
+            if group["method"] == "muon":
+                self._muon(group, with_grad)
+            else:
+                self._adamw(group, with_grad)
+        for group in self.param_groups:
+            group["steps"] += 1
+        max_logit, clipped = None, 0
+        if max_logit_LH is not None and self.monitor is not None:
+            clipped = qk_clip_(self.attention, max_logit_LH, self.threshold)
+            self.monitor.reset()
+            largest = float(max_logit_LH.max())
+            max_logit = largest if math.isfinite(largest) else None
+        return StepStats(
+            step=self.param_groups[0]["steps"],
+            lr=self.param_groups[0]["lr"],
+            grad_norm=grad_norm,
+            max_logit=max_logit,
+            clipped_heads=clipped,
+            heads=0 if max_logit_LH is None else max_logit_LH.numel(),
+        )
+
+    def _grad_norm(self) -> float:
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not grads:
+            raise UserError("no parameter has a gradient: call backward() before step()")
+        norm = float(torch.nn.utils.get_total_norm(grads))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"the gradient is not finite at step {self.param_groups[0]['steps'] + 1}: training has diverged, "
+                "lower the learning rate or go back to an earlier checkpoint"
+            )
+        return norm
+
+    def _max_logits(self) -> Tensor | None:
+        if self.monitor is None or not self.attention:
+            return None
+        max_logit_LH = self.monitor.max_logit_LH.detach().to(torch.float32, copy=True)
+        if self._group is not None:
+            # NaN does not survive a max-reduce on every backend; +inf does, and is refused just as well.
+            max_logit_LH.nan_to_num_(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+            dist.all_reduce(max_logit_LH, dist.ReduceOp.MAX, group=self._group)
+        if bool((max_logit_LH.isnan() | max_logit_LH.isposinf()).any()):
+            raise UserError("an attention logit is not finite: training has diverged, lower the learning rate")
+        return max_logit_LH
+
+    def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
+        mu, lr = group["momentum"], group["lr"]
+        buckets = self._buckets_of(parameters)
+        batches = []
+        for bucket in buckets:
+            dtype = self.ns_dtype or fast_dtype(bucket.device)
+            x_NRC = torch.empty(bucket.count, bucket.rows, bucket.cols, dtype=dtype, device=bucket.device)
+            for slot in bucket.slots:
+                direction = self._direction(slot.plan.parameter, mu)
+                x_NRC[slot.start : slot.start + slot.plan.matrices].copy_(_as_matrices(direction, slot.plan))
+            low, high = bucket.shares[self._rank]
+            if high > low:
+                orthogonalise_(x_NRC[low:high], group["ns_steps"])
+            batches.append(x_NRC)
+        if self._ranks > 1:
+            self._exchange(buckets, batches)
+        for bucket, x_NRC in zip(buckets, batches, strict=True):
+            scale = -lr * 0.2 * math.sqrt(bucket.cols)
+            for slot in bucket.slots:
+                parameter = slot.plan.parameter
+                parameter.mul_(1.0 - lr * group["weight_decay"])
+                update_NRC = x_NRC[slot.start : slot.start + slot.plan.matrices]
+                _as_matrices(parameter, slot.plan).add_(update_NRC, alpha=scale)
+
+    def _direction(self, parameter: nn.Parameter, mu: float) -> Tensor:
+        """Fold the gradient into the momentum; returns the Nesterov direction, shaped like the parameter."""
+        grad = parameter.grad
+        assert grad is not None
+        grad = grad.to(parameter.dtype)
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        momentum: Tensor = state["momentum_buffer"]
+        momentum.lerp_(grad, 1.0 - mu)
+        return torch.lerp(grad, momentum, mu)
+
+    def _adamw(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        beta1, beta2 = group["betas"]
+        adamw(
+            list(parameters),
+            [p.grad.to(p.dtype) for p in parameters if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=all(p.device.type in ("cpu", "cuda") for p in parameters),
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _buckets_of(self, parameters: Iterable[nn.Parameter]) -> tuple[_Bucket, ...]:
+        parameters = list(parameters)
+        key = tuple(id(parameter) for parameter in parameters)
+        if key not in self._buckets:
+            self._buckets[key] = _make_buckets([self._plans[k] for k in key], self._ranks)
+        return self._buckets[key]
+
+    def _exchange(self, buckets: Sequence[_Bucket], batches: Sequence[Tensor]) -> None:
+        """Give every rank the results of all others, in one gather of equally long flat buffers."""
+
+        def size(bucket: _Bucket, rank: int) -> int:
+            low, high = bucket.shares[rank]
+            return (high - low) * bucket.rows * bucket.cols
+
+        longest = max(sum(size(bucket, rank) for bucket in buckets) for rank in range(self._ranks))
+        mine = batches[0].new_zeros(longest)
+        torch.cat(
+            [x[slice(*b.shares[self._rank])].flatten() for b, x in zip(buckets, batches, strict=True)],
+            out=mine[: sum(size(bucket, self._rank) for bucket in buckets)],
+        )
+        everyone = [torch.empty_like(mine) for _ in range(self._ranks)]
+        dist.all_gather(everyone, mine, group=self._group)
+        for rank, flat in enumerate(everyone):
+            if rank == self._rank:
+                continue
+            sizes = [size(bucket, rank) for bucket in buckets]
+            parts = torch.split(flat[: sum(sizes)], sizes)
+            for bucket, x_NRC, part in zip(buckets, batches, parts, strict=True):
+                low, high = bucket.shares[rank]
+                x_NRC[low:high].copy_(part.view(high - low, bucket.rows, bucket.cols))
+
+
+def _as_matrices(tensor: Tensor, plan: Plan) -> Tensor:
+    """View a parameter-shaped contiguous tensor as [N, R, C] with R <= C."""
+    view_NRC = tensor.view(plan.matrices, plan.rows, plan.cols)
+    return view_NRC.mT if plan.rows > plan.cols else view_NRC
+
+
+def _make_buckets(plans: Sequence[Plan], ranks: int) -> tuple[_Bucket, ...]:
+    by_shape: dict[tuple[int, int, torch.device], list[Plan]] = defaultdict(list)
+    for plan in plans:
+        by_shape[min(plan.rows, plan.cols), max(plan.rows, plan.cols), plan.parameter.device].append(plan)
+    load = [0] * ranks
+    buckets = []
+    # The most expensive shapes first; what does not divide evenly goes to the ranks with the least work so far.
+    costly_first = sorted(by_shape, key=lambda k: (-(k[0] ** 2) * k[1], k[0], k[1], str(k[2])))
+    for rows, cols, device in costly_first:
+        slots, count = [], 0
+        for plan in by_shape[rows, cols, device]:
+            slots.append(_Slot(plan, count))
+            count += plan.matrices
+        each, rest = divmod(count, ranks)
+        extra = set(sorted(range(ranks), key=lambda rank: (load[rank], rank))[:rest])
+        shares, low = [], 0
+        for rank in range(ranks):
+            high = low + each + (rank in extra)
+            shares.append((low, high))
+            load[rank] += (high - low) * rows * rows * (2 * cols + rows)
+            low = high
+        buckets.append(_Bucket(rows, cols, device, count, tuple(slots), tuple(shares)))
+    return tuple(buckets)
+
+
+def _check_numbers(
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    threshold: float,
+    ns_steps: int,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    wrong = None
+    if not (math.isfinite(lr) and lr >= 0):
+        wrong = f"lr must be a finite number >= 0, not {lr}"
+    elif not (math.isfinite(weight_decay) and weight_decay >= 0):
+        wrong = f"weight_decay must be a finite number >= 0, not {weight_decay}"
+    elif not 0 <= momentum < 1:
+        wrong = f"momentum must lie in [0, 1), not {momentum}"
+    elif not threshold > 0:
+        wrong = f"qk_clip_threshold must be positive (infinity switches clipping off), not {threshold}"
+    elif not 1 <= ns_steps <= 20:
+        wrong = f"ns_steps must lie between 1 and 20, not {ns_steps}"
+    elif not all(0 <= beta < 1 for beta in betas):
+        wrong = f"adam_betas must lie in [0, 1), not {betas}"
+    elif not eps > 0:
+        wrong = f"adam_eps must be positive, not {eps}"
+    if wrong:
+        raise UserError(f"MuonClip: {wrong}")

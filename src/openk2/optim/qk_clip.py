@@ -1,0 +1,92 @@
+"""QK-Clip: after an optimizer step, shrink the query and key weights of heads whose attention logits grew too large.
+
+K2 report, section 2.1 and algorithm 1, in the final per-head form for multi-head latent attention. A head whose
+largest softmax input S exceeds the threshold t gets gamma = t / S; its non-rotary query and key rows are scaled by
+sqrt(gamma), its rotary query rows by gamma, and the rotary key, which all heads share, is left alone. Every logit of
+that head is then scaled by exactly gamma.
+
+Shapes: L layers, H heads, R latent rank, P rows of one head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from openk2.core import UserError
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """What QK-Clip reads: the largest logit of each head since the last reset, over all micro-batches.
+
+    `max_logit_LH` is -inf for a head that saw nothing. Values up to `threshold` may be upper bounds; above it
+    they must be exact.
+    """
+
+    threshold: float
+
+    @property
+    def max_logit_LH(self) -> Tensor: ...
+
+    def reset(self) -> None: ...
+
+
+class LatentAttention(Protocol):
+    """The part of an MLA module that QK-Clip scales. transformers' DeepseekV3Attention has the same names."""
+
+    num_heads: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    kv_b_proj: nn.Linear
+
+
+def attention_layers(model: nn.Module) -> list[LatentAttention]:
+    """Every latent-attention module of a model, in order: those with `kv_b_proj` and the head sizes."""
+    names = ("num_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_b_proj")
+    found = [module for module in model.modules() if all(hasattr(module, name) for name in names)]
+    return [cast(LatentAttention, module) for module in found]
+
+
+def find_monitor(layers: Sequence[LatentAttention]) -> Monitor | None:
+    """The logit monitor that the layers share, if they have one. Raises UserError if they have different ones."""
+    monitors = [getattr(layer, "logit_monitor", None) for layer in layers]
+    if not monitors or monitors[0] is None:
+        return None
+    if any(monitor is not monitors[0] for monitor in monitors):
+        raise UserError("the attention layers have different logit monitors: give all of them one shared monitor")
+    return cast(Monitor, monitors[0])
+
+
+@torch.no_grad()
+def qk_clip_(layers: Sequence[LatentAttention], max_logit_LH: Tensor, threshold: float) -> int:
+    """Scale the offending heads in place; returns how many heads were clipped.
+
+    `max_logit_LH[i]` belongs to `layers[i]`. Heads at or under the threshold, and heads that saw nothing (-inf),
+    are not touched. Raises UserError on a NaN logit or on shapes that do not fit.
+    """
+    if max_logit_LH.ndim != 2 or max_logit_LH.shape[0] != len(layers):
+        raise UserError(f"max logits of shape {list(max_logit_LH.shape)} do not fit {len(layers)} attention layers")
+    max_logit_LH = max_logit_LH.float()
+    if bool(max_logit_LH.isnan().any()):
+        raise UserError("an attention logit is not a number: training has diverged, lower the learning rate")
+    over_LH = max_logit_LH > threshold
+    for index in over_LH.any(dim=1).nonzero().flatten().tolist():
+        gamma_H = torch.where(over_LH[index], threshold / max_logit_LH[index], 1.0)
+        _scale_heads(layers[index], gamma_H)
+    return int(over_LH.sum())
+
+
+def _scale_heads(layer: LatentAttention, gamma_H: Tensor) -> None:
+    heads, nope = layer.num_heads, layer.qk_nope_head_dim
+    query = cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
+    gamma_H11 = gamma_H.to(query.weight.device, query.weight.dtype)[:, None, None]
+    query_HPR = query.weight.view(heads, nope + layer.qk_rope_head_dim, -1)
+    query_HPR[:, :nope].mul_(gamma_H11.sqrt())
+    query_HPR[:, nope:].mul_(gamma_H11)
+    key_HPR = layer.kv_b_proj.weight.view(heads, nope + layer.v_head_dim, -1)
+    key_HPR[:, :nope].mul_(gamma_H11.sqrt())
