@@ -64,7 +64,8 @@ _NAMED = {
     63: PAD,
 }
 
-_SPLIT = r"\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|[^\p{L}\p{N}\s_]+|\s+"
+# `\n` inside a JSON string is a piece of its own: else the word after it would lose its pieces to `nword`.
+_SPLIT = r"\\[nrt]|\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|(?:(?!\\[nrt])[^\p{L}\p{N}\s_])+|\s+"
 # Rules of dashes and deep indentation would otherwise take hundreds of places in a small vocabulary.
 _LONGEST_PIECE = 16
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
