@@ -1,0 +1,175 @@
+"""Sparse mixture of experts: sigmoid router balanced by a bias instead of a loss, routed experts, a shared expert.
+
+Router (DeepSeek-V3 report, section 2.1.2; K2 report, table 2): s = sigmoid(W x) in fp32; the top K of s + b are
+chosen; their weights are s renormalised over the chosen ones and scaled. b only takes part in the choice.
+
+Legend: B batch, T time, N = B T tokens, D hidden, E experts, K experts per token, I expert intermediate size,
+M = N K rows after dispatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from openk2.model.config import ModelConfig
+from openk2.model.layers import FeedForward
+
+
+class Router(nn.Module):
+    """Scores and chooses experts. `e_score_correction_bias` stays fp32 whatever the model is cast to."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_experts_per_tok = config.num_experts_per_tok
+        self.routed_scaling_factor = config.routed_scaling_factor
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.e_score_correction_bias: torch.Tensor
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        bias_E = self.e_score_correction_bias
+        super()._apply(fn, recurse)
+        # A bias step is 1e-3 on scores near 1: bf16 would swallow it.
+        if self.e_score_correction_bias.dtype != torch.float32:
+            self.e_score_correction_bias = bias_E.to(self.e_score_correction_bias.device)
+        return self
+
+    def forward(self, x_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights [N, K] in fp32 and expert indices [N, K]."""
+        score_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
+        chosen_NK = (score_NE.detach() + self.e_score_correction_bias).topk(self.num_experts_per_tok, sorted=False)[1]
+        weight_NK = score_NE.gather(1, chosen_NK)
+        weight_NK = weight_NK / (weight_NK.sum(-1, keepdim=True) + 1e-20) * self.routed_scaling_factor
+        return weight_NK, chosen_NK
+
+
+class Experts(nn.Module):
+    """All routed experts, fused: `gate_up_proj` [E, 2I, D] (gate rows, then up rows) and `down_proj` [E, D, I]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        experts, hidden, inner = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
+        self.down_proj = nn.Parameter(torch.empty(experts, hidden, inner))
+        self.use_grouped = True
+
+    def _can_group(self, x_ND: torch.Tensor) -> bool:
+        # grouped_mm wants rows whose stride is a multiple of 16 bytes, and has no autograd in other dtypes.
+        aligned = all(size * x_ND.element_size() % 16 == 0 for size in self.down_proj.shape[1:])
+        return self.use_grouped and hasattr(F, "grouped_mm") and aligned and x_ND.dtype in _GROUPED_DTYPES
+
+    def forward(
+        self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor, count_E: torch.Tensor
+    ) -> torch.Tensor:
+        """The weighted sum of each token's experts, [N, D]. `count_E` is how often each expert was chosen."""
+        if self._can_group(x_ND):
+            return self._grouped(x_ND, weight_NK, chosen_NK, count_E)
+        return self._one_by_one(x_ND, weight_NK, chosen_NK)
+
+    def _grouped(
+        self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor, count_E: torch.Tensor
+    ) -> torch.Tensor:
+        """Rows sorted by expert, then one grouped product per weight."""
+        per_token = chosen_NK.shape[1]
+        order_M = chosen_NK.flatten().argsort(stable=True)
+        back_M = torch.empty_like(order_M)
+        back_M[order_M] = torch.arange(order_M.numel(), device=order_M.device)
+        ends_E = count_E.cumsum(0).to(torch.int32)
+        x_MD = _Dispatch.apply(x_ND, order_M // per_token, back_M, per_token)
+        gate_up = F.grouped_mm(x_MD, self.gate_up_proj.transpose(1, 2), offs=ends_E)
+        gate_MI, up_MI = gate_up.chunk(2, dim=-1)
+        # The weight is applied here and not on the output: I is smaller than D.
+        weight_M1 = weight_NK.flatten()[order_M].unsqueeze(1).to(x_ND.dtype)
+        inner_MI = F.silu(gate_MI) * up_MI * weight_M1
+        y_MD = F.grouped_mm(inner_MI, self.down_proj.transpose(1, 2), offs=ends_E)
+        return _Combine.apply(y_MD, order_M // per_token, back_M, per_token)
+
+    def _one_by_one(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
+        """The reference: a loop over experts."""
+        out_ND = torch.zeros_like(x_ND)
+        for expert in range(self.gate_up_proj.shape[0]):
+            token, slot = (chosen_NK == expert).nonzero(as_tuple=True)
+            if not len(token):
+                continue
+            gate, up = F.linear(x_ND[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
+            y = F.linear(F.silu(gate) * up, self.down_proj[expert]) * weight_NK[token, slot, None].to(x_ND.dtype)
+            out_ND = out_ND.index_add(0, token, y)
+        return out_ND
+
+
+_GROUPED_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class _Dispatch(torch.autograd.Function):
+    """Copy each token to its K rows. The gradient is a gather and a sum: an index_add would be far slower on a CPU."""
+
+    @staticmethod
+    def forward(ctx, x_ND, token_M, back_M, per_token):  # type: ignore[no-untyped-def]  # autograd's calling convention
+        ctx.save_for_backward(back_M)
+        ctx.per_token = per_token
+        return x_ND.index_select(0, token_M)
+
+    @staticmethod
+    def backward(ctx, grad_MD):  # type: ignore[no-untyped-def]  # autograd's calling convention
+        (back_M,) = ctx.saved_tensors
+        return _gather_sum(grad_MD, back_M, ctx.per_token), None, None, None
+
+
+class _Combine(torch.autograd.Function):
+    """Sum each token's K rows: the transpose of `_Dispatch`."""
+
+    @staticmethod
+    def forward(ctx, y_MD, token_M, back_M, per_token):  # type: ignore[no-untyped-def]  # autograd's calling convention
+        ctx.save_for_backward(token_M)
+        return _gather_sum(y_MD, back_M, per_token)
+
+    @staticmethod
+    def backward(ctx, grad_ND):  # type: ignore[no-untyped-def]  # autograd's calling convention
+        (token_M,) = ctx.saved_tensors
+        return grad_ND.index_select(0, token_M), None, None, None
+
+
+def _gather_sum(y_MD: torch.Tensor, back_M: torch.Tensor, per_token: int) -> torch.Tensor:
+    return y_MD.index_select(0, back_M).view(-1, per_token, y_MD.shape[-1]).sum(1)
+
+
+class MoE(nn.Module):
+    """Router, routed experts and the shared expert.
+
+    In training mode `expert_counts_E` (int64) sums how many tokens chose each expert, until it is zeroed:
+    data-parallel ranks add theirs up before `update_bias`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        self.shared_experts = FeedForward(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
+        self.expert_counts_E: torch.Tensor
+        counts = torch.zeros(config.n_routed_experts, dtype=torch.int64)
+        self.register_buffer("expert_counts_E", counts, persistent=False)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        weight_NK, chosen_NK = self.gate(x_ND)
+        count_E = torch.bincount(chosen_NK.flatten(), minlength=self.expert_counts_E.numel())
+        if self.training:
+            self.expert_counts_E += count_E
+        routed_ND = self.experts(x_ND, weight_NK, chosen_NK, count_E)
+        return routed_ND.view_as(x_BTD) + self.shared_experts(x_BTD)
+
+    @torch.no_grad()
+    def update_bias(self, rate: float) -> None:
+        """b_i += rate (sign(e_i) - mean_j sign(e_j)) with e = mean count - count_i, then zero the counts.
+
+        Moonlight's variant (appendix C): removing the mean bounds the bias without changing any choice.
+        """
+        count_E = self.expert_counts_E.float()
+        sign_E = (count_E.mean() - count_E).sign()
+        self.gate.e_score_correction_bias += rate * (sign_E - sign_E.mean())
+        self.expert_counts_E.zero_()

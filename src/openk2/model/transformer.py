@@ -1,0 +1,121 @@
+"""The whole network: embedding, layers, norm, head; and the training loss.
+
+Legend: B batch, T time, D hidden, V vocabulary, N supervised positions, E experts, L layers with experts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from openk2.core import ContextOverflow
+from openk2.model.attention import MLA, Rotary
+from openk2.model.config import ModelConfig
+from openk2.model.layers import FeedForward, RMSNorm, rotary_table
+from openk2.model.moe import MoE
+from openk2.model.monitor import LogitMonitor
+
+IGNORED = -100
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward (dense or experts), each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = MLA(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp: MoE | FeedForward = (
+            MoE(config) if config.is_moe(layer) else FeedForward(config.hidden_size, config.intermediate_size)
+        )
+
+    def forward(self, x_BTD: torch.Tensor, rotary: Rotary) -> torch.Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Transformer(nn.Module):
+    """K2's architecture at any size. Parameter names are Hugging Face's without the leading `model.`, except that the
+    routed experts of a layer are fused (`mlp.experts.gate_up_proj` [E, 2I, D], `mlp.experts.down_proj` [E, D, I]).
+
+    Weights are drawn from torch's global generator: seed it for a reproducible start.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Matrices from N(0, initializer_range), norms 1, router biases 0."""
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, self.config.initializer_range)
+            else:
+                parameter.fill_(1.0)
+        for moe in self.moe_layers():
+            moe.gate.e_score_correction_bias.zero_()
+            moe.expert_counts_E.zero_()
+
+    def hidden(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
+        """Final normed activations [B, T, D]. Raises ContextOverflow beyond `max_position_embeddings`."""
+        time = input_ids_BT.shape[1]
+        if time > self.config.max_position_embeddings:
+            raise ContextOverflow(
+                f"the input has {time} tokens, the model was made for {self.config.max_position_embeddings}: shorten it"
+            )
+        x_BTD = self.embed_tokens(input_ids_BT)
+        cos_NP, sin_NP = rotary_table(self.config, x_BTD.dtype, x_BTD.device)
+        rotary = cos_NP[:time, None], sin_NP[:time, None]
+        for block in self.layers:
+            x_BTD = block(x_BTD, rotary)
+        return self.norm(x_BTD)
+
+    def forward(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
+        """Logits [B, T, V] of the next token at every position."""
+        return self.lm_head(self.hidden(input_ids_BT))
+
+    def loss(self, input_ids_BT: torch.Tensor, targets_BT: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Summed cross-entropy (nats, fp32 scalar) over the positions whose target is not -100, and their number.
+
+        `targets_BT[b, t]` is the token that should follow `input_ids_BT[b, t]`: the caller shifts. The head runs only
+        at supervised positions.
+        """
+        x_ND = self.hidden(input_ids_BT).flatten(0, 1)
+        targets_N = targets_BT.flatten()
+        supervised = (targets_N != IGNORED).nonzero().flatten()
+        if supervised.numel() < targets_N.numel():
+            x_ND, targets_N = x_ND.index_select(0, supervised), targets_N.index_select(0, supervised)
+        loss = F.cross_entropy(self.lm_head(x_ND).float(), targets_N, reduction="sum")
+        return loss, supervised.numel()
+
+    def attention_layers(self) -> list[MLA]:
+        """The attention of every layer, in order."""
+        return [module for module in self.modules() if isinstance(module, MLA)]
+
+    def moe_layers(self) -> list[MoE]:
+        """The layers with experts, in order."""
+        return [module for module in self.modules() if isinstance(module, MoE)]
+
+    def attach_monitor(self, threshold: float = 100.0) -> LogitMonitor:
+        """Let every attention layer report to one new logit monitor, and return it."""
+        monitor = LogitMonitor(self.config.num_hidden_layers, self.config.num_attention_heads, threshold)
+        for attention in self.attention_layers():
+            attention.logit_monitor = monitor
+        return monitor
+
+    def expert_counts_LE(self) -> torch.Tensor:
+        """Tokens per expert since the last update, a copy [L, E]."""
+        return torch.stack([moe.expert_counts_E for moe in self.moe_layers()])
+
+    def update_router_bias(self, rate: float) -> None:
+        """Nudge every router towards equal loads and zero the counts (see `MoE.update_bias`)."""
+        for moe in self.moe_layers():
+            moe.update_bias(rate)
