@@ -21,11 +21,11 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from openk2.core import ToolSpec, UserError, compact_json
+from openk2.core import ToolSpec, UserError
 from openk2.engine.schema import arguments_schema, close_objects
 
 if TYPE_CHECKING:
-    from openk2.chat.tokenizer import Tokenizer
+    from openk2.chat import Tokenizer
 
 Mask = NDArray[np.bool_]
 
@@ -47,11 +47,17 @@ class Grammar:
     Args:
         tokenizer: the tokenizer whose ids are constrained.
         vocab_size: columns of the logits; ids past the tokenizer's are never allowed. Default: the tokenizer's.
+
+    Raises UserError when the model has fewer ids than the tokenizer.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
+        if self.vocab_size < tokenizer.vocab_size:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} ids and the model {self.vocab_size}: they do not belong together"
+            )
         self.section_begin = tokenizer.id("<|tool_calls_section_begin|>")
         self.section_end = tokenizer.id("<|tool_calls_section_end|>")
         self.call_begin = tokenizer.id("<|tool_call_begin|>")
@@ -62,16 +68,17 @@ class Grammar:
         self._ll = LLTokenizer(tokenizer.json(), n_vocab=tokenizer.vocab_size, eos_token=self.call_end)
         self._matchers: dict[str, LLMatcher] = {}
         self._headers: dict[tuple[str, int], tuple[int, ...]] = {}
-        self._toolsets: dict[str, dict[str, LLMatcher]] = {}
 
-        # Special i of K2 is base + i with [BOS] first: every id from there on is reserved.
+        # Everything behind the BPE pieces is reserved.
         self.text_mask = np.zeros(self.vocab_size, dtype=np.bool_)
-        self.text_mask[: tokenizer.bos_id] = True
+        self.text_mask[: tokenizer.base_size] = True
         self.text_mask[self.turn_end] = True
         self.tools_mask = self.text_mask.copy()
         self.tools_mask[self.section_begin] = True
-        for mask in (self.text_mask, self.tools_mask):
-            mask.flags.writeable = False
+        # Without a guide everything goes except ids that the tokenizer cannot decode.
+        self.known_mask: Mask | None = None
+        if self.vocab_size > tokenizer.vocab_size:
+            self.known_mask = np.arange(self.vocab_size) < tokenizer.vocab_size
 
     def guide(self, tools: Sequence[ToolSpec], first_call_index: int = 0) -> Guide:
         """A guide for one sequence. Raises UserError for a tool whose declaration cannot be enforced."""
@@ -82,15 +89,12 @@ class Grammar:
 
         Raises UserError when a name is empty or declared twice, or when a schema is invalid or not supported.
         """
-        key = compact_json([(tool.name, dict(tool.parameters)) for tool in tools])
-        if key not in self._toolsets:
-            compiled: dict[str, LLMatcher] = {}
-            for tool in tools:
-                if not tool.name or tool.name in compiled:
-                    raise UserError(f"tool name {tool.name!r} is empty or declared twice: give every tool its own name")
-                compiled[tool.name] = self._matcher(tool)
-            self._toolsets[key] = compiled
-        return self._toolsets[key]
+        compiled: dict[str, LLMatcher] = {}
+        for tool in tools:
+            if not tool.name or tool.name in compiled:
+                raise UserError(f"tool name {tool.name!r} is empty or declared twice: give every tool its own name")
+            compiled[tool.name] = self._matcher(tool)
+        return compiled
 
     def header(self, name: str, index: int) -> tuple[int, ...]:
         """The ids of a call's id, `functions.NAME:IDX`."""
@@ -101,8 +105,8 @@ class Grammar:
 
     def _matcher(self, tool: ToolSpec) -> LLMatcher:
         try:
+            key = json.dumps(dict(tool.parameters))
             schema = arguments_schema(tool.parameters)
-            key = json.dumps(schema)
         except (TypeError, ValueError) as e:
             raise UserError(f"the parameters of tool {tool.name} are not a usable JSON Schema: {e}") from e
         if key not in self._matchers:

@@ -1,0 +1,115 @@
+"""A request, the sequence that grows from it, and the finished generation. Shared by the fast engine and the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+from openk2.core import ContextOverflow, ToolSpec, UserError
+from openk2.engine.grammar import Grammar, Guide, Mask
+
+OnToken = Callable[[int, int], None]
+"""Called with (index of the request, sampled id) as soon as an id is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to complete and how.
+
+    Args:
+        prompt_ids: ids up to and including the generation prompt.
+        max_tokens: most ids to generate; the end of the context may come earlier.
+        temperature: 0 takes the likeliest id, else ids are drawn from softmax(logits / temperature).
+        top_p: draw only from the smallest set of ids whose probability reaches this.
+        seed: with the position in the sequence, the key of the noise: the batch around a request changes nothing.
+        tools: the declared tools, for the grammar.
+        grammar: whether to constrain the output to text and well-formed calls of `tools`.
+        first_call_index: the number that the next call's id carries (a counter over the whole dialog).
+    """
+
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    tools: tuple[ToolSpec, ...] = ()
+    grammar: bool = True
+    first_call_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The sampled ids, with `<|im_end|>` when it was sampled.
+
+    `logprobs` are the model's own at temperature 1, before the grammar, top-p and temperature: what a trainer recomputes.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: Literal["stop", "length"]
+
+
+def check(request: Request, *, vocab_size: int, context: int) -> None:
+    """Raises ContextOverflow when nothing fits behind the prompt, UserError for numbers that make no sense."""
+    if not request.prompt_ids:
+        raise UserError("the prompt is empty: render at least one message")
+    if not all(0 <= i < vocab_size for i in request.prompt_ids):
+        raise UserError(f"the prompt has an id outside the model's vocabulary of {vocab_size}: wrong tokenizer?")
+    if len(request.prompt_ids) >= context:
+        raise ContextOverflow(
+            f"the prompt has {len(request.prompt_ids)} tokens and the model was trained for {context}: "
+            "shorten the conversation or the tool declarations"
+        )
+    if request.max_tokens < 1:
+        raise UserError(f"max_tokens is {request.max_tokens}: ask for at least one token")
+    if request.temperature < 0 or not 0 < request.top_p <= 1:
+        raise UserError(
+            f"temperature {request.temperature} must be at least 0 and top_p {request.top_p} in (0, 1]: change them"
+        )
+
+
+class Sequence:
+    """One request in progress."""
+
+    def __init__(self, index: int, request: Request, grammar: Grammar, context: int) -> None:
+        self.index = index
+        self.request = request
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.limit = min(request.max_tokens, context - len(request.prompt_ids))
+        self._grammar = grammar
+        self._guide: Guide | None = None
+        if request.grammar:
+            self._guide = grammar.guide(request.tools, request.first_call_index)
+
+    @property
+    def position(self) -> int:
+        """Where the next id will stand."""
+        return len(self.request.prompt_ids) + len(self.ids)
+
+    def mask(self) -> Mask | None:
+        """Allowed next ids, bool [V]; None: all."""
+        if self._guide is not None:
+            return self._guide.mask()
+        return self._grammar.known_mask
+
+    def accept(self, token: int, logprob: float) -> bool:
+        """Take the next id; True when the sequence is finished."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        if self._guide is not None:
+            self._guide.advance(token)
+        if token == self._grammar.turn_end:
+            self.finish_reason = "stop"
+        elif len(self.ids) >= self.limit:
+            self.finish_reason = "length"
+        return self.finish_reason is not None
+
+    def generation(self) -> Generation:
+        """The result. Raises ValueError while the sequence is unfinished."""
+        if self.finish_reason is None:
+            raise ValueError("the sequence is not finished")
+        return Generation(tuple(self.ids), tuple(self.logprobs), self.finish_reason)

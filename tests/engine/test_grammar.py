@@ -1,0 +1,268 @@
+"""Whatever a model prefers, what comes out under the grammar is text or well-formed calls of declared tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from openk2.chat import Tokenizer, parse_completion
+from openk2.core import Message, ToolSpec, UserError
+from openk2.engine.grammar import Grammar, Guide, State
+
+NAME = ToolSpec("find_name", "", {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]})
+COUNT = ToolSpec("find", "", {"type": "object", "properties": {"n": {"type": "integer", "minimum": 3, "maximum": 40}}})
+NOTHING = ToolSpec("stop-now", "", {})
+
+
+@pytest.fixture(scope="module")
+def grammar(tokenizer: Tokenizer) -> Grammar:
+    return Grammar(tokenizer)
+
+
+def wander(guide: Guide, grammar: Grammar, seed: int, *, calls: bool = True, limit: int = 3000) -> list[int] | None:
+    """A random walk along the masks, with a taste for what closes things; None when it does not end in time."""
+    rng = np.random.default_rng(seed)
+    tokenizer = grammar.tokenizer
+    pieces = [tokenizer.backend.id_to_token(i) or "" for i in range(tokenizer.vocab_size)]
+    taste = np.array([4.0 if any(c in p for c in '"}],') else 0.0 for p in pieces])
+    taste[[grammar.section_end, grammar.turn_end]] += 2.0
+    ids: list[int] = []
+    if calls:
+        guide.advance(grammar.section_begin)
+        ids.append(grammar.section_begin)
+    while guide.state is not State.DONE:
+        mask = guide.mask()
+        assert mask.any()
+        forced = guide.forced()
+        if forced is not None:
+            assert np.flatnonzero(mask).tolist() == [forced]
+        token = int(np.where(mask, taste + rng.gumbel(size=mask.size), -np.inf).argmax())
+        guide.advance(token)
+        ids.append(token)
+        if len(ids) > limit:
+            return None
+    return ids
+
+
+def read(ids: Sequence[int], tokenizer: Tokenizer) -> Message:
+    completion = parse_completion(ids, tokenizer)
+    assert completion.malformed is None
+    return completion.message
+
+
+def conforms(message: Message, tools: Sequence[ToolSpec], first: int) -> None:
+    by_name = {tool.name: tool for tool in tools}
+    for index, call in enumerate(message.tool_calls, first):
+        assert call.id == f"functions.{call.name}:{index}"
+        schema = dict(by_name[call.name].parameters)
+        value = json.loads(call.arguments)
+        assert isinstance(value, dict)
+        Draft202012Validator(schema).validate(value)
+        json.dumps(value, ensure_ascii=False).encode()
+
+
+def test_text_only_without_tools(grammar: Grammar) -> None:
+    mask = grammar.guide([]).mask()
+    assert np.flatnonzero(mask[grammar.tokenizer.base_size :]).tolist() == [
+        grammar.turn_end - grammar.tokenizer.base_size
+    ]
+    assert mask[: grammar.tokenizer.base_size].all()
+
+
+def test_ids_beyond_the_tokenizer_are_never_allowed(tokenizer: Tokenizer) -> None:
+    wide = Grammar(tokenizer, tokenizer.vocab_size + 7)
+    guide = wide.guide([NAME])
+    assert not guide.mask()[tokenizer.vocab_size :].any()
+    for token in (wide.section_begin, wide.call_begin, *wide.header("find_name", 0), wide.argument_begin):
+        guide.advance(token)
+        assert guide.mask().shape == (tokenizer.vocab_size + 7,)
+        assert not guide.mask()[tokenizer.vocab_size :].any()
+    with pytest.raises(UserError, match="belong together"):
+        Grammar(tokenizer, tokenizer.vocab_size - 1)
+
+
+def test_the_header_offers_the_declared_tools_as_they_are_tokenised_in_training(grammar: Grammar) -> None:
+    tools = [COUNT, NAME, NOTHING]
+    for tool in tools:
+        guide = grammar.guide(tools, 12)
+        guide.advance(grammar.section_begin)
+        assert guide.forced() == grammar.call_begin
+        guide.advance(grammar.call_begin)
+        for token in grammar.tokenizer.encode(f"functions.{tool.name}:12"):
+            assert guide.mask()[token]
+            guide.advance(token)
+        assert guide.forced() == grammar.argument_begin
+    guide = grammar.guide(tools, 12)
+    for token in (grammar.section_begin, grammar.call_begin):
+        guide.advance(token)
+    with pytest.raises(ValueError, match="header"):
+        guide.advance(grammar.tokenizer.encode("other")[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "good"),
+    [
+        ('{"name":"x"}', True),
+        ('{"name":"ü 中 \\n\\"</s> <|im_end|>"}', True),
+        ('{"name": "x"}', False),
+        ('{"name":"x","age":3}', False),
+        ('{"name":3}', False),
+        ("{}", False),
+        ('{"name":"x"', False),
+    ],
+)
+def test_arguments_are_compact_json_that_fits(grammar: Grammar, arguments: str, good: bool) -> None:
+    guide = grammar.guide([NAME])
+    opening = [grammar.section_begin, grammar.call_begin, *grammar.header("find_name", 0), grammar.argument_begin]
+    closing = [grammar.call_end, grammar.section_end, grammar.turn_end]
+
+    def walk() -> None:
+        for token in [*opening, *grammar.tokenizer.encode(arguments), *closing]:
+            allowed = guide.mask()[token]
+            assert allowed == (token in np.flatnonzero(guide.mask()))
+            guide.advance(token)
+
+    if good:
+        walk()
+        assert guide.state is State.DONE
+    else:
+        with pytest.raises(ValueError, match="not allowed"):
+            walk()
+
+
+def test_several_calls_count_on(grammar: Grammar) -> None:
+    guide = grammar.guide([COUNT], 4)
+    ids = [grammar.section_begin]
+    for index in (4, 5):
+        ids += [grammar.call_begin, *grammar.header("find", index), grammar.argument_begin]
+        ids += [*grammar.tokenizer.encode('{"n":7}'), grammar.call_end]
+    ids += [grammar.section_end, grammar.turn_end]
+    for token in ids:
+        assert guide.mask()[token]
+        guide.advance(token)
+    conforms(read(ids, grammar.tokenizer), [COUNT], 4)
+
+
+@pytest.mark.parametrize(
+    ("tools", "words"),
+    [
+        ([COUNT, COUNT], "declared twice"),
+        ([ToolSpec("", "", {})], "empty"),
+        ([ToolSpec("f", "", {"type": "array"})], "must be a JSON object"),
+        ([ToolSpec("f", "", {"type": "object", "properties": {"x": {"type": "wat"}}})], "cannot enforce.*tool f"),
+        (
+            [ToolSpec("f", "", {"type": "object", "properties": {"x": {"not": {"type": "string"}}}})],
+            "cannot enforce.*tool f",
+        ),
+        ([ToolSpec("f", "", {"type": "object", "properties": {"x": {1, 2}}})], "not a usable JSON Schema"),
+    ],
+)
+def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tools: list[ToolSpec], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        grammar.guide(tools)
+
+
+def test_objects_are_closed_only_where_that_cannot_contradict(grammar: Grammar) -> None:
+    both = {
+        "type": "object",
+        "allOf": [
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+            {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]},
+        ],
+    }
+    tools = [ToolSpec("both", "", both)]
+    ids = wander(grammar.guide(tools), grammar, 0)
+    assert ids is not None
+    conforms(read(ids, grammar.tokenizer), tools, 0)
+
+
+words = st.text(st.sampled_from('abcxyz_- "\\\n/éß中😀\x7f'), min_size=1, max_size=8)
+scalars: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({"type": "boolean"}),
+    st.just({"type": "null"}),
+    st.just({"type": "number"}),
+    st.just({"type": "string"}),
+    st.tuples(st.integers(-50, 50), st.integers(0, 300)).map(
+        lambda t: {"type": "integer", "minimum": t[0], "maximum": t[0] + t[1]}
+    ),
+    st.tuples(st.integers(0, 4), st.integers(0, 9)).map(
+        lambda t: {"type": "string", "minLength": t[0], "maxLength": t[0] + t[1]}
+    ),
+    st.lists(words | st.integers() | st.booleans() | st.none(), min_size=1, max_size=5).map(lambda v: {"enum": v}),
+    words.map(lambda v: {"const": v}),
+    st.just({"type": "string", "pattern": "^[a-zé]{2,5}$"}),
+    st.just({"type": ["integer", "null"]}),
+)
+
+
+def _object(properties: dict[str, Any], required: set[str], extra: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    if names := sorted(required & properties.keys()):
+        schema["required"] = names
+    if extra is not None:
+        schema["additionalProperties"] = extra
+    return schema
+
+
+def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(words, parts, max_size=4).flatmap(
+        lambda properties: st.builds(
+            _object,
+            st.just(properties),
+            st.sets(st.sampled_from(sorted(properties))) if properties else st.just(set()),
+            st.sampled_from([None, None, False, {"type": "boolean"}]),
+        )
+    )
+
+
+def arrays(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    bounds = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    return st.builds(
+        lambda items, b: {"type": "array", "items": items, "minItems": b[0], "maxItems": b[0] + b[1]}, parts, bounds
+    )
+
+
+schemas = objects(
+    st.recursive(
+        scalars,
+        lambda inner: (
+            objects(inner) | arrays(inner) | st.lists(inner, min_size=1, max_size=3).map(lambda v: {"anyOf": v})
+        ),
+        max_leaves=6,
+    )
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parameters=st.lists(schemas, min_size=1, max_size=3),
+    names=st.lists(st.text("ab_-:0é", min_size=1, max_size=4), min_size=3, max_size=3, unique=True),
+    first=st.integers(0, 120),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_walk_gives_calls_that_satisfy_their_schemas(
+    tokenizer: Tokenizer, parameters: list[dict[str, Any]], names: list[str], first: int, seed: int
+) -> None:
+    tools = [ToolSpec(name, "", schema) for name, schema in zip(names, parameters, strict=False)]
+    grammar = Grammar(tokenizer)
+    ids = wander(grammar.guide(tools, first), grammar, seed)
+    assert ids is not None, "the walk prefers to close, it must come to an end"
+    message = read(ids, tokenizer)
+    assert message.tool_calls
+    conforms(message, tools, first)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_any_walk_from_the_start_is_text_and_calls(grammar: Grammar, seed: int) -> None:
+    tools = [NAME, COUNT, NOTHING]
+    ids = wander(grammar.guide(tools, 0), grammar, seed, calls=False)
+    assert ids is not None
+    conforms(read(ids, grammar.tokenizer), tools, 0)
