@@ -1,0 +1,69 @@
+"""The frozen test mix: what share of each family's tasks belongs to which skill, and a digest over all that defines it.
+
+The training mix differs on purpose (skills that are learned late get more episodes). `mix_digest` covers proportions, the
+word stock's test split, every request frame of the test split, and sample tasks of fixed seeds; a test compares it
+with the committed constant, so that nothing about the held-out tasks can change unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from openk2.core import Split
+from openk2.worlds.families.lexicon import Rng
+
+FUNCTIONS = {
+    "single": (8, 10),
+    "choose": (18, 18),
+    "types": (12, 14),
+    "parallel": (9, 9),
+    "chain2": (11, 10),
+    "chain3": (9, 9),
+    "chain4": (8, 9),
+    "repair": (8, 7),
+    "none": (8, 6),
+    "ask": (9, 8),
+}
+NOTEBOOK = {
+    "count": (10, 10),
+    "mean": (10, 10),
+    "sum": (10, 10),
+    "minmax": (10, 10),
+    "groupby": (14, 14),
+    "filter": (14, 14),
+    "topk": (8, 8),
+    "correlation": (6, 6),
+    "missing": (8, 8),
+    "argmax": (10, 10),
+}
+SHELL = {
+    "find": (9, 9),
+    "count": (9, 9),
+    "sum": (9, 9),
+    "search": (9, 9),
+    "rename": (9, 9),
+    "edit": (10, 10),
+    "create": (8, 8),
+    "sort": (8, 8),
+    "delete": (7, 7),
+    "move": (6, 6),
+    "copy": (5, 5),
+    "largest": (5, 5),
+    "lines": (6, 6),
+}
+MIX: dict[str, dict[str, tuple[int, int]]] = {"functions": FUNCTIONS, "notebook": NOTEBOOK, "shell": SHELL}
+"""Family -> skill -> weight in (test, train)."""
+
+
+def proportions(family: str, split: Split) -> Mapping[str, float]:
+    """The share of every skill of a family; sums to 1."""
+    column = 0 if split == "test" else 1
+    weights = {skill: pair[column] for skill, pair in MIX[family].items()}
+    total = sum(weights.values())
+    return {skill: weight / total for skill, weight in weights.items()}
+
+
+def draw_skill(rng: Rng, family: str, split: Split) -> str:
+    """A skill of the family, drawn by the proportions of the split."""
+    shares = proportions(family, split)
+    return rng.choices(list(shares), list(shares.values()))[0]
