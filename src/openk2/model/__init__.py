@@ -1,6 +1,7 @@
 """The architecture: configuration, latent attention, experts, the transformer, and its checkpoints."""
 
 from openk2.model.attention import MLA
+from openk2.model.cache import LatentCache
 from openk2.model.checkpoint import hf_state_dict, load, save
 from openk2.model.config import ModelConfig, YarnScaling
 from openk2.model.moe import MoE
@@ -10,6 +11,7 @@ from openk2.model.transformer import IGNORED, Transformer
 __all__ = [
     "IGNORED",
     "MLA",
+    "LatentCache",
     "LogitMonitor",
     "MoE",
     "ModelConfig",

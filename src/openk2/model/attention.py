@@ -7,7 +7,7 @@ Forward (DeepSeek-V3 report, section 2.1; K2 report, table 2):
     out = W_o softmax(scale q.k) v
 
 Legend: B batch, T time (queries), D hidden, H heads, N nope size, R rotary size, Q = N + R, V value size,
-C latent rank, P = R/2.
+C latent rank, P = R/2; with a cache: S cached positions, W = C + R, X = B T, Y = T H.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from openk2.model.cache import CacheStep
 from openk2.model.config import ModelConfig
 from openk2.model.layers import RMSNorm, rotate
 from openk2.model.monitor import LogitMonitor
@@ -62,9 +63,16 @@ class MLA(nn.Module):
         """The matrix whose rows are the per-head queries: `q_b_proj`, or `q_proj` without a query latent."""
         return self.q_proj.weight if self.q_lora_rank is None else self.q_b_proj.weight
 
-    def forward(self, x_BTD: torch.Tensor, rotary: Rotary) -> torch.Tensor:
-        """Causal attention over the given tokens. `rotary` is (cos, sin), each broadcastable to [B, T, 1, P]."""
+    def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
+        """Causal attention over the given tokens and, with `step`, over what the cache holds before them.
+
+        `rotary` is (cos, sin), each broadcastable to [B, T, 1, P].
+        """
         q_BTHQ, latent_BTC, rope_BTR = self._project(x_BTD, rotary)
+        if step is not None:
+            step.write(self.layer, torch.cat([latent_BTC, rope_BTR], dim=-1))
+            if not step.fresh:
+                return self.o_proj(self._attend_to_cache(q_BTHQ, step).flatten(2))
         k_BTHQ, v_BTHV = self._expand(latent_BTC, rope_BTR)
         return self.o_proj(self.attend(q_BTHQ, k_BTHQ, v_BTHV).flatten(2))
 
@@ -117,6 +125,23 @@ class MLA(nn.Module):
             q, k = q.detach(), k.detach()
             monitor.observe(self.layer, bound_H, lambda heads: self.exact_max_logit(q[:, heads], k[:, heads]))
         return out.transpose(1, 2)
+
+    def _attend_to_cache(self, q_BTHQ: torch.Tensor, step: CacheStep) -> torch.Tensor:
+        """Absorbed attention, [B, T, H, V]: queries move into the latent space, keys and values stay compressed."""
+        batch, time, heads, _ = q_BTHQ.shape
+        weight = self.kv_b_proj.weight.view(heads, -1, self.kv_lora_rank)
+        up_key_HNC, up_value_HVC = weight.split([self.qk_nope_head_dim, self.v_head_dim], dim=1)
+        nope, rope = q_BTHQ.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
+        nope_HXN = nope.reshape(batch * time, heads, -1).transpose(0, 1)
+        latent_BTHC = torch.bmm(nope_HXN, up_key_HNC).transpose(0, 1).view(batch, time, heads, -1)
+        q_BYW = torch.cat([latent_BTHC, rope], dim=-1).view(batch, time * heads, -1)
+        cached_BSW = step.read(self.layer)
+        score_BYS = torch.bmm(q_BYW, cached_BSW.transpose(1, 2)).mul_(self.scale)
+        if step.mask_BTS is not None:
+            score_BYS.view(batch, time, heads, -1).add_(step.mask_BTS.unsqueeze(2))
+        mixed_BYC = torch.bmm(score_BYS.softmax(-1), cached_BSW[..., : self.kv_lora_rank])
+        mixed_HXC = mixed_BYC.view(batch * time, heads, -1).transpose(0, 1)
+        return torch.bmm(mixed_HXC, up_value_HVC.transpose(1, 2)).transpose(0, 1).view(batch, time, heads, -1)
 
     def _attend_plainly(
         self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor

@@ -11,6 +11,7 @@ from torch import nn
 
 from openk2.core import ContextOverflow
 from openk2.model.attention import MLA, Rotary
+from openk2.model.cache import CacheStep, LatentCache
 from openk2.model.config import ModelConfig
 from openk2.model.layers import FeedForward, RMSNorm, rotary_table
 from openk2.model.moe import MoE
@@ -31,8 +32,8 @@ class Block(nn.Module):
             MoE(config) if config.is_moe(layer) else FeedForward(config.hidden_size, config.intermediate_size)
         )
 
-    def forward(self, x_BTD: torch.Tensor, rotary: Rotary) -> torch.Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary)
+    def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, step)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -64,8 +65,21 @@ class Transformer(nn.Module):
             moe.gate.e_score_correction_bias.zero_()
             moe.expert_counts_E.zero_()
 
-    def hidden(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
-        """Final normed activations [B, T, D]. Raises ContextOverflow beyond `max_position_embeddings`."""
+    def hidden(
+        self,
+        input_ids_BT: torch.Tensor,
+        cache: LatentCache | None = None,
+        lengths_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Final normed activations [B, T, D].
+
+        With a `cache`, the tokens continue its rows and are added to it; then gradients are off and the result equals
+        that of one pass over the whole rows. `lengths_B` says how many leading columns of each row are real (default:
+        all); the rest is padding on the right, and what it yields means nothing. A row may add zero tokens.
+        Raises ContextOverflow beyond `max_position_embeddings` or the cache's room.
+        """
+        if cache is not None:
+            return self._hidden_cached(input_ids_BT, cache, lengths_B)
         time = input_ids_BT.shape[1]
         if time > self.config.max_position_embeddings:
             raise ContextOverflow(
@@ -73,9 +87,25 @@ class Transformer(nn.Module):
             )
         x_BTD = self.embed_tokens(input_ids_BT)
         cos_NP, sin_NP = rotary_table(self.config, x_BTD.dtype, x_BTD.device)
-        rotary = cos_NP[:time, None], sin_NP[:time, None]
+        return self._layers(x_BTD, (cos_NP[:time, None], sin_NP[:time, None]), None)
+
+    @torch.no_grad()
+    def _hidden_cached(
+        self, input_ids_BT: torch.Tensor, cache: LatentCache, lengths_B: torch.Tensor | None
+    ) -> torch.Tensor:
+        batch, time = input_ids_BT.shape
+        if lengths_B is None:
+            lengths_B = torch.full((batch,), time, device=input_ids_BT.device)
+        step, position_BT = cache.step(time, lengths_B)
+        x_BTD = self.embed_tokens(input_ids_BT)
+        cos_NP, sin_NP = rotary_table(self.config, x_BTD.dtype, x_BTD.device)
+        x_BTD = self._layers(x_BTD, (cos_NP[position_BT].unsqueeze(2), sin_NP[position_BT].unsqueeze(2)), step)
+        cache.lengths_B = cache.lengths_B + lengths_B
+        return x_BTD
+
+    def _layers(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None) -> torch.Tensor:
         for block in self.layers:
-            x_BTD = block(x_BTD, rotary)
+            x_BTD = block(x_BTD, rotary, step)
         return self.norm(x_BTD)
 
     def forward(self, input_ids_BT: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,122 @@
+"""The latent cache: per token and layer one normed latent and one rotated key, shared by all heads.
+
+Rows are ragged: each holds its own number of tokens. Attention over the cache uses the absorbed form (DeepSeek-V2
+report, section 2.1): q.k = (q_nope W_uk).c + q_rope.k_rope, so keys and values of past tokens are never expanded.
+
+Legend: L layers, B rows, S cached positions, T new tokens, C latent rank, R rotary size, W = C + R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from openk2.core import ContextOverflow
+from openk2.model.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStep:
+    """Where the tokens of one forward pass go and what they may see; the same for every layer.
+
+    `mask_BTS` is additive (0 or -inf); None means that every query sees all `length` cached positions.
+    `fresh` says that all rows were empty: plain causal attention among the new tokens is then enough.
+    """
+
+    latent_LBSW: torch.Tensor
+    row_B1: torch.Tensor
+    slot_BT: torch.Tensor
+    length: int
+    start: int | None
+    mask_BTS: torch.Tensor | None
+    fresh: bool
+
+    def write(self, layer: int, latent_BTW: torch.Tensor) -> None:
+        """Store what the new tokens contribute to one layer."""
+        if self.start is not None:
+            self.latent_LBSW[layer, :, self.start : self.start + latent_BTW.shape[1]] = latent_BTW
+        else:
+            self.latent_LBSW[layer][self.row_B1, self.slot_BT] = latent_BTW
+
+    def read(self, layer: int) -> torch.Tensor:
+        """All positions in use, [B, length, W]."""
+        return self.latent_LBSW[layer, :, : self.length]
+
+
+class LatentCache:
+    """Room for `max_len` tokens in each of `batch` rows. `lengths_B` (int64) says how many each row holds."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch: int,
+        max_len: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.max_len = config.max_position_embeddings if max_len is None else max_len
+        self.lengths_B = torch.zeros(batch, dtype=torch.int64, device=device)
+        # One slot more than promised takes the padding of ragged writes. Zeros, not garbage: a masked NaN is still NaN.
+        shape = (config.num_hidden_layers, batch, self.max_len + 1, config.latent_dim)
+        self.latent_LBSW = torch.zeros(shape, dtype=dtype, device=device)
+
+    def __len__(self) -> int:
+        return self.latent_LBSW.shape[1]
+
+    def select(self, rows: Sequence[int]) -> LatentCache:
+        """A new cache with these rows, in this order (rows may be dropped, reordered or repeated)."""
+        return self._with(self.latent_LBSW[:, list(rows)], self.lengths_B[list(rows)])
+
+    def join(self, other: LatentCache) -> LatentCache:
+        """A new cache with the rows of both."""
+        return self._with(
+            torch.cat([self.latent_LBSW, other.latent_LBSW], dim=1), torch.cat([self.lengths_B, other.lengths_B])
+        )
+
+    def put(self, rows: Sequence[int], other: LatentCache) -> None:
+        """Replace these rows, in place, by the rows of `other`."""
+        self.latent_LBSW[:, list(rows)] = other.latent_LBSW
+        self.lengths_B[list(rows)] = other.lengths_B
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget what follows the first `lengths[b]` tokens of each row."""
+        self.lengths_B = torch.minimum(self.lengths_B, torch.as_tensor(lengths, device=self.lengths_B.device))
+
+    def _with(self, latent_LBSW: torch.Tensor, lengths_B: torch.Tensor) -> LatentCache:
+        cache = object.__new__(LatentCache)
+        cache.max_len, cache.latent_LBSW, cache.lengths_B = self.max_len, latent_LBSW, lengths_B
+        return cache
+
+    def step(self, time: int, new_B: torch.Tensor) -> tuple[CacheStep, torch.Tensor]:
+        """Prepare for `time` columns of which row b uses the first `new_B[b]`; returns the positions [B, T] as well.
+
+        Raises ContextOverflow when a row would not fit.
+        """
+        start_B, device = self.lengths_B, self.lengths_B.device
+        ends = (start_B + new_B).tolist()
+        length = max(ends)
+        if length > self.max_len:
+            raise ContextOverflow(f"the context would grow to {length} tokens, the cache holds {self.max_len}")
+        column_T = torch.arange(time, device=device)
+        position_BT = start_B[:, None] + column_T
+        starts = start_B.tolist()
+        even = min(starts) == max(starts) and starts[0] + time <= self.max_len
+        mask_BTS = None
+        fresh = time > 1 and max(starts) == 0
+        if not fresh and (time > 1 or min(ends) != length):
+            hidden = torch.arange(length, device=device) > position_BT[:, :, None]
+            mask_BTS = torch.zeros(hidden.shape, dtype=self.latent_LBSW.dtype, device=device)
+            mask_BTS.masked_fill_(hidden, -torch.inf)
+        step = CacheStep(
+            latent_LBSW=self.latent_LBSW,
+            row_B1=torch.arange(len(self), device=device)[:, None],
+            slot_BT=torch.where(column_T < new_B[:, None], position_BT, self.max_len),
+            length=length,
+            start=starts[0] if even else None,
+            mask_BTS=mask_BTS,
+            fresh=fresh,
+        )
+        # Padding may run past the last position; any valid one will do for it.
+        return step, position_BT.clamp(max=self.max_len - 1)
