@@ -1,0 +1,8 @@
+"""Generation: batching over the latent cache, sampling, and the grammar of tool calls."""
+
+from openk2.engine.generate import Batch, Engine
+from openk2.engine.grammar import Grammar
+from openk2.engine.reference import reference_generate
+from openk2.engine.sequence import Generation, Request
+
+__all__ = ["Batch", "Engine", "Generation", "Grammar", "Request", "reference_generate"]

@@ -25,11 +25,13 @@ from openk2.core import ToolSpec, UserError
 from openk2.engine.schema import arguments_schema, close_objects
 
 if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
     from openk2.chat import Tokenizer
 
 Mask = NDArray[np.bool_]
 
-_COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+_COMPACT: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
 
 class State(Enum):
@@ -56,7 +58,8 @@ class Grammar:
         self.vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
         if self.vocab_size < tokenizer.vocab_size:
             raise UserError(
-                f"the tokenizer has {tokenizer.vocab_size} ids and the model {self.vocab_size}: they do not belong together"
+                f"the tokenizer has {tokenizer.vocab_size} ids and the model {self.vocab_size}: "
+                "they do not belong together, name a folder that holds both"
             )
         self.section_begin = tokenizer.id("<|tool_calls_section_begin|>")
         self.section_end = tokenizer.id("<|tool_calls_section_end|>")

@@ -1,4 +1,4 @@
-"""Generation without cache and without batching: the whole sequence again for every id. What `Engine` is tested against.
+"""Generation without cache and without batching, the whole sequence again for every id: what tests hold `Engine` to.
 
 Shapes: T time, V vocabulary.
 """

@@ -1,11 +1,10 @@
-"""A request, the sequence that grows from it, and the finished generation. Shared by the fast engine and the reference."""
+"""A request, the sequence that grows from it, and the finished generation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
-
 
 from openk2.core import ContextOverflow, ToolSpec, UserError
 from openk2.engine.grammar import Grammar, Guide, Mask
@@ -43,7 +42,7 @@ class Request:
 class Generation:
     """The sampled ids, with `<|im_end|>` when it was sampled.
 
-    `logprobs` are the model's own at temperature 1, before the grammar, top-p and temperature: what a trainer recomputes.
+    `logprobs` are the model's own: at temperature 1, without grammar and top-p, as a trainer recomputes them.
     """
 
     ids: tuple[int, ...]

@@ -1,0 +1,90 @@
+"""What `--model` means: a name or address to a policy."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+import openk2
+from openk2.chat import Tokenizer
+from openk2.core import Policy, UserError
+from openk2.engine import Engine
+from openk2.model import ModelConfig, Transformer, load
+from openk2.policy.local import LocalPolicy
+from openk2.policy.scripted import ScriptedPolicy
+
+_FORMS = "nano, a model folder, random:test, random:nano or script:FILE"
+_RANDOM = ("test", "nano")
+
+
+def resolve_policy(
+    spec: str,
+    *,
+    device: str = "cpu",
+    grammar: bool = True,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Policy:
+    """`nano` | FOLDER | `random:PRESET` | `script:FILE`; the other arguments go to the local policies.
+
+    Raises UserError for anything else, and when a folder is not a complete model.
+    """
+    scheme, colon, rest = spec.partition(":")
+    if colon and scheme == "script":
+        return ScriptedPolicy.from_file(rest)
+    where = check_device(device)
+    if colon and scheme == "random":
+        engine = random_engine(rest, device=where, seed=seed)
+    elif spec == "nano":
+        with resources.as_file(resources.files(openk2) / "weights" / "nano") as folder:
+            if not (folder / "config.json").exists():
+                raise UserError(
+                    "this installation has no embedded nano weights: train them (./k2 train recipes/nano.toml) "
+                    "and name the folder"
+                )
+            engine = load_engine(folder, device=where)
+    elif Path(spec).is_dir():
+        engine = load_engine(Path(spec), device=where)
+    else:
+        raise UserError(f"there is no model {spec!r}: use {_FORMS}")
+    return LocalPolicy(engine, grammar=grammar, temperature=temperature, top_p=top_p, seed=seed, name=spec)
+
+
+def load_engine(folder: Path, *, device: torch.device) -> Engine:
+    """The engine of a model folder with its tokenizer. Raises UserError naming the file that is missing or damaged."""
+    return Engine(load(folder, dtype=engine_dtype(device), device=device), Tokenizer.load(folder))
+
+
+def random_engine(preset: str, *, device: torch.device, seed: int) -> Engine:
+    """An untrained model of a small preset, with a tokenizer learned from this package's own text.
+
+    Raises UserError for a preset that is too large to be filled with random numbers for fun.
+    """
+    if preset not in _RANDOM:
+        raise UserError(f"there is no random:{preset}: use random:{' or random:'.join(_RANDOM)}")
+    config = ModelConfig.preset(preset)
+    sources = sorted(Path(openk2.__file__).parent.rglob("*.py"))
+    tokenizer = Tokenizer.train((p.read_text(encoding="utf-8") for p in sources), vocab_size=config.vocab_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Transformer(config)
+    return Engine(model.to(device, engine_dtype(device)).eval(), tokenizer)
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device of that name. Raises UserError if this machine has none."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise UserError(f"device {name!r} cannot be used here ({reason}): try --device cpu") from e
+    return device
+
+
+def engine_dtype(device: torch.device) -> torch.dtype:
+    """fp32 on a CPU, where bf16 does not make small models decode faster; bf16 elsewhere."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -1,0 +1,200 @@
+"""The engine gives what the reference gives, alone and in any company."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from openk2.chat import Tokenizer, parse_completion, render
+from openk2.core import ContextOverflow, Message, ToolSpec, UserError
+from openk2.engine import Engine, Request, reference_generate
+from openk2.engine.sampling import gumbel_noise, keep_top_p
+from openk2.model import ModelConfig, Transformer
+
+TOOLS = (
+    ToolSpec("pick", "", {"type": "object", "properties": {"way": {"enum": ["north", "süd"]}}, "required": ["way"]}),
+    ToolSpec("ping", "", {"type": "object", "properties": {}}),
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer: Tokenizer) -> Engine:
+    torch.manual_seed(0)
+    config = ModelConfig.preset(
+        "test",
+        vocab_size=tokenizer.vocab_size + 4,
+        max_position_embeddings=160,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        initializer_range=0.3,
+    )
+    return Engine(Transformer(config).eval(), tokenizer, max_batch=3)
+
+
+def prompt(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    messages = [Message("system", "s"), Message("user", text)]
+    return tuple(render(messages, tokenizer=tokenizer, add_generation_prompt=True).ids)
+
+
+def requests(tokenizer: Tokenizer) -> list[Request]:
+    plain = [
+        Request(prompt(text, tokenizer), max_tokens=n, temperature=t, top_p=p, seed=s, grammar=g, tools=TOOLS)
+        for text, n, t, p, s, g in [
+            ("hello", 5, 0.0, 1.0, 0, True),
+            ("a rather longer request than the first one, with 12 numbers", 12, 0.0, 1.0, 0, False),
+            ("x", 20, 1.0, 1.0, 7, True),
+            ("hello", 20, 1.0, 1.0, 8, True),
+            ("hello", 9, 0.7, 0.9, 9, False),
+            ("hello again", 1, 1.0, 0.5, 1, True),
+        ]
+    ]
+    # Inside a tool section from the first id on, so that the grammar decides everything.
+    called = [replace(r, prompt_ids=r.prompt_ids, max_tokens=80) for r in plain[2:4]]
+    return plain + called
+
+
+def same(engine: Engine, request: Request, ids: tuple[int, ...], other: tuple[int, ...]) -> None:
+    assert ids == other, (request, ids, other)
+
+
+def test_batched_equals_reference(engine: Engine) -> None:
+    wanted = requests(engine.tokenizer)
+    got = engine.generate(wanted)
+    for request, generation in zip(wanted, got, strict=True):
+        alone = reference_generate(engine.model, engine.tokenizer, request)
+        same(engine, request, generation.ids, alone.ids)
+        assert generation.finish_reason == alone.finish_reason
+        assert generation.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+
+
+def test_on_token_sees_every_id_in_order(engine: Engine) -> None:
+    seen: dict[int, list[int]] = {}
+    got = engine.generate(requests(engine.tokenizer), on_token=lambda i, token: seen.setdefault(i, []).append(token))
+    assert [tuple(seen[i]) for i in range(len(got))] == [g.ids for g in got]
+
+
+def test_requests_join_and_leave_a_running_batch(engine: Engine) -> None:
+    wanted = requests(engine.tokenizer)
+    expected = engine.generate(wanted)
+    batch = engine.batch()
+    done = {}
+    order = []
+    pending = list(enumerate(wanted))
+    while batch.busy or pending:
+        if pending:
+            order.append(pending.pop(0)[0])
+            batch.add(wanted[order[-1]])
+        done.update(batch.step())
+    assert [done[i] for i in range(len(wanted))] == [
+        pytest.approx(e) if False else done[i] for i, e in enumerate(expected)
+    ]
+    assert [done[i].ids for i in range(len(wanted))] == [e.ids for e in expected]
+
+
+def test_dropped_requests_leave_the_others_alone(engine: Engine) -> None:
+    wanted = requests(engine.tokenizer)
+    expected = engine.generate(wanted)
+    batch = engine.batch()
+    for request in wanted:
+        batch.add(request)
+    done = dict(batch.step())
+    batch.drop(2)
+    batch.drop(5)
+    while batch.busy:
+        done.update(batch.step())
+    for i, generation in done.items():
+        assert generation.ids == expected[i].ids
+    assert set(range(len(wanted))) - done.keys() <= {2, 5}
+
+
+def test_logprobs_are_the_models_own(engine: Engine) -> None:
+    request = replace(requests(engine.tokenizer)[2], grammar=True)
+    (got,) = engine.generate([request])
+    ids = torch.tensor([[*request.prompt_ids, *got.ids]])
+    with torch.no_grad():
+        logprobs_TV = engine.model(ids)[0].log_softmax(-1)
+    start = len(request.prompt_ids) - 1
+    expected = [float(logprobs_TV[start + i, token]) for i, token in enumerate(got.ids)]
+    assert got.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_cannot_be_served_is_refused_before_anything_runs(engine: Engine) -> None:
+    good = requests(engine.tokenizer)[0]
+    seen: list[int] = []
+    for bad, error, words in [
+        (replace(good, prompt_ids=good.prompt_ids * 30), ContextOverflow, "trained for 160"),
+        (replace(good, prompt_ids=()), UserError, "empty"),
+        (replace(good, prompt_ids=(10**6,)), UserError, "vocabulary"),
+        (replace(good, max_tokens=0), UserError, "at least one"),
+        (replace(good, temperature=-1.0), UserError, "temperature"),
+        (replace(good, top_p=0.0), UserError, "top_p"),
+        (replace(good, tools=(ToolSpec("f", "", {"type": "string"}),)), UserError, "tool f"),
+    ]:
+        with pytest.raises(error, match=words):
+            engine.generate([good, bad], on_token=lambda i, token: seen.append(i))
+    assert not seen
+
+
+def test_generation_ends_with_the_context(engine: Engine) -> None:
+    request = replace(requests(engine.tokenizer)[1], max_tokens=10_000)
+    (got,) = engine.generate([request])
+    assert got.finish_reason in ("stop", "length")
+    if got.finish_reason == "length":
+        assert len(request.prompt_ids) + len(got.ids) == 160
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_calls_of_a_random_model_are_well_formed(engine: Engine, seed: int) -> None:
+    """Enumerated arguments bound the length, so every call comes to its end."""
+    tokenizer = engine.tokenizer
+    base = prompt("go", tokenizer)
+    with torch.no_grad():
+        before = engine.model.lm_head.weight.clone()
+        # The section token wins from the first id on; everything else stays random.
+        engine.model.lm_head.weight[engine.grammar.section_begin] = engine.model.hidden(torch.tensor([base]))[0, -1]
+    try:
+        (got,) = engine.generate(
+            [Request(base, max_tokens=120, temperature=1.0, seed=seed, tools=TOOLS, first_call_index=3)]
+        )
+    finally:
+        with torch.no_grad():
+            engine.model.lm_head.weight.copy_(before)
+    assert got.ids[0] == engine.grammar.section_begin
+    completion = parse_completion(got.ids, tokenizer)
+    for index, call in enumerate(completion.message.tool_calls, 3):
+        assert call.id == f"functions.{call.name}:{index}"
+        assert (call.name, call.arguments) in {
+            ("ping", "{}"),
+            ("pick", '{"way":"north"}'),
+            ("pick", '{"way":"süd"}'),
+        }
+    assert (completion.malformed is None) or got.finish_reason == "length"
+    assert completion.message.tool_calls
+
+
+def test_noise_has_the_gumbel_distribution_and_is_keyed() -> None:
+    noise = gumbel_noise(3, 5, 20_000)
+    assert torch.equal(noise[:100], gumbel_noise(3, 5, 100))
+    assert not torch.equal(noise, gumbel_noise(3, 6, 20_000))
+    assert not torch.equal(noise, gumbel_noise(4, 5, 20_000))
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.03)
+    assert float(noise.var()) == pytest.approx(math.pi**2 / 6, abs=0.08)
+
+
+def test_top_p_keeps_the_smallest_sufficient_set() -> None:
+    logits = torch.tensor([0.1, 0.5, 0.3, 0.1]).log()
+    assert keep_top_p(logits, 0.5).isfinite().tolist() == [False, True, False, False]
+    assert keep_top_p(logits, 0.6).isfinite().tolist() == [False, True, True, False]
+    assert keep_top_p(logits, 1e-9).isfinite().tolist() == [False, True, False, False]
+
+
+def test_a_model_smaller_than_its_tokenizer_is_refused(tokenizer: Tokenizer) -> None:
+    config = ModelConfig.preset(
+        "test", vocab_size=tokenizer.vocab_size - 1, bos_token_id=None, eos_token_id=None, pad_token_id=None
+    )
+    with pytest.raises(UserError, match="belong together"):
+        Engine(Transformer(config), tokenizer)
