@@ -1,0 +1,66 @@
+"""Names of policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openk2.core import Message, UserError
+from openk2.model import save
+from openk2.policy import LocalPolicy, ScriptedPolicy, resolve_policy
+
+
+async def test_a_saved_folder_answers_like_the_model_it_came_from(tmp_path: Path) -> None:
+    origin = resolve_policy("random:test", seed=3)
+    assert isinstance(origin, LocalPolicy)
+    origin.engine.tokenizer.save(tmp_path)
+    save(origin.engine.model, tmp_path)
+    copy = resolve_policy(str(tmp_path))
+    assert isinstance(copy, LocalPolicy)
+    assert copy.name == str(tmp_path)
+    dialog = [Message("user", "hello")]
+    turns = [await p.act(dialog, [], max_tokens=6) for p in (origin, copy)]
+    assert turns[0].completion_ids == turns[1].completion_ids
+    for policy in (origin, copy):
+        await policy.close()
+
+
+async def test_the_random_model_depends_on_its_seed_alone() -> None:
+    policies = [resolve_policy("random:test", seed=s, temperature=0.0) for s in (1, 1, 2)]
+    turns = [await p.act([Message("user", "x")], [], max_tokens=8) for p in policies]
+    assert turns[0].completion_ids == turns[1].completion_ids != turns[2].completion_ids
+    for policy in policies:
+        await policy.close()
+
+
+def test_scripts(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"role":"assistant","content":"hi"}\n')
+    assert isinstance(resolve_policy(f"script:{path}"), ScriptedPolicy)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("no-such-model", "there is no model 'no-such-model'"),
+        ("openai:x@http://localhost", "there is no model"),
+        ("random:k2", "no random:k2"),
+        ("random:", "no random:"),
+        ("script:/no/such/file", "could not read"),
+    ],
+)
+def test_unknown_names(spec: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve_policy(spec)
+
+
+def test_incomplete_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json"):
+        resolve_policy(str(tmp_path))
+
+
+def test_devices_that_are_not_here() -> None:
+    for name in ("nonsense", "cuda:99"):
+        with pytest.raises(UserError, match="cannot be used here"):
+            resolve_policy("random:test", device=name)
