@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -70,8 +70,10 @@ class MuonClip(Optimizer):
     Two groups, `muon` and `adamw`, with the same `lr` and `weight_decay`; norms are decayed too (Moonlight, app. D).
     Parameters must be float32 or float64 master weights; gradients may have any floating dtype.
 
-    `monitor` and `attention` are found in the model (each MLA's `logit_monitor`) unless given; without a monitor there
-    is no clipping. `step()` reads the monitor, clips, and resets it. `ns_dtype` None means `fast_dtype`.
+    `attention` are the model's latent-attention modules unless given. `monitor` is the one they carry; a model that
+    can attach one (`attach_monitor`) gets one; any other model is not clipped. An infinite threshold clips nothing.
+    `step()` reads the monitor, clips, and resets it. If the forward pass runs on a copy of the model, pass the copy's
+    monitor. `ns_dtype` None means `fast_dtype`.
 
     With a `process_group` (same gradients on every rank) each rank orthogonalises its share, the results are gathered,
     and the logit maxima are reduced; every rank ends with the same bits.
@@ -114,6 +116,9 @@ class MuonClip(Optimizer):
         self.threshold = qk_clip_threshold
         self.attention = list(attention) if attention is not None else attention_layers(model)
         self.monitor = monitor if monitor is not None else find_monitor(self.attention)
+        attach = getattr(model, "attach_monitor", None)
+        if self.monitor is None and self.attention and attach is not None:
+            self.monitor = cast(Monitor, attach(qk_clip_threshold))
         if self.monitor is not None:
             self.monitor.threshold = qk_clip_threshold
         self._group = process_group

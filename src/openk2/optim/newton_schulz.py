@@ -63,8 +63,8 @@ def orthogonalise_(x_NRC: Tensor, steps: int = 5) -> None:
 
 def _iterate(x_NRC: Tensor, steps: int) -> Tensor:
     a, b, c = COEFFICIENTS
-    norm_N11 = torch.linalg.vector_norm(x_NRC, dim=(1, 2), keepdim=True, dtype=torch.float32).clamp_(min=EPS)
-    x_NRC = x_NRC / norm_N11.to(x_NRC.dtype)
+    norm_N11 = torch.linalg.vector_norm(x_NRC, dim=(1, 2), keepdim=True).clamp_(min=EPS)
+    x_NRC = x_NRC / norm_N11
     for _ in range(steps):
         gram_NRR = torch.bmm(x_NRC, x_NRC.mT)
         poly_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)

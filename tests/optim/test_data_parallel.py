@@ -1,0 +1,60 @@
+"""Two processes, one thread each: the same bits on every rank, and the single process's result within bf16 noise."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from openk2.model import ModelConfig, Transformer
+from openk2.optim import MuonClip
+
+STEPS = 4
+THRESHOLD = 0.02
+
+
+def run(rank: int, ranks: int, folder: str) -> None:
+    """Each rank sees its half of the batch and gradients are summed; one process sees the halves one by one."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.preset("test"))
+    start = copy.deepcopy(model.state_dict())
+    group = None
+    if ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
+        group = dist.group.WORLD
+    optimizer = MuonClip(model, lr=0.01, qk_clip_threshold=THRESHOLD, process_group=group)
+    data = torch.Generator().manual_seed(1)
+    stats = []
+    for _ in range(STEPS):
+        halves = torch.randint(0, 200, (4, 17), generator=data).chunk(2)
+        optimizer.zero_grad()
+        for ids in halves if ranks == 1 else halves[rank : rank + 1]:
+            total, _ = model.loss(ids[:, :-1], ids[:, 1:])
+            (total / 64).backward()
+        if group is not None:
+            for parameter in model.parameters():
+                dist.all_reduce(parameter.grad, group=group)
+        stats.append(optimizer.step())
+    torch.save({"start": start, "weights": model.state_dict(), "stats": stats}, Path(folder) / f"{ranks}-{rank}.pt")
+    if group is not None:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
+def test_ranks_agree_bit_for_bit_and_with_one_process(tmp_path: Path) -> None:
+    run(0, 1, str(tmp_path))
+    mp.spawn(run, args=(2, str(tmp_path)), nprocs=2)
+    alone, first, second = (torch.load(tmp_path / name, weights_only=False) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert first["stats"] == second["stats"]
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+        travelled = (alone["weights"][name] - alone["start"][name]).norm()
+        assert (weight - alone["weights"][name]).norm() <= 0.02 * travelled, name
+    for ours, single in zip(first["stats"], alone["stats"], strict=True):
+        assert ours.max_logit == pytest.approx(single.max_logit, rel=0.01)
+        assert ours.clipped_heads > 0 and single.clipped_heads > 0

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from openk2.core import UserError
+from openk2.model import ModelConfig, Transformer
+from openk2.optim import MuonClip, newton_schulz
+
+
+def stack_of_linears() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(24, 40, bias=False), nn.Linear(40, 24, bias=False), nn.Linear(24, 24, bias=False))
+
+
+def train(model: nn.Module, step: Callable[[], object], steps: int = 6) -> None:
+    data = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        x = torch.randn(16, 24, generator=data)
+        model.zero_grad()
+        ((model(x) - x.roll(1, dims=1)) ** 2).mean().backward()
+        step()
+
+
+def test_equals_torch_muon_on_matrices() -> None:
+    ours, theirs = stack_of_linears(), stack_of_linears()
+    muon = MuonClip(ours, lr=0.02, ns_dtype=torch.bfloat16)
+    reference = torch.optim.Muon(theirs.parameters(), lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    train(ours, muon.step)
+    train(theirs, reference.step)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=2e-3)
+
+
+def test_equals_torch_adamw_elsewhere() -> None:
+    def tiny() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.LayerNorm(24), nn.Conv1d(24, 24, 1).requires_grad_(False))
+
+    ours, theirs = tiny(), tiny()
+    adam = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], 0.01, (0.9, 0.95), weight_decay=0.1)
+    data = torch.Generator().manual_seed(1)
+    optimizer = MuonClip(ours, lr=0.01)
+    for _ in range(5):
+        x = torch.randn(8, 24, generator=data)
+        for model, step in ((ours, optimizer.step), (theirs, adam.step)):
+            model.zero_grad()
+            model[0](x).pow(4).mean().backward()  # type: ignore[index,operator]
+            step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
+
+
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(3, 2 * 8, 12, generator=torch.Generator().manual_seed(0)))
+        self.down_proj = nn.Parameter(torch.randn(3, 12, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def test_stacked_experts_are_updated_as_separate_matrices() -> None:
+    model = Experts()
+    before = copy.deepcopy(model)
+    for seed, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(10 + seed))
+    lr, decay = 0.01, 0.1
+    MuonClip(model, lr=lr, weight_decay=decay, ns_dtype=torch.float32).step()
+
+    def expected(weight: Tensor, grad: Tensor) -> Tensor:
+        return weight * (1 - lr * decay) - lr * 0.2 * math.sqrt(12) * newton_schulz(grad, dtype=torch.float32)
+
+    assert model.gate_up_proj.grad is not None and model.down_proj.grad is not None
+    for expert in range(3):
+        for rows in (slice(0, 8), slice(8, 16)):
+            want = expected(before.gate_up_proj[expert, rows], model.gate_up_proj.grad[expert, rows])
+            torch.testing.assert_close(model.gate_up_proj[expert, rows], want, rtol=0, atol=1e-5)
+        want = expected(before.down_proj[expert], model.down_proj.grad[expert])
+        torch.testing.assert_close(model.down_proj[expert], want, rtol=0, atol=1e-5)
+
+
+def test_update_size_matches_adamw() -> None:
+    """The lemma of Moonlight, section 2.2: whatever the shape, an update has an RMS near 0.2 lr."""
+    for shape in [(64, 64), (16, 128), (128, 16)]:
+        layer = nn.Linear(shape[1], shape[0], bias=False)
+        before = layer.weight.detach().clone()
+        layer.weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+        MuonClip(layer, lr=1.0, weight_decay=0.0).step()
+        assert 0.14 < (layer.weight - before).square().mean().sqrt() < 0.24
+
+
+def tiny_transformer() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(ModelConfig.preset("test"))
+
+
+def language_step(model: Transformer, optimizer: MuonClip, seed: int) -> object:
+    ids = torch.randint(0, 64, (2, 17), generator=torch.Generator().manual_seed(seed))
+    optimizer.zero_grad()
+    total, count = model.loss(ids[:, :-1], ids[:, 1:])
+    (total / count).backward()
+    return optimizer.step()
+
+
+def test_deterministic_and_exact_resume() -> None:
+    straight = tiny_transformer()
+    optimizer = MuonClip(straight, lr=0.01)
+    for seed in range(3):
+        language_step(straight, optimizer, seed)
+    weights, state = copy.deepcopy(straight.state_dict()), copy.deepcopy(optimizer.state_dict())
+    last = [language_step(straight, optimizer, seed) for seed in range(3, 6)]
+
+    resumed = tiny_transformer()
+    resumed.load_state_dict(weights)
+    again = MuonClip(resumed, lr=0.5)
+    again.load_state_dict(state)
+    assert [language_step(resumed, again, seed) for seed in range(3, 6)] == last
+    for mine, other in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    for mine_state, other_state in zip(optimizer.state.values(), again.state.values(), strict=True):
+        assert all(torch.equal(mine_state[name], other_state[name]) for name in mine_state)
+
+
+def test_state_of_another_model_is_refused() -> None:
+    state = MuonClip(stack_of_linears(), lr=0.01).state_dict()
+    with pytest.raises(UserError, match="other parameters"):
+        MuonClip(tiny_transformer(), lr=0.01).load_state_dict(state)
+    wide, narrow = nn.Linear(4, 8, bias=False), nn.Linear(4, 6, bias=False)
+    optimizer = MuonClip(wide, lr=0.01)
+    wide.weight.grad = torch.ones_like(wide.weight)
+    optimizer.step()
+    with pytest.raises(UserError, match="other parameters"):
+        MuonClip(narrow, lr=0.01).load_state_dict(optimizer.state_dict())
+
+
+def test_parameters_without_a_gradient_stay() -> None:
+    model = stack_of_linears()
+    optimizer = MuonClip(model, lr=0.01)
+    train(model, optimizer.step, steps=2)
+    before = [p.detach().clone() for p in model.parameters()]
+    model.zero_grad()
+    first = next(model.parameters())
+    first.grad = torch.ones_like(first)
+    optimizer.step()
+    moved = [not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)]
+    assert moved == [True, False, False]
+
+
+def test_low_precision_gradients_are_accepted() -> None:
+    layer = nn.Linear(8, 8, bias=False)
+    layer.weight.grad = torch.ones_like(layer.weight)
+    layer.weight.grad_dtype = None
+    layer.weight.grad = torch.ones(8, 8, dtype=torch.bfloat16)
+    stats = MuonClip(layer, lr=0.01).step()
+    assert stats.grad_norm == pytest.approx(8.0) and layer.weight.dtype == torch.float32
+
+
+def test_statistics_and_schedule() -> None:
+    model = tiny_transformer()
+    optimizer = MuonClip(model, lr=0.01)
+    stats = language_step(model, optimizer, 0)
+    optimizer.set_lr(0.001)
+    later = language_step(model, optimizer, 1)
+    assert (stats.step, stats.lr, later.step, later.lr) == (1, 0.01, 2, 0.001)  # type: ignore[attr-defined]
+    assert stats.heads == 3 * 4 and stats.grad_norm > 0 and stats.max_logit is not None  # type: ignore[attr-defined]
+    plain = stack_of_linears()
+    optimizer = MuonClip(plain, lr=0.01)
+    train(plain, lambda: None, steps=1)
+    plain_stats = optimizer.step()
+    assert plain_stats.max_logit is None and plain_stats.heads == plain_stats.clipped_heads == 0
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    model = stack_of_linears()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = MuonClip(model, lr=0.01)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    with pytest.raises(UserError, match="not finite at step 1"):
+        optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"lr": -1.0}, "lr"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"qk_clip_threshold": 0.0}, "qk_clip_threshold"),
+        ({"ns_steps": 0}, "ns_steps"),
+        ({"adam_betas": (0.9, 1.0)}, "adam_betas"),
+        ({"adam_eps": 0.0}, "adam_eps"),
+    ],
+)
+def test_impossible_numbers_are_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        MuonClip(stack_of_linears(), **({"lr": 0.01} | wrong))  # type: ignore[arg-type]
+
+
+def test_other_misuse_is_refused() -> None:
+    with pytest.raises(UserError, match="master weights"):
+        MuonClip(nn.Linear(4, 4).bfloat16(), lr=0.01)
+    optimizer = MuonClip(stack_of_linears(), lr=0.01)
+    with pytest.raises(UserError, match="backward"):
+        optimizer.step()
+    with pytest.raises(UserError, match="closure"):
+        optimizer.step(lambda: 0.0)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openk2.core import UserError
+from openk2.optim import fast_dtype, newton_schulz
+from openk2.optim.newton_schulz import COEFFICIENTS
+
+
+def scalar_map(sigma: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """What the iteration does to singular values: the reference, by the definition of a matrix polynomial."""
+    a, b, c = COEFFICIENTS
+    for _ in range(steps):
+        sigma = a * sigma + b * sigma**3 + c * sigma**5
+    return sigma
+
+
+def by_svd(m_RC: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    u, s, vh = torch.linalg.svd(m_RC.double() / m_RC.double().norm(), full_matrices=False)
+    return u @ torch.diag(scalar_map(s, steps)) @ vh
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 40), cols=st.integers(1, 40), count=st.integers(1, 4), seed=st.integers(0, 999))
+def test_equals_the_polynomial_of_the_singular_values(rows: int, cols: int, count: int, seed: int) -> None:
+    m_NRC = torch.randn(count, rows, cols, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    out_NRC = newton_schulz(m_NRC, dtype=torch.float64)
+    assert out_NRC.shape == m_NRC.shape
+    for m_RC, out_RC in zip(m_NRC, out_NRC, strict=True):
+        torch.testing.assert_close(out_RC, by_svd(m_RC), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(48, 96), (96, 48), (64, 64)])
+def test_singular_values_come_near_one(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    m_NRC = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    # The smallest singular value of a square Gaussian is near zero and needs more steps to grow.
+    steps = 10 if shape[0] == shape[1] else 5
+    out_NRC = newton_schulz(m_NRC, steps, dtype)
+    assert out_NRC.dtype == dtype
+    sigma = torch.linalg.svdvals(out_NRC.float())
+    assert sigma.min() > 0.6 and sigma.max() < 1.25
+
+
+def test_a_batch_equals_one_by_one_and_a_single_matrix_keeps_its_shape() -> None:
+    m_NRC = torch.randn(300, 24, 40, generator=torch.Generator().manual_seed(1))
+    batch = newton_schulz(m_NRC, dtype=torch.float32)
+    single = torch.stack([newton_schulz(m_RC, dtype=torch.float32) for m_RC in m_NRC])
+    torch.testing.assert_close(batch, single, rtol=0, atol=1e-5)
+
+
+def test_scale_and_zero() -> None:
+    m_RC = torch.randn(8, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    torch.testing.assert_close(newton_schulz(m_RC * 1e4, dtype=m_RC.dtype), newton_schulz(m_RC, dtype=m_RC.dtype))
+    assert newton_schulz(torch.zeros(4, 6)).count_nonzero() == 0
+    before = m_RC.clone()
+    newton_schulz(m_RC)
+    assert torch.equal(before, m_RC)
+
+
+def test_bad_shapes_are_refused() -> None:
+    for shape in [(5,), (2, 2, 2, 2), (0, 3)]:
+        with pytest.raises(UserError, match="one matrix or a batch"):
+            newton_schulz(torch.zeros(shape))
+
+
+def test_fast_dtype_is_a_float_type_and_stable() -> None:
+    assert fast_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
+    assert fast_dtype(torch.device("cpu")) == fast_dtype(torch.device("cpu"))

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from openk2.core import UserError
+from openk2.model import ModelConfig, Transformer
+from openk2.optim import MuonClip, StepStats, attention_layers, qk_clip_
+
+
+def tiny_transformer(seed: int = 0) -> Transformer:
+    torch.manual_seed(seed)
+    return Transformer(ModelConfig.preset("test"))
+
+
+def true_max_logits(model: Transformer, ids_BT: Tensor) -> Tensor:
+    """[L, H], by brute force: a zero threshold sends every head to the exact pass."""
+    monitor = model.attach_monitor(threshold=-math.inf)
+    model.train()
+    with torch.no_grad():
+        model.hidden(ids_BT)
+    return monitor.max_logit_LH.clone()
+
+
+def some_ids(seed: int = 0, batch: int = 3, time: int = 24) -> Tensor:
+    return torch.randint(0, 500, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+def test_finds_the_attention_of_our_model_and_of_transformers() -> None:
+    model = tiny_transformer()
+    assert attention_layers(model) == model.attention_layers()
+    assert attention_layers(nn.Linear(2, 2)) == []
+
+
+def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move() -> None:
+    model, ids = tiny_transformer(), some_ids()
+    with torch.no_grad():
+        for attention in model.attention_layers():
+            attention.query_weight.mul_(30.0)
+    first = model.attention_layers()[0]
+    before_LH = true_max_logits(model, ids)
+    # Only the first layer: its inputs do not depend on attention, so its logits must scale exactly.
+    threshold = float(before_LH[0].sort().values[1:3].mean())
+    value_rows = first.kv_b_proj.weight.view(4, -1, 32)[:, first.qk_nope_head_dim :].clone()
+    rope_key = first.kv_a_proj_with_mqa.weight.clone()
+    clipped = qk_clip_([first], before_LH[:1], threshold)
+    after_LH = true_max_logits(model, ids)
+    assert clipped == 2
+    torch.testing.assert_close(after_LH[0], before_LH[0].clamp(max=threshold), rtol=1e-4, atol=1e-4)
+    assert torch.equal(first.kv_b_proj.weight.view(4, -1, 32)[:, first.qk_nope_head_dim :], value_rows)
+    assert torch.equal(first.kv_a_proj_with_mqa.weight, rope_key)
+
+
+def test_untouched_at_or_below_the_threshold_and_for_heads_that_saw_nothing() -> None:
+    model = tiny_transformer()
+    before = [p.clone() for p in model.parameters()]
+    max_logit_LH = torch.full((3, 4), -math.inf)
+    max_logit_LH[1] = 5.0
+    max_logit_LH[2] = -3.0
+    assert qk_clip_(model.attention_layers(), max_logit_LH, 5.0) == 0
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def test_bad_logits_are_refused() -> None:
+    layers = tiny_transformer().attention_layers()
+    with pytest.raises(UserError, match="do not fit"):
+        qk_clip_(layers, torch.zeros(2, 4), 100.0)
+    with pytest.raises(UserError, match="not a number"):
+        qk_clip_(layers, torch.full((3, 4), math.nan), 100.0)
+
+
+def backward(model: Transformer, ids_BT: Tensor) -> None:
+    total, count = model.loss(ids_BT[:, :-1], ids_BT[:, 1:])
+    (total / count).backward()
+
+
+def test_maximum_over_micro_batches_and_reset_by_step() -> None:
+    model = tiny_transformer()
+    batches = [some_ids(seed) for seed in range(3)]
+    each_LH = torch.stack([true_max_logits(model, ids[:, :-1]) for ids in batches])
+    monitor = model.attach_monitor()
+    optimizer = MuonClip(model, lr=1e-4, qk_clip_threshold=1e-6)
+    assert optimizer.monitor is monitor and monitor.threshold == 1e-6
+    for ids in batches:
+        backward(model, ids)
+    torch.testing.assert_close(monitor.max_logit_LH, each_LH.amax(dim=0).clamp(min=0), rtol=1e-3, atol=1e-3)
+    stats = optimizer.step()
+    assert stats.max_logit == pytest.approx(float(each_LH.max()), rel=1e-4)
+    assert stats.clipped_heads == int((each_LH.amax(dim=0) > 1e-6).sum())
+    assert bool(monitor.max_logit_LH.isneginf().all())
+
+
+def test_an_infinite_logit_is_refused_before_anything_changes() -> None:
+    model = tiny_transformer()
+    optimizer = MuonClip(model, lr=0.01)
+    backward(model, some_ids())
+    before = [p.detach().clone() for p in model.parameters()]
+    model.attention_layers()[0].logit_monitor.max_logit_LH[0, 0] = math.inf  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="diverged"):
+        optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def copying_run(threshold: float, watch: float, steps: int = 100) -> list[StepStats]:
+    """Train to copy under a far too high learning rate; statistics with exact maxima above `watch`."""
+    model = tiny_transformer()
+    optimizer = MuonClip(model, lr=0.05, weight_decay=0.0, qk_clip_threshold=threshold)
+    assert optimizer.monitor is not None
+    optimizer.monitor.threshold = watch
+    data = torch.Generator().manual_seed(1)
+    stats = []
+    for _ in range(steps):
+        half = torch.randint(0, 200, (4, 12), generator=data)
+        optimizer.zero_grad()
+        backward(model, torch.cat([half, half], dim=1))
+        stats.append(optimizer.step())
+    return stats
+
+
+def test_muon_alone_lets_logits_pass_the_threshold_and_muonclip_does_not() -> None:
+    threshold = 10.0
+    alone = copying_run(math.inf, threshold)
+    clipped = copying_run(threshold, threshold)
+    logits_alone = [s.max_logit for s in alone if s.max_logit is not None]
+    logits_clipped = [s.max_logit for s in clipped if s.max_logit is not None]
+    assert min(logits_alone[-10:]) > 3 * threshold
+    assert all(s.clipped_heads == 0 for s in alone) and any(s.clipped_heads > 0 for s in clipped)
+    # The cap acts after a step: at this learning rate a step may push the next batch well past it, but it comes back.
+    assert sum(logits_clipped[-10:]) / 10 < 2 * threshold and max(logits_clipped[-10:]) < min(logits_alone[-10:])
