@@ -99,7 +99,7 @@ async def test_bad_requests_fail_for_their_caller_only(policy: LocalPolicy) -> N
 async def test_an_engine_failure_reaches_the_caller_and_the_next_turn_works(
     policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> torch.Tensor:
+    def broken(*_: object, **__: object) -> torch.Tensor:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:

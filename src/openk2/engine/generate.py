@@ -15,9 +15,14 @@ from torch import Tensor
 from openk2.chat import Tokenizer
 from openk2.core import UserError
 from openk2.engine.grammar import Grammar
-from openk2.engine.sampling import choose
+from openk2.engine.rows import Rows
+from openk2.engine.sampling import choose, score
 from openk2.engine.sequence import Generation, OnToken, Request, Sequence, check
 from openk2.model import Transformer
+
+# Ids that the grammar forces are fed together, up to this many positions in one pass over the batch: padding the other
+# rows of a large batch would cost more than the passes it saves.
+_POSITIONS = 16
 
 
 class Engine:
@@ -27,18 +32,26 @@ class Engine:
         model: used as it is when `dtype` is None or its own, else copied once to `dtype`.
         tokenizer: its tokenizer.
         max_batch: most sequences decoded at the same time; more wait.
+        prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
 
     Raises UserError when model and tokenizer do not belong together.
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, *, dtype: torch.dtype | None = None, max_batch: int = 64
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        dtype: torch.dtype | None = None,
+        max_batch: int = 64,
+        prefixes: int = 64,
     ) -> None:
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}: allow at least one sequence")
         self.tokenizer = tokenizer
         self.config = model.config
         self.max_batch = max_batch
+        self.prefixes = prefixes
         self.model = model if dtype in (None, model.lm_head.weight.dtype) else copy.deepcopy(model).to(dtype)
         self.grammar = Grammar(tokenizer, self.config.vocab_size)
 
@@ -66,13 +79,14 @@ class Engine:
 
 
 class Batch:
-    """Sequences in progress. `add` at any time, `step` while `busy`."""
+    """Sequences in progress. `add` at any time, `step` while `busy`. Weights must not change while it lives."""
 
     def __init__(self, engine: Engine, on_token: OnToken | None = None) -> None:
         self._engine = engine
         self._on_token = on_token
         self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
+        self._running: list[Sequence] = []  # sequence i has row i of the cache
+        self._rows = Rows(engine.model, engine.prefixes)
         self._count = 0
 
     @property
@@ -88,34 +102,73 @@ class Batch:
         )
         return index
 
+    @torch.inference_mode()
     def drop(self, index: int) -> None:
         """Forget a request that nobody waits for any more."""
         self._waiting = deque(s for s in self._waiting if s.index != index)
-        self._running = [s for s in self._running if s.index != index]
+        for sequence in [s for s in self._running if s.index == index]:
+            self._leave(sequence)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Generation]]:
-        """One more id for every sequence; the sequences that ended with it."""
-        while self._waiting and len(self._running) < self._engine.max_batch:
-            self._running.append(self._waiting.popleft())
-        if not self._running:
-            return []
-        ids, logprobs = choose(self._logits(), self._running)
-        finished: list[tuple[int, Generation]] = []
-        for sequence, token, logprob in zip(self._running, ids, logprobs, strict=True):
-            if sequence.accept(token, logprob):
-                finished.append((sequence.index, sequence.generation()))
-            if self._on_token is not None:
-                self._on_token(sequence.index, token)
-        self._running = [s for s in self._running if s.finish_reason is None]
-        return finished
+        """At least one more id for every sequence that has a place; the sequences that are complete with it."""
+        if self._running:
+            self._continue()
+        complete = self._leave_complete()
+        if self._waiting:
+            self._admit()
+            complete += self._leave_complete()
+        return [(s.index, s.generation()) for s in complete]
 
-    def _logits(self) -> Tensor:
-        model = self._engine.model
-        rows = [[*s.request.prompt_ids, *s.ids] for s in self._running]
-        time = max(map(len, rows))
-        ids_BT = torch.tensor([row + [0] * (time - len(row)) for row in rows], device=model.lm_head.weight.device)
-        last_B = torch.tensor([len(row) - 1 for row in rows], device=ids_BT.device)
-        x_BTD = model.hidden(ids_BT)
-        logits_BV: Tensor = model.lm_head(x_BTD[torch.arange(len(rows), device=ids_BT.device), last_B])
-        return logits_BV
+    def _admit(self) -> None:
+        """Compute the prompts of those who wait, as far as there is place, and choose their first ids."""
+        room = self._engine.max_batch - len(self._running)
+        news = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        if news:
+            order, x_KD = self._rows.admit([s.request.prompt_ids for s in news])
+            news = [news[k] for k in order]
+            self._running += news
+            self._choose(news, x_KD)
+
+    def _continue(self) -> None:
+        """Feed what is decided but not in the cache yet; score ids that the grammar forced, choose where none is."""
+        running = self._running
+        most = max(1, _POSITIONS // len(running))
+        tokens = [s.to_feed(most) for s in running]
+        x_BTD = self._rows.extend(tokens)
+        forced = [(b, t) for b, s in enumerate(running) for t in range(min(len(tokens[b]), len(s.pending) - 1))]
+        if forced:
+            rows, columns = (list(i) for i in zip(*forced, strict=True))
+            following = [running[b].pending[t + 1] for b, t in forced]
+            logprobs = score(self._engine.model.lm_head(x_BTD[rows, columns]), following)
+            for (b, _), logprob in zip(forced, logprobs, strict=True):
+                running[b].logprobs.append(logprob)
+        for sequence, fed in zip(running, tokens, strict=True):
+            del sequence.pending[: len(fed)]
+        ready = [b for b, s in enumerate(running) if not s.pending]
+        if ready:
+            self._choose([running[b] for b in ready], x_BTD[ready, [len(tokens[b]) - 1 for b in ready]])
+
+    def _choose(self, sequences: list[Sequence], x_BD: Tensor) -> None:
+        """Choose the next id of each, and take on those that then have no alternative."""
+        ids, logprobs = choose(self._engine.model.lm_head(x_BD), sequences)
+        for sequence, token, logprob in zip(sequences, ids, logprobs, strict=True):
+            sequence.logprobs.append(logprob)
+            following: int | None = token
+            while following is not None:
+                sequence.accept(following)
+                if self._on_token is not None:
+                    self._on_token(sequence.index, following)
+                following = sequence.forced()
+
+    def _leave_complete(self) -> list[Sequence]:
+        complete = [s for s in self._running if s.complete]
+        for sequence in complete:
+            self._leave(sequence)
+        return complete
+
+    def _leave(self, sequence: Sequence) -> None:
+        row = self._running.index(sequence)
+        last = self._rows.release(row, [*sequence.request.prompt_ids, *sequence.ids])
+        self._running[row] = self._running[last]
+        self._running.pop()

@@ -143,6 +143,7 @@ class Guide:
         self._open: dict[str, tuple[int, ...]] = {}
         self._depth = 0
         self._matcher: LLMatcher | None = None
+        self._mask: Mask | None = None
 
     @property
     def state(self) -> State:
@@ -150,6 +151,11 @@ class Guide:
 
     def mask(self) -> Mask:
         """Allowed next ids, bool [V]. Do not write to it."""
+        if self._mask is None:
+            self._mask = self._make_mask()
+        return self._mask
+
+    def _make_mask(self) -> Mask:
         if self._state is State.TEXT:
             return self._grammar.tools_mask if self._tools else self._grammar.text_mask
         if self._matcher is not None:
@@ -179,13 +185,19 @@ class Guide:
         if self._state is State.TEXT or self._state is State.DONE:
             return None
         if self._matcher is not None:
-            ids = self._matcher.compute_ff_tokens()
-            return ids[0] if ids else None
+            mask = self.mask()
+            return int(mask.argmax()) if np.count_nonzero(mask) == 1 else None
         choices = self.choices()
         return choices[0] if len(choices) == 1 else None
 
     def advance(self, token: int) -> None:
         """Go on with an id that `mask` allowed. Raises ValueError for another one."""
+        try:
+            self._advance(token)
+        finally:
+            self._mask = None
+
+    def _advance(self, token: int) -> None:
         grammar = self._grammar
         if self._state is State.TEXT:
             if not self.mask()[token]:

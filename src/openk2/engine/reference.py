@@ -21,9 +21,9 @@ def reference_generate(model: Transformer, tokenizer: Tokenizer, request: Reques
     check(request, vocab_size=config.vocab_size, context=config.max_position_embeddings)
     sequence = Sequence(0, request, Grammar(tokenizer, config.vocab_size), config.max_position_embeddings)
     device = next(model.parameters()).device
-    finished = False
-    while not finished:
+    while not sequence.complete:
         ids_1T = torch.tensor([[*request.prompt_ids, *sequence.ids]], device=device)
         (token,), (logprob,) = choose(model(ids_1T)[:, -1], [sequence])
-        finished = sequence.accept(token, logprob)
+        sequence.accept(token)
+        sequence.logprobs.append(logprob)
     return sequence.generation()

@@ -54,6 +54,13 @@ def choose(logits_BV: Tensor, sequences: Several[Sequence]) -> tuple[list[int], 
             row_V = keep_top_p(row_V, request.top_p)
         noise_V = gumbel_noise(request.seed, sequences[b].position, row_V.shape[0])
         scores_BV[b] = row_V + noise_V.to(row_V.device)
-    ids_B = scores_BV.argmax(-1)
-    logprobs_B = logits_BV.gather(1, ids_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
-    return ids_B.tolist(), logprobs_B.tolist()
+    ids_B = scores_BV.argmax(-1).tolist()
+    return ids_B, score(logits_BV, ids_B)
+
+
+def score(logits_NV: Tensor, ids_N: Several[int]) -> list[float]:
+    """The log-prob of one id under each row of logits, at temperature 1."""
+    logits_NV = logits_NV.float()
+    chosen_N = logits_NV[torch.arange(len(ids_N)), ids_N]
+    logprobs_N: list[float] = (chosen_N - logits_NV.logsumexp(-1)).tolist()
+    return logprobs_N

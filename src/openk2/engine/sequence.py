@@ -70,13 +70,17 @@ def check(request: Request, *, vocab_size: int, context: int) -> None:
 
 
 class Sequence:
-    """One request in progress."""
+    """One request in progress.
+
+    `ids` are decided; `logprobs` may lag behind them, and `pending` are the last of them that the model has not seen.
+    """
 
     def __init__(self, index: int, request: Request, grammar: Grammar, context: int) -> None:
         self.index = index
         self.request = request
         self.ids: list[int] = []
         self.logprobs: list[float] = []
+        self.pending: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.limit = min(request.max_tokens, context - len(request.prompt_ids))
         self._grammar = grammar
@@ -95,20 +99,34 @@ class Sequence:
             return self._guide.mask()
         return self._grammar.known_mask
 
-    def accept(self, token: int, logprob: float) -> bool:
-        """Take the next id; True when the sequence is finished."""
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to choose or to score."""
+        return self.finish_reason is not None and len(self.logprobs) == len(self.ids)
+
+    def forced(self) -> int | None:
+        """The next id if the grammar leaves only one."""
+        if self._guide is None or self.finish_reason is not None:
+            return None
+        return self._guide.forced()
+
+    def to_feed(self, most: int) -> list[int]:
+        """What the model should see next, at most `most` ids: nothing is chosen behind a last id, so it need not be."""
+        return self.pending[: min(most, len(self.pending) - (self.finish_reason is not None))]
+
+    def accept(self, token: int) -> None:
+        """Take the next id."""
         self.ids.append(token)
-        self.logprobs.append(logprob)
+        self.pending.append(token)
         if self._guide is not None:
             self._guide.advance(token)
         if token == self._grammar.turn_end:
             self.finish_reason = "stop"
         elif len(self.ids) >= self.limit:
             self.finish_reason = "length"
-        return self.finish_reason is not None
 
     def generation(self) -> Generation:
-        """The result. Raises ValueError while the sequence is unfinished."""
-        if self.finish_reason is None:
-            raise ValueError("the sequence is not finished")
+        """The result. Raises ValueError while the sequence is not complete."""
+        if self.finish_reason is None or not self.complete:
+            raise ValueError("the sequence is not complete")
         return Generation(tuple(self.ids), tuple(self.logprobs), self.finish_reason)
