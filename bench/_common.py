@@ -1,0 +1,80 @@
+"""What the benchmarks share: a clean child process, interleaved samples, ratios with intervals, JSON and markdown."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openk2.core.runs import versions
+
+_CHILD = "OPENK2_BENCH_CHILD"
+
+
+def enter_child(threads: int) -> None:
+    """Start this script again with a fixed number of threads and one allocator setting, for both sides alike.
+
+    OpenMP and malloc read their settings only when a process starts. Returns in the child.
+    """
+    if os.environ.get(_CHILD) == "1":
+        return
+    settings = {
+        _CHILD: "1",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+        "MALLOC_TOP_PAD_": str(256 << 20),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+
+
+def ratio_with_interval(
+    slow: Sequence[float], fast: Sequence[float], resamples: int = 2000
+) -> tuple[float, tuple[float, float]]:
+    """median(slow) / median(fast) and its 95 % bootstrap interval. Samples are paired: they were taken in turns."""
+    rng = random.Random(0)
+    pairs = list(zip(slow, fast, strict=True))
+    ratios = []
+    for _ in range(resamples):
+        drawn = rng.choices(pairs, k=len(pairs))
+        ratios.append(statistics.median(a for a, _ in drawn) / statistics.median(b for _, b in drawn))
+    ratios.sort()
+    low, high = ratios[int(0.025 * resamples)], ratios[int(0.975 * resamples)]
+    return statistics.median(slow) / statistics.median(fast), (low, high)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    import torch
+
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return {
+        "cpu": cpu.get("cpu_name", "unknown"),
+        "bf16_instructions": bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16")),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": versions("torch", "transformers", "openk2"),
+    }
+
+
+def write_results(folder: Path, name: str, result: dict[str, Any], markdown: str) -> None:
+    """`folder/name.json` and `folder/name.md`, and the markdown on the screen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(markdown)
+    print(markdown)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
