@@ -2,8 +2,8 @@
 
 Every word belongs to one split by its own hash (`split_of`): about one in five is kept for the test split. A family
 draws all names and values (tools, parameters, columns, files, arguments) from the words of the split that it is asked
-for, so a held-out name can not occur in training. Function words of requests are no names and are shared; request frames
-have their own split (`phrasing`). Numbers and dates are drawn from the same ranges in both splits.
+for, so a held-out name can not occur in training. Function words of requests are no names and are shared; request
+frames have their own split (`phrasing`). Numbers and dates are drawn from the same ranges in both splits.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ NOUNS: dict[str, str] = {
         prairie cliff reef lagoon peninsula stone pebble sand mud crystal mineral fossil""",
     "space": """planet moon star comet asteroid galaxy nebula orbit satellite telescope rover probe crater eclipse
         meteor astronaut capsule""",
-    "computer": """server laptop keyboard monitor router modem tablet phone printer database backup password login website
-        browser email message folder archive cluster node queue packet token ticket module plugin widget
+    "computer": """server laptop keyboard monitor router modem tablet phone printer database backup password login
+        website browser email message folder archive cluster node queue packet token ticket module plugin widget
         dashboard sensor robot drone""",
     "building": """house apartment tower office factory mill barn shed workshop theater market bakery cafe restaurant
         school church temple palace prison lighthouse windmill greenhouse garage kennel stable""",
-    "material": """wood metal iron steel copper brass bronze silver gold tin lead glass plastic rubber leather cotton wool
-        silk linen paper cardboard concrete brick marble granite clay wax oil coal""",
+    "material": """wood metal iron steel copper brass bronze silver gold tin lead glass plastic rubber leather cotton
+        wool silk linen paper cardboard concrete brick marble granite clay wax oil coal""",
     "person": """guest member visitor tenant owner neighbor driver pilot sailor farmer baker butcher carpenter plumber
         painter tailor barber chef waiter clerk lawyer judge engineer scientist author editor journalist
         librarian soldier guard captain mayor""",
@@ -97,9 +97,8 @@ NOUNS: dict[str, str] = {
 """Common nouns, singular, lower case, by topic."""
 
 VERBS: dict[str, str] = {
-    "get": """get fetch read find check show retrieve look view see lookup pull inspect query report obtain tell give
-        display grab know learn""",
-    "create": "create add make register open start new insert book build schedule set_up enter issue draft launch",
+    "get": "get fetch read find check show retrieve view see lookup pull inspect query report obtain display grab",
+    "create": "create add make register open start new insert book build schedule set_up enter draft",
     "update": "update set change edit modify adjust put alter switch assign revise tune configure",
     "delete": "delete remove cancel drop erase clear discard revoke close scrap void undo withdraw",
     "send": "send deliver mail forward post dispatch notify message transmit relay submit ship",
@@ -298,3 +297,8 @@ def code(rng: Rng, split: Split) -> str:
 def date(rng: Rng) -> str:
     """A date in ISO form; the same range in both splits."""
     return f"20{rng.randint(20, 29)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+
+
+def is_common(text: str) -> bool:
+    """Whether the word is a noun of the stock."""
+    return text in nouns("train") or text in nouns("test")

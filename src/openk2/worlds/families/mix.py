@@ -1,8 +1,6 @@
 """The frozen test mix: what share of each family's tasks belongs to which skill, and a digest over all that defines it.
 
-The training mix differs on purpose (skills that are learned late get more episodes). `mix_digest` covers proportions, the
-word stock's test split, every request frame of the test split, and sample tasks of fixed seeds; a test compares it
-with the committed constant, so that nothing about the held-out tasks can change unnoticed.
+The training mix differs on purpose (skills that are learned late get more episodes).
 """
 
 from __future__ import annotations

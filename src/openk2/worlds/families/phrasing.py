@@ -1,15 +1,16 @@
 """How requests are worded: frames that belong to a split, and the noise of real writing around them.
 
 A `Book` holds the frames of one thing to say. A frame is text with slots `{name}`, optional parts `[...]` and choices
-`(a|b|c)`; it belongs to a split by the hash of its text, so the wordings of the test split never occur in training. What is
-filled into a slot is protected: typos and changes of case touch the words of frames only, never a value.
+`(a|b|c)`, `<` and `>` standing for real parentheses; it belongs to a split by the hash of its text, so the wordings of
+the test split never occur in training. What is filled into a slot is protected: typos and changes of case touch the
+words of frames only, never a value.
 
     ASK = Book("price", "ask: (what is|what's) the price of {thing}", "do: (get|look up) the price of {thing} [for me]")
     phrase = ASK.say(rng, split, thing="Brosta kettle")
     text = request(rng, split, phrase)          # "hi, could you look up the pirce of Brosta kettle?"
 
-A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a fragment, `say:` a statement; without one it
-is a part of something larger. `request` adds what fits the kind (politeness, greetings, punctuation) and the noise.
+A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a fragment, `say:` a statement; without
+one it is a part of something larger. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _sequence(tokens: list[str], i: int, closer: str) -> tuple[list[Part], int]:
         elif token.startswith("{"):
             alternatives[-1].append(("slot", token[1:-1]))
         else:
-            alternatives[-1].append(("text", token))
+            alternatives[-1].append(("text", token.replace("<", "(").replace(">", ")")))
         i += 1
     return ([("any", alternatives)] if len(alternatives) > 1 else alternatives[0]), i
 
@@ -125,26 +126,34 @@ BOOKS: dict[str, Book] = {}
 
 
 class Book:
-    """All wordings of one thing, two at least. One in five of them (at least one), by the order of their hashes, is kept
-    for the test split."""
+    """All wordings of one thing, two at least.
+
+    Of each kind one frame in five (at least one when there are two), by the order of their hashes, is kept for the test
+    split.
+    """
 
     def __init__(self, name: str, *frames: str) -> None:
         if name in BOOKS or len(frames) < 2 or len(set(frames)) < len(frames):
             raise ValueError(f"book {name!r} must be new and have two frames or more, all different")
         self.name = name
         self.frames = [Frame(text) for text in frames]
-        ordered = sorted(self.frames, key=lambda frame: hashlib.sha256(frame.text.encode()).digest())
-        held_out = max(1, round(len(ordered) / TEST_SHARE))
-        self.by_split: dict[Split, list[Frame]] = {"test": ordered[:held_out], "train": ordered[held_out:]}
+        self.by_split: dict[Split, list[Frame]] = {"test": [], "train": []}
+        for kind in ("", *KINDS):
+            group = [frame for frame in self.frames if frame.kind == kind]
+            group.sort(key=lambda frame: hashlib.sha256(frame.text.encode()).digest())
+            held_out = max(1, round(len(group) / TEST_SHARE)) if len(group) > 1 else 0
+            self.by_split["test"] += group[:held_out]
+            self.by_split["train"] += group[held_out:]
+        if not self.by_split["test"]:
+            raise ValueError(f"book {name!r} needs two frames of one kind")
         BOOKS[name] = self
 
-    def say(self, rng: Rng, split: Split, **slots: object) -> Phrase:
-        """One wording of the split, filled. Values are protected; a `Phrase` is inserted as it is."""
+    def say(self, rng: Rng, split: Split, *, kind: str | None = None, **slots: object) -> Phrase:
+        """One wording of the split (of a kind, if asked for), filled; values are protected, but a `Phrase` is not."""
         frames = self.by_split[split]
+        if kind is not None:
+            frames = [frame for frame in frames if frame.kind == kind]
         return frames[int(rng.random() * len(frames))].fill(rng, slots)
-
-    def kinds(self, split: Split) -> set[str]:
-        return {frame.kind for frame in self.by_split[split]}
 
 
 _WRAP = {
@@ -191,7 +200,6 @@ _WRAP = {
         "i wonder, {x}?",
         "i'm curious: {x}?",
         "{x}, please?",
-        "{x}, do you know?",
         "one thing i want to know: {x}?",
         "just checking, {x}?",
         "help me out: {x}?",
@@ -329,6 +337,7 @@ def request(rng: Rng, split: Split, phrase: Phrase, *, noise: float = 1.0, aside
         text = _outside(text, lambda piece: piece.replace("'", ""))
     if rng.random() < 0.7:
         text = _capital(text) if not text.startswith(OPEN) else text
+    text = re.sub(r",(?=[?.!;:,])", "", text)
     if text[-1] in ".?" and rng.random() < (0.3 if text[-1] == "." else 0.15):
         text = text[:-1]
     return plain(text)
