@@ -101,7 +101,8 @@ class InlineMachine:
         except subprocess.TimeoutExpired as e:
             note = f"stopped after {SHELL_SECONDS:g} seconds"
             return ToolResult(text.shell_text(text.from_bytes(e.stdout or b""), note=note), error=True)
-        return ToolResult(text.shell_text(text.from_bytes(done.stdout), done.returncode), error=done.returncode != 0)
+        code = done.returncode if done.returncode >= 0 else 128 - done.returncode
+        return ToolResult(text.shell_text(text.from_bytes(done.stdout), code), error=code != 0)
 
 
 @contextlib.contextmanager

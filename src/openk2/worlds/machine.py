@@ -2,13 +2,26 @@
 
 The names and schemas of the five tools are frozen: models are trained on them. Every declaration is short because it is
 part of every prompt.
+
+`MachineWorld` works in a folder that exists, such as a person's own; `TaskMachineWorld` makes a scratch folder, fills
+it for a task and judges what became of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from openk2.core import ToolCall, ToolSpec
+from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
+from openk2.sandbox import Caps, Sandbox, resolve_sandbox
+from openk2.sandbox.kernel import Cell, Kernel
+from openk2.worlds import text
+from openk2.worlds.files import Files
 
 MACHINE_SYSTEM = "You are OpenK2 nano. Use the tools."
 
@@ -58,3 +71,154 @@ def machine_arguments(call: ToolCall) -> dict[str, str] | str:
         if name not in wanted:
             return f"{call.name} has no argument {name[:80]}: it takes {', '.join(wanted)}"
     return {name: arguments[name] for name in wanted}
+
+
+KERNEL_DEATHS = 2
+"""With so many dead kernels Python stays off: the model kills it each time."""
+
+
+class MachineWorld:
+    """The five tools over a folder. Nothing can verify what a person asked for, so the verdict is open.
+
+    The kernel starts with the first Python call. `sandbox` is what this system offers if none is given.
+    Raises UserError if the folder cannot be used or there is neither a sandbox nor consent to go without.
+    """
+
+    def __init__(self, workspace: Path, sandbox: Sandbox | None = None, caps: Caps | None = None) -> None:
+        if not workspace.exists():
+            raise UserError(f"the workspace {workspace} does not exist: create it or choose another folder")
+        if not workspace.is_dir():
+            raise UserError(f"the workspace {workspace} is a file: choose the folder it is in")
+        if not os.access(workspace, os.R_OK | os.X_OK):
+            raise UserError(
+                f"the workspace {workspace} cannot be read: change its permissions or choose another folder"
+            )
+        self.workspace = workspace.resolve()
+        self._sandbox = sandbox or resolve_sandbox()
+        self._caps = caps or Caps()
+        self._files = Files(self.workspace)
+        self._kernel: Kernel | None = None
+        self._deaths = 0
+        # What the confined programs may write beside the folder; also holds the sockets, whose names must be short.
+        self._scratch = Path(tempfile.mkdtemp(prefix="openk2-")).resolve()
+
+    @property
+    def tools(self) -> Sequence[ToolSpec]:
+        return MACHINE_TOOLS
+
+    async def start(self, task: Task) -> list[Message]:
+        return [Message("system", MACHINE_SYSTEM), Message("user", task.request)]
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        arguments = machine_arguments(call)
+        if isinstance(arguments, str):
+            return ToolResult(arguments, error=True)
+        match call.name:
+            case "python":
+                return await self._python(arguments["code"])
+            case "shell":
+                return await self._shell(arguments["command"])
+            case "read_file":
+                return await asyncio.to_thread(self._files.read, arguments["path"])
+            case "write_file":
+                return await asyncio.to_thread(self._files.write, arguments["path"], arguments["content"])
+            case _:
+                return await asyncio.to_thread(self._files.edit, arguments["path"], arguments["old"], arguments["new"])
+
+    async def reply(self, message: Message) -> Message | None:
+        return None
+
+    async def verify(self, messages: Sequence[Message]) -> Verdict:
+        return Verdict(None)
+
+    async def close(self) -> None:
+        if self._kernel is not None:
+            await self._kernel.close()
+            self._kernel = None
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+    async def _python(self, code: str) -> ToolResult:
+        before = ""
+        if self._kernel is not None and not self._kernel.alive:
+            before = await self._buried()
+        if self._deaths >= KERNEL_DEATHS:
+            return ToolResult("Python is off because it died twice: use shell", error=True)
+        if self._kernel is None:
+            try:
+                self._kernel = await Kernel.start(
+                    self._sandbox, self.workspace, self._scratch, self._caps, SHELL_ENVIRONMENT
+                )
+            except UserError as e:
+                return ToolResult(text.cap(text.clean(str(e))), error=True)
+        cell = await self._kernel.run(code)
+        notes = [note for note in (cell.note, "" if cell.alive else await self._buried()) if note]
+        return _python_result(cell, before, notes)
+
+    async def _buried(self) -> str:
+        """Clear a dead kernel away; what the model must know about it."""
+        assert self._kernel is not None
+        code = await self._kernel.close()
+        self._kernel = None
+        self._deaths += 1
+        why = f"killed, {_SIGNALS.get(code - 128, f'signal {code - 128}')}" if code > 128 else f"exit code {code}"
+        return f"Python died ({why}) and its variables are gone"
+
+    async def _shell(self, command: str) -> ToolResult:
+        if "\0" in command:
+            return ToolResult("the command holds a zero character", error=True)
+        ended = await self._sandbox.run(
+            ["/bin/sh", "-c", command], self.workspace, self._scratch, self._caps, SHELL_ENVIRONMENT
+        )
+        shown = text.from_bytes(ended.output)
+        if ended.note:
+            return ToolResult(text.shell_text(shown, note=ended.note), error=True)
+        return ToolResult(text.shell_text(shown, ended.code), error=ended.code != 0)
+
+
+_SIGNALS = {6: "it aborted", 9: "perhaps out of memory", 11: "it crashed", 24: "too much computing"}
+
+
+def _python_result(cell: Cell, before: str, notes: list[str]) -> ToolResult:
+    error = text.error_line(*cell.error) if cell.error is not None else ""
+    stopped = "\n".join(part for part in (error, *notes) if part)
+    printed = f"{before}\n{cell.printed}" if before else cell.printed
+    return ToolResult(text.python_text(printed, cell.errors, cell.value, stopped), error=bool(stopped))
+
+
+class TaskMachineWorld(MachineWorld):
+    """A scratch folder that `setup(task, folder)` fills and `verify(task, folder, messages)` judges.
+
+    The folder exists from `start` to `close`.
+    """
+
+    def __init__(
+        self,
+        setup: Callable[[Task, Path], None],
+        verify: Callable[[Task, Path, Sequence[Message]], Verdict],
+        sandbox: Sandbox | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        self._setup, self._verify = setup, verify
+        self._task: Task | None = None
+        self._parent = Path(tempfile.mkdtemp(prefix="openk2-task-")).resolve()
+        folder = self._parent / "work"
+        folder.mkdir()
+        try:
+            super().__init__(folder, sandbox, caps)
+        except UserError:
+            shutil.rmtree(self._parent)
+            raise
+
+    async def start(self, task: Task) -> list[Message]:
+        self._task = task
+        self._setup(task, self.workspace)
+        return await super().start(task)
+
+    async def verify(self, messages: Sequence[Message]) -> Verdict:
+        if self._task is None:
+            return Verdict(False, "the task was never set up")
+        return self._verify(self._task, self.workspace, messages)
+
+    async def close(self) -> None:
+        await super().close()
+        await asyncio.to_thread(shutil.rmtree, self._parent, ignore_errors=True)
