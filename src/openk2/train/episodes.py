@@ -1,0 +1,135 @@
+"""Fine-tuning data: demonstrations of the task families, rendered to token shards by a pool of processes.
+
+The work is cut into chunks of seeds. A finished chunk is a shard folder of its own, so a killed run redoes at most the
+chunks that were under way; at the end the chunks are joined in a fixed order, whatever order they were made in.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from openk2.chat import Tokenizer, render
+from openk2.core import Family
+from openk2.core.runs import write_text
+from openk2.data.shards import Shards, ShardWriter
+from openk2.train.progress import Bar
+from openk2.worlds.families import get_family
+
+CHUNK = 250
+# Seeds of one recipe seed: training from its start, validation from its middle. Both belong to the training split.
+SEEDS_PER_RECIPE_SEED = 100_000_000
+VALID_OFFSET = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Demonstrations of `family` for the seeds from `start` on, to be written to `folder`."""
+
+    family: str
+    start: int
+    count: int
+    folder: str
+    tokenizer: str
+    max_tokens: int
+
+
+def plan_chunks(
+    counts: dict[str, int], *, part: str, first_seed: int, folder: Path, tokenizer: Path, max_tokens: int
+) -> list[Chunk]:
+    """The chunks of one part (`train` or `valid`), in the order in which they are joined."""
+    chunks = []
+    for family, count in counts.items():
+        for offset in range(0, count, CHUNK):
+            name = f"{part}-{family}-{offset:07d}"
+            size = min(CHUNK, count - offset)
+            chunks.append(Chunk(family, first_seed + offset, size, str(folder / name), str(tokenizer), max_tokens))
+    return chunks
+
+
+def make_chunks(chunks: Sequence[Chunk], workers: int, bar: Bar) -> None:
+    """Make the chunks that are not there yet. Raises UserError from a worker as it is."""
+    missing = [chunk for chunk in chunks if not Path(chunk.folder).exists()]
+    total = sum(chunk.count for chunk in chunks)
+    done = total - sum(chunk.count for chunk in missing)
+    bar(done, total)
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        futures = {pool.submit(make_chunk, chunk): chunk for chunk in missing}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done += futures[future].count
+                bar(done, total, futures[future].family)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def join_chunks(chunks: Sequence[Chunk], folder: Path) -> dict[str, dict[str, int]]:
+    """Join finished chunks into one shard folder; returns per family the episodes, tokens and dropped episodes."""
+    summary: dict[str, dict[str, int]] = {}
+    with ShardWriter(folder) as writer:
+        for chunk in chunks:
+            shards = Shards(Path(chunk.folder))
+            writer.extend(shards)
+            counts = summary.setdefault(chunk.family, {"episodes": 0, "tokens": 0, "supervised": 0, "too_long": 0})
+            counts["episodes"] += len(shards)
+            counts["tokens"] += len(shards.tokens)
+            counts["supervised"] += int(shards.mask.sum())
+            counts["too_long"] += json.loads((Path(chunk.folder) / "dropped.json").read_text())["too_long"]
+    return summary
+
+
+def make_chunk(chunk: Chunk) -> None:
+    """Demonstrate, render, write. Episodes longer than `max_tokens` are dropped and counted."""
+    family, tokenizer = _family(chunk.family), _tokenizer(chunk.tokenizer)
+    final = Path(chunk.folder)
+    building = final.with_name(f".{final.name}.{os.getpid()}")
+    too_long = 0
+    with ShardWriter(building) as writer:
+        for seed in range(chunk.start, chunk.start + chunk.count):
+            shown = family.demonstrate(family.sample("train", seed))
+            rendered = render(shown.messages, shown.tools, tokenizer=tokenizer)
+            if len(rendered.ids) > chunk.max_tokens:
+                too_long += 1
+                continue
+            writer.add(rendered.ids, rendered.loss_mask)
+    write_text(building / "dropped.json", json.dumps({"too_long": too_long}))
+    shutil.rmtree(final, ignore_errors=True)
+    building.replace(final)
+
+
+@lru_cache(maxsize=8)
+def _family(name: str) -> Family:
+    return get_family(name)
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: str) -> Tokenizer:
+    return Tokenizer.load(Path(folder))
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and die with it: nobody would collect the results."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

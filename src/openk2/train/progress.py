@@ -1,0 +1,90 @@
+"""How a long run talks to whoever watches: one line per stage, and a bar with the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+PLAIN_SECONDS = 30.0
+
+
+class Bar(Protocol):
+    """Progress of one stage."""
+
+    def __call__(self, done: int, total: int, text: str = "") -> None: ...
+
+
+class Reporter(Protocol):
+    """Where a run reports to."""
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        ...
+
+    def stage(self, name: str) -> AbstractContextManager[Bar]:
+        """For the time of one stage: its bar."""
+        ...
+
+
+class ConsoleReporter:
+    """A live bar on a terminal; elsewhere a line every half minute."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Bar]:
+        if not self._console.is_terminal:
+            yield _PlainBar(self, name)
+            return
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            # Steps of fine-tuning differ in cost; a window of some minutes keeps the estimate calm.
+            TimeLeftColumn(compact=True),
+            TextColumn("{task.fields[text]}"),
+        )
+        with Progress(*columns, console=self._console, transient=True, speed_estimate_period=300) as progress:
+            yield _LiveBar(progress, progress.add_task(name, total=None, text=""))
+
+
+class _LiveBar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        self._progress.update(self._task, completed=done, total=total, text=text)
+
+
+class _PlainBar:
+    def __init__(self, reporter: ConsoleReporter, name: str) -> None:
+        self._reporter = reporter
+        self._name = name
+        self._started = self._said = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._started = done, now
+        if now - self._said < PLAIN_SECONDS:
+            return
+        self._said = now
+        left = ""
+        if done > self._first:
+            seconds = (now - self._started) / (done - self._first) * (total - done)
+            left = f", {seconds / 60:.0f} min left"
+        self._reporter.note(f"{self._name}: {done}/{total}{left} {text}".rstrip())

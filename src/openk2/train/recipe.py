@@ -1,0 +1,211 @@
+"""Recipes: one TOML file that says everything a training run depends on.
+
+`load_recipe("recipes/nano.toml", ["sft.lr=0.004"])` gives a checked, frozen `Recipe`. Token counts are fixed numbers,
+never minutes: the same recipe gives the same weights on a slow machine and on a fast one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from openk2.core import UserError
+from openk2.data.corpus import CorpusConfig
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenizerConfig(_Section):
+    """What the vocabulary is learned from: text of the corpus and the text of some training episodes."""
+
+    vocab_size: int = Field(default=4096, ge=320, le=65536, description="incl. the 64 reserved special ids")
+    corpus_bytes: int = Field(default=20_000_000, ge=0)
+    episodes: int = Field(default=600, ge=0, description="per family")
+
+
+class TokensConfig(_Section):
+    """How much of the corpus becomes token shards."""
+
+    train: Count = 10_000_000
+    valid: Count = 100_000
+
+
+class EpisodesConfig(_Section):
+    """How many demonstrations of each family are made for fine-tuning."""
+
+    train: dict[str, Count] = Field(description="family -> episodes", min_length=1)
+    valid: int = Field(default=100, ge=1, description="per family, of the training split, with seeds of their own")
+    max_tokens: int = Field(default=1600, ge=16, description="longer episodes are dropped (and counted)")
+    seed: int = Field(default=0, ge=0, lt=1000)
+
+
+class TrainConfig(_Section):
+    """One training stage. A step is `micro_batches` micro-batches of at most `micro_tokens` tokens each."""
+
+    tokens: Count = Field(description="budget, padding included; the number of steps follows")
+    micro_tokens: int = Field(default=4096, ge=16)
+    micro_batches: Count = Field(default=2, description="per step over all workers; a multiple of workers")
+    lr: Rate
+    warmup_steps: int = Field(default=100, ge=0)
+    decay_fraction: Fraction = Field(
+        default=0.3, description="share of the steps, at the end, over which the rate falls"
+    )
+    decay_shape: Literal["linear", "sqrt", "cosine"] = "sqrt"
+    final_lr_fraction: Fraction = 0.0
+    weight_decay: Fraction = 0.1
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    qk_clip_threshold: float = Field(default=100.0, gt=0)
+    router_bias_rate: float = Field(default=0.001, ge=0, le=1)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    valid_every: Count = Field(default=200, description="steps between validation losses")
+    valid_micro_batches: Count = Field(default=4, description="micro-batches that a validation loss is computed on")
+    checkpoint_seconds: float = Field(default=120.0, ge=0)
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.tokens // (self.micro_tokens * self.micro_batches))
+
+    @property
+    def decay_steps(self) -> int:
+        return round(self.steps * self.decay_fraction)
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> TrainConfig:
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps = {self.warmup_steps} and decay_fraction = {self.decay_fraction} are together longer "
+                f"than the {self.steps} steps that tokens = {self.tokens} gives"
+            )
+        return self
+
+
+class PretrainConfig(TrainConfig):
+    seq_len: int = Field(default=512, ge=8)
+
+    @model_validator(mode="after")
+    def _a_row_fits(self) -> PretrainConfig:
+        if self.seq_len > self.micro_tokens:
+            raise ValueError(f"seq_len = {self.seq_len} does not fit micro_tokens = {self.micro_tokens}")
+        return self
+
+
+class ModelSection(BaseModel):
+    """A preset and what differs from it, by Hugging Face names; checked by `ModelConfig`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    preset: str
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=0, ge=0, le=2**31)
+    workers: int = Field(default=2, ge=1, le=64, description="data-parallel processes of one thread each")
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokens: TokensConfig = TokensConfig()
+    model: ModelSection
+    pretrain: PretrainConfig
+    episodes: EpisodesConfig
+    sft: TrainConfig
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Recipe:
+        for name in ("pretrain", "sft"):
+            micro_batches = getattr(self, name).micro_batches
+            if micro_batches % self.workers:
+                raise ValueError(
+                    f"{name}.micro_batches = {micro_batches} is not a multiple of workers = {self.workers}"
+                )
+        if self.episodes.max_tokens - 1 > self.sft.micro_tokens:
+            raise ValueError(
+                f"an episode of episodes.max_tokens = {self.episodes.max_tokens} does not fit "
+                f"sft.micro_tokens = {self.sft.micro_tokens}"
+            )
+        return self
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe; `overrides` are `key.path=value` with values in TOML syntax (bare words are text).
+
+    Raises UserError for a missing or malformed file, an unknown key (naming the nearest valid one), a value of the
+    wrong kind and numbers that cannot work together.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise UserError(f"there is no recipe {path}: try recipes/micro.toml or recipes/nano.toml") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"the recipe {path} cannot be read: {e}") from e
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
+    for override in overrides:
+        _apply(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
+    """Check the content of a recipe; `where` names it in errors. Raises UserError."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{where}: {_explain(e, raw)}") from e
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r} is not of the form key.path=value, for example sft.lr=0.004")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    section = raw
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override!r}: {part} is a value, not a section")
+    section[parts[-1]] = value
+
+
+def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
+    """The first problem in one sentence."""
+    first = error.errors()[0]
+    location = first["loc"]
+    key = ".".join(str(part) for part in location)
+    match first["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(location[-1]), _valid_keys(location[:-1]), n=1, cutoff=0.5)
+            hint = f"did you mean {'.'.join([*map(str, location[:-1]), near[0]])!r}?" if near else "remove it"
+            return f"unknown key {key!r}: {hint}"
+        case "missing":
+            return f"{key!r} is missing: add it"
+        case "value_error":
+            return str(first["ctx"]["error"]) + (f" (in [{key}])" if key else "") + ": change one of them"
+        case _:
+            return f"{key} = {first['input']!r} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _valid_keys(location: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,347 @@
+"""From a recipe to weights, stage by stage: each reads folders of the run and writes one, with a manifest.
+
+    corpus -> tokenizer -> tokens -> pretrain -> base -> episodes -> sft -> instruct
+
+`base` and `instruct` are the exported models (Hugging Face names, bf16, with the tokenizer). A stage whose manifest
+fits the recipe and the hashes of its inputs is skipped; one that was cut goes on where it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openk2.core import UserError
+from openk2.core.runs import Manifest, read_manifest, sha256_file, sha256_text, versions, write_manifest, write_text
+from openk2.train.progress import Bar, ConsoleReporter, Reporter
+from openk2.train.recipe import Recipe, TrainConfig
+
+STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
+_PACKAGES = ("openk2", "torch", "numpy", "tokenizers")
+# How often a checkpoint is written changes nothing in the result.
+_WITHOUT_EFFECT = {"checkpoint_seconds"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage, ready to run. `make(folder, bar)` returns its results; running it again must go on or redo safely."""
+
+    name: str
+    config: dict[str, Any]
+    reads: tuple[str, ...]
+    make: Callable[[Path, Bar], dict[str, Any]]
+    outputs: tuple[str, ...]
+
+
+def run_recipe(
+    recipe: Recipe, run: Path, *, until: str | None = None, device: str = "cpu", reporter: Reporter | None = None
+) -> Path:
+    """Run the stages of a recipe in the folder `run`, up to and including `until`; returns the folder.
+
+    The same call again continues. Raises UserError for an unknown stage, for a folder that holds another recipe's
+    results, and for whatever a stage finds wrong; KeyboardInterrupt after what was under way has been saved.
+    """
+    if until is not None and until not in STAGES:
+        raise UserError(f"there is no stage {until!r}: choose one of {', '.join(STAGES)}")
+    reporter = reporter or ConsoleReporter()
+    with _locked(run):
+        done: dict[str, Manifest] = {}
+        for name in STAGES:
+            stage = _STAGE_MAKERS[name](recipe, run, device, reporter)
+            try:
+                done[name] = _run_stage(stage, run, done, reporter)
+            except KeyboardInterrupt:
+                reporter.note(f"{name}: stopped, nothing is lost; the same command goes on from here")
+                raise
+            if name == until:
+                break
+    return run
+
+
+def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Reporter) -> Manifest:
+    folder = run / stage.name
+    inputs = {f"{name}/{path}": digest for name in stage.reads for path, digest in done[name].outputs.items()}
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        _require_same(stage, folder, manifest.config, manifest.inputs, inputs)
+        for path, digest in manifest.outputs.items():
+            if not (folder / path).is_file() or sha256_file(folder / path) != digest:
+                raise UserError(f"{folder / path} is not what its stage wrote: delete {folder} to make it again")
+        reporter.note(f"{stage.name}: already there")
+        return manifest
+    begun = folder / "begun.json"
+    if begun.exists():
+        try:
+            earlier = json.loads(begun.read_text())
+            _require_same(stage, folder, earlier["config"], earlier["inputs"], inputs)
+        except (ValueError, KeyError) as e:
+            raise UserError(f"{begun} is damaged: delete {folder} to start this stage afresh") from e
+    else:
+        write_text(begun, json.dumps({"config": stage.config, "inputs": inputs}, indent=2, sort_keys=True) + "\n")
+    with reporter.stage(stage.name) as bar:
+        results = stage.make(folder, bar)
+    outputs = {
+        str(path.relative_to(folder)): sha256_file(path)
+        for pattern in stage.outputs
+        for path in sorted(folder.glob(pattern))
+    }
+    manifest = Manifest(
+        stage=stage.name,
+        config=stage.config,
+        inputs=inputs,
+        outputs=outputs,
+        versions=versions(*_PACKAGES),
+        results=results,
+    )
+    write_manifest(folder, manifest)
+    begun.unlink()
+    reporter.note(f"{stage.name}: done" + (f" ({_one_line(results)})" if results else ""))
+    return manifest
+
+
+def _require_same(
+    stage: Stage, folder: Path, config: dict[str, Any], old_inputs: dict[str, str], inputs: dict[str, str]
+) -> None:
+    """Refuse to mix two recipes in one folder: results are never thrown away silently."""
+    for key in sorted(stage.config.keys() | config.keys()):
+        if config.get(key) != stage.config.get(key):
+            raise UserError(
+                f"{folder} was made with {key} = {_short(config.get(key))}, the recipe now says "
+                f"{_short(stage.config.get(key))}: choose another run folder, or delete {folder} to redo this stage"
+            )
+    changed = sorted(k for k in old_inputs.keys() | inputs.keys() if old_inputs.get(k) != inputs.get(k))
+    if changed:
+        raise UserError(f"{folder} was made from another {changed[0]}: delete {folder} to redo this stage")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(results: dict[str, Any]) -> str:
+    plain = {k: v for k, v in results.items() if not isinstance(v, dict | list)}
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items())
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """One process at a time in a run folder."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = open(run / ".lock", "w")  # noqa: SIM115  (held open for as long as the lock is)
+    except OSError as e:
+        raise UserError(f"the run folder {run} cannot be used: {e.strerror or e}; choose another with --run") from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise UserError(f"another process is working in {run}: wait for it, or choose another run folder") from e
+        yield
+
+
+def _json(section: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = section.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return dumped
+
+
+def _corpus(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.data.corpus import build_corpus
+
+        build_corpus(recipe.corpus, folder / "text", bar)
+        return {f"{part}_bytes": (folder / "text" / f"{part}.jsonl").stat().st_size for part in ("train", "valid")}
+
+    return Stage("corpus", _json(recipe.corpus), (), make, ("text/*.jsonl",))
+
+
+def _tokenizer(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    families = sorted(recipe.episodes.train)
+
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.train.text import train_tokenizer
+
+        tokenizer = train_tokenizer(
+            recipe.tokenizer, run / "corpus" / "text" / "train.jsonl", families, _first_seed(recipe), bar
+        )
+        tokenizer.save(folder)
+        return {"vocab_size": tokenizer.vocab_size}
+
+    config = _json(recipe.tokenizer) | {"families": families, "seed": recipe.episodes.seed}
+    return Stage("tokenizer", config, ("corpus",), make, ("tokenizer*.json", "chat_template.jinja"))
+
+
+def _tokens(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.train.text import write_token_shards
+
+        return write_token_shards(recipe.tokens, run / "corpus" / "text", run / "tokenizer", folder, bar)
+
+    return Stage("tokens", _json(recipe.tokens), ("corpus", "tokenizer"), make, ("train/*.npy", "valid/*.npy"))
+
+
+def _pretrain(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    config = _training_config(recipe, recipe.pretrain) | {"model": _json(recipe.model)}
+
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.chat import Tokenizer
+        from openk2.model import ModelConfig
+
+        tokenizer = Tokenizer.load(run / "tokenizer")
+        changes = recipe.model.model_dump(exclude={"preset"})
+        model = ModelConfig.preset(
+            recipe.model.preset,
+            **changes
+            | {
+                "vocab_size": tokenizer.vocab_size,
+                "bos_token_id": tokenizer.bos_id,
+                "eos_token_id": tokenizer.eos_id,
+                "pad_token_id": tokenizer.pad_id,
+            },
+        )
+        job = {"pretrain": recipe.pretrain, "model": model.model_dump(mode="json"), "start_from": None}
+        return _train("pretrain", recipe, run, run / "tokens", device, reporter, bar, config, tokenizer.pad_id, job)
+
+    return Stage("pretrain", config, ("tokenizer", "tokens"), make, ("model/*",))
+
+
+def _sft(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    config = _training_config(recipe, recipe.sft)
+
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.chat import Tokenizer
+
+        pad_id = Tokenizer.load(run / "tokenizer").pad_id
+        job = {"sft": recipe.sft, "model": {}, "start_from": run / "pretrain" / "model"}
+        return _train("sft", recipe, run, run / "episodes", device, reporter, bar, config, pad_id, job)
+
+    return Stage("sft", config, ("tokenizer", "pretrain", "episodes"), make, ("model/*",))
+
+
+def _training_config(recipe: Recipe, section: TrainConfig) -> dict[str, Any]:
+    # The number of workers changes the order in which floats are added, and so the bytes.
+    return _json(section) | {"seed": recipe.seed, "workers": recipe.workers}
+
+
+def _train(
+    name: str,
+    recipe: Recipe,
+    run: Path,
+    shards: Path,
+    device: str,
+    reporter: Reporter,
+    bar: Bar,
+    config: dict[str, Any],
+    pad_id: int,
+    job: dict[str, Any],
+) -> dict[str, Any]:
+    from openk2.train.launch import train_in_workers
+    from openk2.train.worker import Job
+
+    begun = json.loads((run / name / "begun.json").read_text())
+    identity = sha256_text(json.dumps({"config": config, "inputs": begun["inputs"]}, sort_keys=True))
+    valid_text = ""
+
+    def make_job(rendezvous: Path) -> Job:
+        return Job(
+            kind="pretrain" if name == "pretrain" else "sft",
+            folder=(run / name).resolve(),
+            seed=recipe.seed,
+            workers=recipe.workers,
+            device=device,
+            train_shards=(shards / "train").resolve(),
+            valid_shards=(shards / "valid").resolve(),
+            pad_id=pad_id,
+            identity=identity,
+            rendezvous=rendezvous,
+            **job,
+        )
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal valid_text
+        match event["event"]:
+            case "start":
+                if event["resumed"]:
+                    reporter.note(f"{name}: goes on from step {event['step']} of {event['steps']}")
+                bar(event["step"], event["steps"])
+            case "step":
+                if event["valid_loss"] is not None:
+                    valid_text = f" valid {event['valid_loss']:.3f}"
+                speed = event["tokens_per_second"]
+                bar(event["step"], event["steps"], f"loss {event['loss']:.3f}{valid_text} {speed:,.0f} tok/s")
+            case "stopping":
+                reporter.note(f"{name}: stopping after this step ...")
+
+    end = train_in_workers(make_job, on_event)
+    return {"steps": end["step"], "valid_loss": end["valid_loss"]}
+
+
+def _episodes(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    config = recipe.episodes
+
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.train.episodes import VALID_OFFSET, join_chunks, make_chunks, plan_chunks
+
+        parts = {
+            "train": (dict(sorted(config.train.items())), _first_seed(recipe)),
+            "valid": (dict.fromkeys(sorted(config.train), config.valid), _first_seed(recipe) + VALID_OFFSET),
+        }
+        chunks = {
+            part: plan_chunks(
+                counts,
+                part=part,
+                first_seed=first_seed,
+                folder=folder / "chunks",
+                tokenizer=run / "tokenizer",
+                max_tokens=config.max_tokens,
+            )
+            for part, (counts, first_seed) in parts.items()
+        }
+        make_chunks([chunk for part in chunks.values() for chunk in part], recipe.workers, bar)
+        results: dict[str, Any] = {part: join_chunks(made, folder / part) for part, made in chunks.items()}
+        shutil.rmtree(folder / "chunks")
+        for key in ("episodes", "tokens", "too_long"):
+            results[key] = sum(family[key] for family in results["train"].values())
+        return results
+
+    return Stage("episodes", _json(config), ("tokenizer",), make, ("train/*.npy", "valid/*.npy"))
+
+
+def _first_seed(recipe: Recipe) -> int:
+    from openk2.train.episodes import SEEDS_PER_RECIPE_SEED
+
+    return recipe.episodes.seed * SEEDS_PER_RECIPE_SEED
+
+
+def _export(name: str, trained: str) -> Callable[[Recipe, Path, str, Reporter], Stage]:
+    def stage(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+        def make(folder: Path, bar: Bar) -> dict[str, Any]:
+            import torch
+
+            from openk2.model import load, save
+
+            save(load(run / trained / "model"), folder, tokenizer_folder=run / "tokenizer", dtype=torch.bfloat16)
+            return {}
+
+        outputs = ("config.json", "*.safetensors", "tokenizer*.json", "chat_template.jinja")
+        return Stage(name, {"recipe": recipe.name}, (trained, "tokenizer"), make, outputs)
+
+    return stage
+
+
+_STAGE_MAKERS: dict[str, Callable[[Recipe, Path, str, Reporter], Stage]] = {
+    "corpus": _corpus,
+    "tokenizer": _tokenizer,
+    "tokens": _tokens,
+    "pretrain": _pretrain,
+    "base": _export("base", "pretrain"),
+    "episodes": _episodes,
+    "sft": _sft,
+    "instruct": _export("instruct", "sft"),
+}

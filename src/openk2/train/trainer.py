@@ -1,0 +1,328 @@
+"""The training loop for pre-training and fine-tuning: forward, backward, all-reduce, MuonClip, router balance.
+
+Master weights are fp32. The forward pass runs on bf16 copies that are refreshed once a step (no casting per operation);
+the router's weight stays fp32, because rounding there changes which experts are chosen. Data-parallel ranks each run
+their micro-batches of a step, add up one flat fp32 gradient buffer, and make the same update.
+
+A step draws no random number and data order is a function of (seed, step), so a run that goes on from a checkpoint
+makes the same bytes as one that was never stopped.
+
+Shapes: P all parameters, flattened; B rows, T time; L layers with experts, E experts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from openk2.core import UserError
+from openk2.core.runs import write_text
+from openk2.data.batches import Batch, BatchPlan
+from openk2.model import Transformer
+from openk2.optim import WSD, MuonClip, StepStats
+from openk2.train.checkpoint import load_latest, save_checkpoint
+from openk2.train.recipe import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a finished step looked like. `tokens` counts this process group's padded tokens since the start."""
+
+    step: int
+    steps: int
+    loss: float
+    valid_loss: float | None
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended. `finished` is False when it was asked to stop; a checkpoint of `step` then exists."""
+
+    step: int
+    finished: bool
+    valid_loss: float | None
+
+
+class _Loss(nn.Module):
+    """`model.loss` as a forward, so that it can be called with other parameters than the model's own."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, int]:
+        return self.model.loss(input_ids_BT, targets_BT)
+
+
+class Trainer:
+    """One stage of training on this rank. `group` is the data-parallel process group, None for a single process.
+
+    `identity` ties checkpoints to the recipe and inputs that they were made with.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        plan: BatchPlan,
+        valid: BatchPlan,
+        config: TrainConfig,
+        folder: Path,
+        *,
+        identity: str = "",
+        device: str = "cpu",
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        self.model = model.to(device).train()
+        self.plan = plan
+        self.valid = valid
+        self.config = config
+        self.folder = folder
+        self.identity = identity
+        self.device = device
+        self.group = group
+        self.rank = dist.get_rank(group) if group is not None else 0
+        self.ranks = dist.get_world_size(group) if group is not None else 1
+        self.step = 0
+        self.valid_loss: float | None = None
+        model.attach_monitor(config.qk_clip_threshold)
+        self.optimizer = MuonClip(
+            model,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            qk_clip_threshold=config.qk_clip_threshold,
+            adam_betas=config.adam_betas,
+            process_group=group,
+        )
+        self.schedule = WSD(
+            lr=config.lr,
+            steps=config.steps,
+            warmup=config.warmup_steps,
+            decay=config.decay_steps,
+            shape=config.decay_shape,
+            final_lr=config.lr * config.final_lr_fraction,
+        )
+        self._loss = _Loss(model)
+        self._masters = list(model.parameters())
+        self._make_working_copies()
+        self._make_gradient_buffer()
+
+    def _make_working_copies(self) -> None:
+        dtype = getattr(torch, self.config.dtype)
+        self._casts: list[tuple[Tensor, Tensor]] = []
+        self._working: dict[str, Tensor] = {}
+        for name, master in self.model.named_parameters():
+            if dtype == master.dtype or name.endswith("mlp.gate.weight"):
+                copy = master.detach()
+            else:
+                copy = torch.empty_like(master, dtype=dtype)
+                self._casts.append((copy, master))
+            self._working[f"model.{name}"] = copy.requires_grad_()
+        self._refresh_working_copies()
+
+    @torch.no_grad()
+    def _refresh_working_copies(self) -> None:
+        if self._casts:
+            copies, masters = zip(*self._casts, strict=True)
+            torch._foreach_copy_(list(copies), list(masters))
+
+    def _make_gradient_buffer(self) -> None:
+        self._grad_P = torch.zeros(sum(p.numel() for p in self._masters), device=self.device)
+        self._grad_views: list[Tensor] = []
+        offset = 0
+        for master in self._masters:
+            view = self._grad_P[offset : offset + master.numel()].view_as(master)
+            master.grad = view
+            self._grad_views.append(view)
+            offset += master.numel()
+
+    def resume(self) -> bool:
+        """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""
+        found = load_latest(self.folder / "checkpoints", self.device)
+        if found is None:
+            self._truncate_logs()
+            return False
+        step, state = found
+        if state.get("identity") != self.identity:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} was made with another recipe or other inputs: "
+                "go back to that recipe, or choose another run folder"
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError) as e:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} is of another model: choose another run folder"
+            ) from e
+        self.step = step
+        self.valid_loss = state["valid_loss"]
+        self._refresh_working_copies()
+        self._truncate_logs()
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint of the state after `self.step` steps."""
+        state = {
+            "identity": self.identity,
+            "valid_loss": self.valid_loss,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(self.folder / "checkpoints", self.step, state)
+
+    def run(
+        self, on_step: Callable[[Progress], None] = lambda _: None, should_stop: Callable[[], bool] = lambda: False
+    ) -> Outcome:
+        """Train to the end of the schedule, or until `should_stop()` (asked on rank 0 once a step).
+
+        Rank 0 writes `metrics.jsonl` (what was computed), `timings.jsonl` (how long it took) and the checkpoints.
+        Raises UserError when training diverges or the disk is full.
+        """
+        saved_at = started_at = time.monotonic()
+        saved_step = self.step if self.step else -1
+        first_step, tokens = self.step, 0
+        while self.step < self.config.steps:
+            lr = self.schedule.at(self.step)
+            loss, step_tokens, stop = self._forward_backward(should_stop)
+            self.optimizer.set_lr(lr)
+            stats = self.optimizer.step()
+            self._refresh_working_copies()
+            self.step += 1
+            tokens += step_tokens
+            last = self.step == self.config.steps
+            valid_loss = self.validate() if last or self.step % self.config.valid_every == 0 else None
+            if valid_loss is not None:
+                self.valid_loss = valid_loss
+            if self.rank == 0:
+                speed = tokens / (time.monotonic() - started_at)
+                self._log(loss, valid_loss, step_tokens, stats, speed if valid_loss is not None else None)
+                on_step(Progress(self.step, self.config.steps, loss, valid_loss, speed))
+                if last or stop or time.monotonic() - saved_at >= self.config.checkpoint_seconds:
+                    self.save()
+                    saved_at, saved_step = time.monotonic(), self.step
+            if stop:
+                break
+        if self.rank == 0 and saved_step != self.step and self.step > first_step:
+            self.save()
+        return Outcome(self.step, self.step == self.config.steps, self.valid_loss)
+
+    def _forward_backward(self, should_stop: Callable[[], bool]) -> tuple[float, int, bool]:
+        """Mean loss of the step, its padded tokens over all ranks, and whether to stop after it."""
+        supervised = max(1, self.plan.supervised(self.step))
+        loss_sum, tokens = 0.0, 0
+        for turn, index in enumerate(range(self.rank, self.plan.micro_batches, self.ranks)):
+            batch = self.plan.batch(self.step, index)
+            loss, _ = self._forward(batch)
+            torch.autograd.backward(loss / supervised)
+            loss_sum += loss.item()
+            tokens += batch.input_ids_BT.size
+            self._take_gradients(first=turn == 0)
+        # fp64 carries the counts exactly.
+        stop = float(self.rank == 0 and should_stop())
+        moe = self.model.moe_layers()
+        counts = [layer.expert_counts_E for layer in moe]
+        head = torch.tensor([loss_sum, float(tokens), stop], dtype=torch.float64, device=self.device)
+        shared = torch.cat([head, *(count_E.double() for count_E in counts)])
+        if self.group is not None:
+            dist.all_reduce(self._grad_P, group=self.group)
+            dist.all_reduce(shared, group=self.group)
+            offset = len(head)
+            for count_E in counts:
+                count_E.copy_(shared[offset : offset + len(count_E)])
+                offset += len(count_E)
+        self.model.update_router_bias(self.config.router_bias_rate)
+        loss_sum, tokens_sum, stop = shared[:3].tolist()
+        mean = loss_sum / supervised
+        if not math.isfinite(mean):
+            raise UserError(
+                f"the loss is not finite at step {self.step + 1}: training has diverged, lower the learning rate or "
+                "the weights of the last checkpoint are to be used"
+            )
+        return mean, int(tokens_sum), stop > 0
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, int]:
+        input_ids_BT = torch.from_numpy(batch.input_ids_BT).to(self.device)
+        targets_BT = torch.from_numpy(batch.targets_BT).to(self.device)
+        result = torch.func.functional_call(self._loss, self._working, (input_ids_BT, targets_BT))
+        return cast(tuple[Tensor, int], result)
+
+    @torch.no_grad()
+    def _take_gradients(self, first: bool) -> None:
+        """Move the working copies' gradients to the flat fp32 buffer."""
+        grads = []
+        for view, working in zip(self._grad_views, self._working.values(), strict=True):
+            grads.append(working.grad if working.grad is not None else torch.zeros_like(view))
+            working.grad = None
+        if first:
+            torch._foreach_copy_(self._grad_views, grads)
+        else:
+            torch._foreach_add_(self._grad_views, grads)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean loss over the validation micro-batches, which are the same every time."""
+        self.model.eval()
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for index in range(self.rank, self.valid.micro_batches, self.ranks):
+            loss, n = self._forward(self.valid.batch(0, index))
+            total += torch.tensor([loss.item(), float(n)], dtype=torch.float64, device=self.device)
+        self.model.train()
+        if self.group is not None:
+            dist.all_reduce(total, group=self.group)
+        return float(total[0] / total[1].clamp(min=1))
+
+    def _log(self, loss: float, valid_loss: float | None, tokens: int, stats: StepStats, speed: float | None) -> None:
+        line: dict[str, Any] = {
+            "step": self.step,
+            "loss": loss,
+            "lr": stats.lr,
+            "tokens": tokens,
+            "grad_norm": stats.grad_norm,
+            "max_logit": stats.max_logit,
+            "clipped_heads": stats.clipped_heads,
+        }
+        if valid_loss is not None:
+            line["valid_loss"] = valid_loss
+        _append(self.folder / "metrics.jsonl", line)
+        if speed is not None:
+            _append(self.folder / "timings.jsonl", {"step": self.step, "tokens_per_second": round(speed, 1)})
+
+    def _truncate_logs(self) -> None:
+        """Drop what was logged after the checkpoint: it will be computed again."""
+        if self.rank != 0:
+            return
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            path = self.folder / name
+            if path.exists():
+                kept = [line for line in path.read_text().splitlines() if _step_of(line) <= self.step]
+                write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as e:
+        raise UserError(
+            f"could not write {path}: {e.strerror or e}; free some space, the checkpoints are intact"
+        ) from e
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; infinity for a line that a kill cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,159 @@
+"""One data-parallel training process: `python -m openk2.train.worker JOB.json RANK`, started by `train.launch`.
+
+Standard input is the line to the parent: "stop" asks for a checkpoint and an end after the current step; its end means
+that the parent has died, and so does the worker. Rank 0 reports on standard output, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from openk2.core import UserError
+from openk2.train.recipe import PretrainConfig, TrainConfig
+
+REPORT_SECONDS = 0.5
+
+
+class Job(BaseModel):
+    """What all ranks of one training stage need to know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["pretrain", "sft"]
+    folder: Path
+    pretrain: PretrainConfig | None = None
+    sft: TrainConfig | None = None
+    seed: int
+    workers: int
+    device: str
+    model: dict[str, Any]
+    start_from: Path | None
+    train_shards: Path
+    valid_shards: Path
+    pad_id: int
+    identity: str
+    rendezvous: Path
+
+
+def main(job_path: str, rank: int) -> int:
+    """Train, report, return the exit code."""
+    # A terminal's Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+    job = Job.model_validate_json(Path(job_path).read_text())
+    try:
+        _train(job, rank, stop)
+    except UserError as e:
+        _report({"event": "error", "message": str(e)})
+        return 2
+    return 0
+
+
+def _listen(stop: threading.Event) -> None:
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            stop.set()
+    os._exit(1)
+
+
+def _report(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _train(job: Job, rank: int, stop: threading.Event) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from openk2.model import ModelConfig, Transformer, load, save
+    from openk2.train.trainer import Progress, Trainer
+
+    torch.set_num_threads(1)
+    group = None
+    if job.workers > 1:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{job.rendezvous}",
+            rank=rank,
+            world_size=job.workers,
+            timeout=timedelta(hours=1),
+        )
+        group = dist.group.WORLD
+    if job.start_from is None:
+        torch.manual_seed(job.seed)
+        model = Transformer(ModelConfig.model_validate(job.model))
+    else:
+        model = load(job.start_from, dtype=torch.float32)
+    plan, valid, config = _plans(job)
+    trainer = Trainer(model, plan, valid, config, job.folder, identity=job.identity, device=job.device, group=group)
+    resumed = trainer.resume()
+    if rank == 0:
+        _report({"event": "start", "step": trainer.step, "steps": config.steps, "resumed": resumed})
+    reported_at = 0.0
+
+    def on_step(progress: Progress) -> None:
+        nonlocal reported_at
+        now = time.monotonic()
+        if now - reported_at >= REPORT_SECONDS or progress.valid_loss is not None:
+            reported_at = now
+            _report({"event": "step", **asdict(progress)})
+
+    outcome = trainer.run(on_step, stop.is_set)
+    if rank == 0:
+        if outcome.finished:
+            save(model, job.folder / "model", dtype=torch.float32)
+        _report({"event": "end", **asdict(outcome)})
+    if group is not None:
+        dist.destroy_process_group()
+
+
+def _plans(job: Job) -> tuple[Any, Any, TrainConfig]:
+    """Batch plans for training and validation, and the stage's numbers."""
+    from openk2.data.batches import EpisodePlan, PackedPlan
+    from openk2.data.shards import Shards
+
+    train, valid = Shards(job.train_shards), Shards(job.valid_shards)
+    if job.pretrain is not None:
+        config = job.pretrain
+        rows = config.micro_tokens // config.seq_len
+        return (
+            PackedPlan(train, seq_len=config.seq_len, rows=rows, micro_batches=config.micro_batches, seed=job.seed),
+            PackedPlan(
+                valid, seq_len=config.seq_len, rows=rows, micro_batches=config.valid_micro_batches, seed=job.seed
+            ),
+            config,
+        )
+    assert job.sft is not None
+    sft = job.sft
+    return (
+        EpisodePlan(
+            train,
+            micro_tokens=sft.micro_tokens,
+            micro_batches=sft.micro_batches,
+            pad_id=job.pad_id,
+            seed=job.seed,
+        ),
+        EpisodePlan(
+            valid,
+            micro_tokens=sft.micro_tokens,
+            micro_batches=sft.valid_micro_batches,
+            pad_id=job.pad_id,
+            seed=job.seed,
+        ),
+        sft,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))
