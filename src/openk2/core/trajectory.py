@@ -12,7 +12,7 @@ from typing import Any, Literal
 from openk2.core.messages import Message, ToolCall, ToolSpec
 from openk2.core.protocols import Task, ToolResult, Turn, Verdict
 
-StopReason = Literal["answered", "steps", "seconds", "length", "context", "malformed", "interrupted"]
+StopReason = Literal["answered", "steps", "seconds", "length", "context", "malformed", "repeated", "interrupted"]
 
 
 @dataclass(slots=True)

@@ -165,7 +165,7 @@ class _Rollout:
         self.failures = self.failures + 1 if failure == self.last_failure else 1
         self.last_failure = failure
         if self.failures >= SAME_FAILURES:
-            raise _Stop("steps")
+            raise _Stop("repeated")
 
     def _returned(self, step: Step, call: ToolCall, result: ToolResult) -> None:
         step.results.append((call, result))
