@@ -13,14 +13,16 @@ Source of the format: K2 report, appendix B (the enforcer). Shapes: V vocabulary
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
+from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
 from openk2.engine.schema import arguments_schema, close_objects
 
@@ -34,6 +36,10 @@ Mask = NDArray[np.bool_]
 _COMPACT: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 
 
+_LARGE_VOCABULARY = 32768
+_KEPT_SCHEMAS = 512  # compiled, about 80 kB each
+
+
 class State(Enum):
     TEXT = "text"
     SECTION = "section"
@@ -44,7 +50,7 @@ class State(Enum):
 
 
 class Grammar:
-    """Compiles tool declarations for one tokenizer and hands out a `Guide` per sequence. Compiled schemas are kept.
+    """Compiles tool declarations for one tokenizer and hands out a `Guide` per sequence. Threads may share it.
 
     Args:
         tokenizer: the tokenizer whose ids are constrained.
@@ -68,9 +74,15 @@ class Grammar:
         self.call_end = tokenizer.id("<|tool_call_end|>")
         self.turn_end = tokenizer.eos_id
         # The end of a call is the matcher's end of sequence, so its mask says by itself when the arguments are whole.
-        self._ll = LLTokenizer(tokenizer.json(), n_vocab=tokenizer.vocab_size, eos_token=self.call_end)
+        self._ll = LLTokenizer(
+            tokenizer.json(),
+            n_vocab=tokenizer.vocab_size,
+            eos_token=self.call_end,
+            # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
+            slices=[] if tokenizer.vocab_size < _LARGE_VOCABULARY else None,
+        )
         self._matchers: dict[str, LLMatcher] = {}
-        self._headers: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._lock = threading.Lock()
 
         # Everything behind the BPE pieces is reserved.
         self.text_mask = np.zeros(self.vocab_size, dtype=np.bool_)
@@ -101,10 +113,7 @@ class Grammar:
 
     def header(self, name: str, index: int) -> tuple[int, ...]:
         """The ids of a call's id, `functions.NAME:IDX`."""
-        key = (name, index)
-        if key not in self._headers:
-            self._headers[key] = tuple(self.tokenizer.encode(f"functions.{name}:{index}"))
-        return self._headers[key]
+        return tuple(self.tokenizer.encode(call_id(name, index)))
 
     def _matcher(self, tool: ToolSpec) -> LLMatcher:
         try:
@@ -112,18 +121,24 @@ class Grammar:
             schema = arguments_schema(tool.parameters)
         except (TypeError, ValueError) as e:
             raise UserError(f"the parameters of tool {tool.name} are not a usable JSON Schema: {e}") from e
-        if key not in self._matchers:
-            matcher = self._compile(close_objects(schema))
-            if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
-                matcher = self._compile(schema)
-            if matcher.is_error():
-                reason = matcher.get_error().strip().splitlines()[0]
-                raise UserError(
-                    f"the grammar cannot enforce the parameters of tool {tool.name} ({reason}): "
-                    "simplify the schema or switch the grammar off"
-                )
-            self._matchers[key] = matcher
-        return self._matchers[key]
+        with self._lock:
+            matcher = self._matchers.pop(key, None) or self._compile_tool(tool.name, schema)
+            self._matchers[key] = matcher  # behind all others: the first is the one unused for longest
+            if len(self._matchers) > _KEPT_SCHEMAS:
+                del self._matchers[next(iter(self._matchers))]
+            return matcher
+
+    def _compile_tool(self, name: str, schema: dict[str, Any]) -> LLMatcher:
+        matcher = self._compile(close_objects(schema))
+        if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
+            matcher = self._compile(schema)
+        if matcher.is_error():
+            reason = matcher.get_error().strip().splitlines()[0]
+            raise UserError(
+                f"the grammar cannot enforce the parameters of tool {name} ({reason}): "
+                "simplify the schema or switch the grammar off"
+            )
+        return matcher
 
     def _compile(self, schema: object) -> LLMatcher:
         return LLMatcher(
