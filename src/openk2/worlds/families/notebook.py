@@ -171,7 +171,7 @@ class Asker:
         value = _round_cut(cut, values)
         relation = rng.choice(("> ", "<", ">", "<", ">=", "<=")).strip()
         return Filter(column.name, relation, value, True, False), words.COMPARE[relation].say(
-            rng, split, c=mention, v=value
+            rng, split, c=mention, r=relation, v=value
         )
 
     def statistic(self, op: str, x: str, clause: str = "") -> Phrase:

@@ -50,7 +50,9 @@ STATISTIC = {
         "the {x} total",
         "the total of the {x} column",
         "the overall {x} sum",
-        "all the {x} added up",
+        "every {x} value added up",
+        "the {x} values added up",
+        "all {x} values summed up",
         "the {x} column summed up",
     ),
     "max": Book(
@@ -204,6 +206,8 @@ CORRELATED = Book(
     "do: correlate {x} with {y}",
     "ask: is {x} correlated with {y}, and how strongly",
     "ask: how are {x} and {y} correlated",
+    "ask: do {x} and {y} correlate well",
+    "do: find out how {x} correlates with {y}",
     "do: compute how {x} correlates with {y}",
 )
 MISSING = Book(
@@ -214,6 +218,8 @@ MISSING = Book(
     "ask: how many rows have no {x}",
     "ask: how many (rows|records) lack a {x} value",
     "do: count the (missing|empty) {x} values",
+    "do: count the (blanks|gaps) in {x}",
+    "ask: how many blanks are in {x}",
     "do: count the missing values in (the {x} column|{x})",
     "frag: missing values in {x}",
     "ask: how often is {x} (missing|empty)",
@@ -288,7 +294,7 @@ HIGHEST = Book(
     "ask: (which|what) {name} has the (highest|largest|most) {x}",
     "ask: (which|what) {name} has the (biggest|greatest|maximum) {x}",
     "ask: what is the {name} with the (highest|largest) {x}",
-    "ask: which {name} comes first by {x}",
+    "ask: which {name} has the top {x}",
     "do: find the {name} with the (highest|largest|greatest) {x}",
     "do: (name|tell me) the {name} with the (highest|most) {x}",
     "frag: {name} with the (highest|largest) {x}",
@@ -302,7 +308,7 @@ LOWEST = Book(
     "ask: (which|what) {name} has the (lowest|smallest|least) {x}",
     "ask: (which|what) {name} has the minimum {x}",
     "ask: what is the {name} with the (lowest|smallest) {x}",
-    "ask: which {name} comes last by {x}",
+    "ask: which {name} has the very lowest {x}",
     "do: find the {name} with the (lowest|smallest|least) {x}",
     "do: (name|tell me) the {name} with the (lowest|least) {x}",
     "frag: {name} with the (lowest|smallest) {x}",
@@ -319,6 +325,8 @@ COMMON = Book(
     "do: find the most (common|frequent) {name}",
     "do: tell me which {name} has the most (rows|entries)",
     "frag: most (common|frequent) {name}",
+    "frag: {name} that (occurs|appears) most",
+    "do: find the {name} that (occurs|appears) most often",
     "ask: what {name} do most rows have",
     "do: show me the {name} with the most rows",
 )
@@ -348,6 +356,8 @@ BY = Book(
     "broken down by {g}",
     "within each {g}",
     "separately for each {g}",
+    "within every {g}",
+    "for each {g} separately",
     "according to {g}",
 )
 EQUAL = Book(
@@ -377,6 +387,7 @@ VALUE = Book(
     "counting only {v}",
     "if we only look at {v}",
     "looking at {v} only",
+    "looking only at {v}",
     "for {v} alone",
 )
 COMPARE = {
@@ -389,7 +400,7 @@ COMPARE = {
         "with [a] {c} of more than {v}",
         "whose {c} is above {v}",
         "where {c} exceeds {v}",
-        "where {c} > {v}",
+        "where {c} {r} {v}",
         "with {c} higher than {v}",
     ),
     "<": Book(
@@ -400,7 +411,7 @@ COMPARE = {
         "where {c} is (less|smaller|lower) than {v}",
         "with [a] {c} of less than {v}",
         "whose {c} is below {v}",
-        "where {c} < {v}",
+        "where {c} {r} {v}",
         "with {c} lower than {v}",
     ),
     ">=": Book(
@@ -408,7 +419,7 @@ COMPARE = {
         "where {c} is at least {v}",
         "with {c} of at least {v}",
         "with {c} {v} or more",
-        "where {c} >= {v}",
+        "where {c} {r} {v}",
         "whose {c} is {v} or higher",
         "with at least {v} in {c}",
         "where {c} is {v} or more",
@@ -418,7 +429,7 @@ COMPARE = {
         "where {c} is at most {v}",
         "with {c} of at most {v}",
         "with {c} {v} or less",
-        "where {c} <= {v}",
+        "where {c} {r} {v}",
         "whose {c} is {v} or lower",
         "with at most {v} in {c}",
         "where {c} is {v} or less",
@@ -475,7 +486,7 @@ FILE_AFTER = Book(
     "{q} from {file}",
     "{q} using {file}",
     "{q} based on {file}",
-    "{q} (file|see) {file}",
+    "{q}, see {file}",
     "{q}, (in|from) the table {file}",
     "{q}, data in {file}",
     "{q} in the data of {file}",

@@ -108,7 +108,7 @@ def _find(m: Maker) -> Job:
     if roll < 0.75:
         ending = PurePosixPath(m.rng.choice(list(files))).suffix[1:]
         found = sorted(p for p in files if p.endswith(f".{ending}"))
-        phrase = m.say(words.FIND_ENDING, e=ending)
+        phrase = m.say(words.FIND_ENDING, e=ending, x=f".{ending}")
         expect = _paths(m, found) | {"allowed": [len(found)]}
         return Job(phrase, [shell(f"find . -name '*.{ending}' | sort")], "Found {list}.", expect)
     folder = m.scratch.folder()
@@ -134,7 +134,7 @@ def _count(m: Maker) -> Job:
     if roll < 0.6:
         ending = PurePosixPath(m.rng.choice(list(files))).suffix[1:]
         hits = sum(p.endswith(f".{ending}") for p in files)
-        phrase = m.say(words.COUNT_ENDING, e=ending)
+        phrase = m.say(words.COUNT_ENDING, e=ending, x=f".{ending}")
         return Job(phrase, [shell(f"find . -name '*.{ending}' | wc -l")], "There are {line} files.", number(hits))
     if roll < 0.75:
         command = "find . -type f | wc -l"
@@ -264,7 +264,7 @@ def _rename(m: Maker) -> Job:
         for p, c in m.scratch.files.items()
     }
     command = f'for f in *.{old_ending}; do mv "$f" "${{f%.{old_ending}}}.{new}"; done'
-    phrase = m.say(words.RENAME_ENDINGS, e=old_ending, n=new)
+    phrase = m.say(words.RENAME_ENDINGS, e=old_ending, x=f".{old_ending}", n=new, y=f".{new}")
     return Job(phrase, [shell(command)], f"Renamed all {old_ending} files to {new}.", end=end)
 
 
@@ -390,7 +390,7 @@ def _delete(m: Maker) -> Job:
         for _ in range(rng.randint(1, 3)):
             m.scratch.add(f"{m.scratch.place(0.4)}{m.scratch.stem()}.{ending}", m.scratch.prose(1))
         end = {p: c for p, c in m.scratch.files.items() if not p.endswith(f".{ending}")}
-        phrase = m.say(words.DELETE_ENDING, e=ending)
+        phrase = m.say(words.DELETE_ENDING, e=ending, x=f".{ending}")
         return Job(phrase, [shell(f"find . -name '*.{ending}' -delete")], f"Deleted all {ending} files.", end=end)
     if roll < 0.9:
         m.fill(3, 8)
@@ -429,7 +429,7 @@ def _move(m: Maker) -> Job:
         m.scratch.add(f"{m.scratch.stem()}.{ending}", m.scratch.prose(1))
     folder = _into(m)
     end = {f"{folder}/{p}" if p.endswith(f".{ending}") and "/" not in p else p: c for p, c in m.scratch.files.items()}
-    phrase = m.say(words.MOVE_ENDING, e=ending, d=folder)
+    phrase = m.say(words.MOVE_ENDING, e=ending, x=f".{ending}", d=folder)
     command = f"mkdir -p {folder} && mv *.{ending} {folder}/"
     return Job(phrase, [shell(command)], f"Moved all {ending} files to {folder}.", end=end)
 

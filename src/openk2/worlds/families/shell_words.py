@@ -1,7 +1,7 @@
 """How people ask for small jobs with files: the frames of the shell family.
 
 {f} is a file as the user calls it (`notes.txt`, `docs/notes.txt`, `notes.txt in the docs folder`), {d} a folder, {e} an
-ending such as `csv`, {w} a word.
+ending such as `csv` and {x} the same as `.csv`, {w} a word.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ FIND_ENDING = Book(
     "ask: which {e} files are there",
     "ask: what {e} files do (i|we) have",
     "ask: where are the {e} files",
-    "ask: which files end in .{e}",
+    "ask: which files end in {x}",
     "do: (find|list|show) all {e} files",
-    "do: (find|list) all .{e} files",
+    "do: (find|list) all {x} files",
     "do: (find|list) every {e} file",
-    "do: list the files that end in .{e}",
+    "do: list the files that end in {x}",
     "do: give me the paths of all {e} files",
-    "do: show me every .{e} file",
+    "do: show me every {x} file",
     "frag: all {e} files",
-    "frag: paths of the .{e} files",
+    "frag: paths of the {x} files",
     "say: i need a list of all {e} files",
     "do: look for {e} files",
 )
@@ -96,13 +96,13 @@ LIST_FOLDER = Book(
 COUNT_ENDING = Book(
     "shell.count_ending",
     "ask: how many {e} files are there",
-    "ask: how many .{e} files (do i have|are here)",
-    "ask: how many files end in .{e}",
+    "ask: how many {x} files (do i have|are here)",
+    "ask: how many files end in {x}",
     "ask: what is the number of {e} files",
     "do: count the {e} files",
-    "do: count all .{e} files",
+    "do: count all {x} files",
     "do: tell me how many {e} files there are",
-    "do: count the files that end in .{e}",
+    "do: count the files that end in {x}",
     "frag: number of {e} files",
     "frag: {e} file count",
     "say: i want to know how many {e} files there are",
@@ -123,6 +123,7 @@ COUNT_IN = Book(
     "shell.count_in",
     "ask: how many files are in [the folder] {d}",
     "ask: how many files does {d} (have|hold|contain)",
+    "ask: how many files does the {d} folder (have|hold|contain)",
     "ask: how many files are there in the {d} folder",
     "do: count the files in {d}",
     "do: count the files in the folder {d}",
@@ -194,6 +195,7 @@ SEARCH_WORD = Book(
     "do: search [the files] for {w}",
     "do: look for the word {w} in all files",
     "do: grep for {w}",
+    "do: grep the files for {w}",
     "frag: file (with|containing) the word {w}",
     "say: i wrote something about {w}, which file was it",
     "say: one of the files mentions {w}, find it",
@@ -263,14 +265,14 @@ RENAME_FOLDER = Book(
 RENAME_ENDINGS = Book(
     "shell.rename_endings",
     "do: rename all {e} files [here] to {n}",
-    "do: rename every .{e} file [here] to .{n}",
-    "do: change the ending of all {e} files [here] from .{e} to .{n}",
-    "do: change all .{e} endings to .{n}",
+    "do: rename every {x} file [here] to {y}",
+    "do: change the ending of all {e} files [here] from {x} to {y}",
+    "do: change all {x} endings to {y}",
     "do: change the extension of the {e} files to {n}",
-    "do: turn all .{e} files into .{n} files",
-    "say: all .{e} files here should end in .{n}",
+    "do: turn all {x} files into {y} files",
+    "say: all {x} files here should end in {y}",
     "say: i want the {e} files here to have the ending {n}",
-    "do: give every {e} file here the extension .{n}",
+    "do: give every {e} file here the extension {y}",
 )
 EDIT_VALUE = Book(
     "shell.edit_value",
@@ -297,6 +299,7 @@ EDIT_REPLACE = Book(
     "do: in {f}, change every {w} to {n}",
     "do: swap [the word] {w} for {n} in {f}",
     "do: put {n} instead of {w} in {f}",
+    "do: use {n} instead of {w} in {f}",
     "say: the word {w} in {f} should be {n}",
     "say: in {f} it must say {n} instead of {w}",
     "do: correct {w} to {n} in {f}",
@@ -406,7 +409,7 @@ SORT_NUMBERS_DOWN = Book(
 SORT_UNIQUE = Book(
     "shell.sort_unique",
     "do: sort {f} and remove duplicates",
-    "do: sort {f} and drop duplicate lines",
+    "do: sort {f} and drop (duplicate|repeated) lines",
     "do: sort the lines of {f} and keep each only once",
     "do: sort {f} without repeated lines",
     "say: {f} should be sorted and free of duplicates",
@@ -426,7 +429,6 @@ SORT_INTO = Book(
 DELETE_FILE = Book(
     "shell.delete_file",
     "do: (delete|remove) {f}",
-    "do: (delete|remove) the file {f}",
     "do: get rid of {f}",
     "do: throw away {f}",
     "say: i don't need {f} any more, delete it",
@@ -434,18 +436,17 @@ DELETE_FILE = Book(
     "do: erase {f}",
     "say: {f} should be deleted",
     "ask: can {f} be deleted",
-    "do: trash {f}",
 )
 DELETE_ENDING = Book(
     "shell.delete_ending",
     "do: (delete|remove) all {e} files",
-    "do: (delete|remove) every .{e} file",
-    "do: delete all files that end in .{e}",
+    "do: (delete|remove) every {x} file",
+    "do: delete all files that end in {x}",
     "do: get rid of all {e} files",
-    "do: clean up the .{e} files",
+    "do: clean up the {x} files",
     "say: all {e} files can go",
     "do: erase the {e} files in all folders",
-    "say: i don't need the .{e} files any more, delete them",
+    "say: i don't need the {x} files any more, delete them",
 )
 DELETE_FOLDER = Book(
     "shell.delete_folder",
@@ -455,7 +456,6 @@ DELETE_FOLDER = Book(
     "say: the folder {d} can go with all that is in it",
     "say: i don't need the folder {d} any more, delete it",
     "do: erase the whole {d} directory",
-    "do: throw away the folder {d}",
 )
 DELETE_EMPTY = Book(
     "shell.delete_empty",
@@ -463,7 +463,6 @@ DELETE_EMPTY = Book(
     "do: (delete|remove) the empty files",
     "do: delete (files|every file) without content",
     "do: get rid of empty files",
-    "do: clean up all files that are empty",
     "say: the empty files can go",
     "do: find and delete empty files",
 )
@@ -482,12 +481,13 @@ MOVE_FILE = Book(
 MOVE_ENDING = Book(
     "shell.move_ending",
     "do: move all {e} files [here] to {d}",
-    "do: move every .{e} file [here] into {d}",
+    "do: move every {x} file [here] into {d}",
     "do: put all {e} files [here] into the folder {d}",
     "do: move the {e} files in this folder to the {d} folder",
     "do: collect the {e} files in this folder in {d}",
     "say: all {e} files here (should|must) go into {d}",
-    "do: gather the .{e} files of this folder in {d}",
+    "do: gather the {x} files of this folder in {d}",
+    "do: gather all {e} files here in {d}",
 )
 COPY_FILE = Book(
     "shell.copy_file",
@@ -498,7 +498,6 @@ COPY_FILE = Book(
     "do: save a copy of {f} as {n}",
     "say: i need a copy of {f} named {n}",
     "do: back {f} up as {n}",
-    "do: make {n}, a copy of {f}",
 )
 COPY_INTO = Book(
     "shell.copy_into",
@@ -538,6 +537,7 @@ SMALLEST = Book(
     "ask: what is the smallest file",
     "ask: which file takes [up] the least space",
     "do: find the smallest file",
+    "do: show me the file with the fewest bytes",
     "do: tell me which file is the smallest",
     "frag: the smallest file",
     "say: i want to know which file is the smallest",
