@@ -22,6 +22,8 @@ from openk2.worlds.families.phrasing import Book, Phrase
 
 KINDS = {
     "get": 30,
+    "local": 7,
+    "plain": 3,
     "whether": 6,
     "create": 14,
     "update": 10,
@@ -47,7 +49,8 @@ TYPES = ("flag", "enum", "words", "list", "numbers", "nested", "optional", "flag
 
 
 def spoken(verb: str) -> str:
-    return verb.replace("_", " ")
+    """A verb as people write it."""
+    return "look up" if verb == "lookup" else verb.replace("_", " ")
 
 
 def describe(maker: Maker, book: Book, verb: str, **slots: str) -> str:
@@ -85,6 +88,10 @@ def make(
     noun = noun or maker.noun()
     if kind == "get":
         action = _get(maker, noun, given or _thing(maker, noun, omit), avoid, omit)
+    elif kind == "local":
+        action = _local(maker)
+    elif kind == "plain":
+        action = _plain(maker, noun)
     elif kind == "whether":
         action = _whether(maker, noun, given or maker.entity(noun), avoid)
     elif kind == "create":
@@ -139,7 +146,7 @@ def _get(maker: Maker, noun: str, given: Given, avoid: Sequence[str], omit: bool
     verb = maker.verb("get")
     argument, entity = given
     arguments = [argument]
-    phrase = say.ATTRIBUTE.say(rng, split, a=attribute, e=entity, verb=spoken(maker.verb("get")))
+    phrase = say.ATTRIBUTE.say(rng, split, kind=maker.sentence, a=attribute, e=entity, verb=spoken(maker.verb("get")))
     if rng.random() < 0.1 and kind != "date" and not omit:
         when = maker.natural(rng.choice(("date", "place")))
         arguments.append(when)
@@ -158,12 +165,45 @@ def _get(maker: Maker, noun: str, given: Given, avoid: Sequence[str], omit: bool
     return Action(name, description, arguments, phrase, result, noun, "get", attribute, missing=missing)
 
 
+def _local(maker: Maker) -> Action:
+    """Something about a place, perhaps on a day: the weather kind of tool."""
+    rng, split = maker.rng, maker.split
+    place = maker.natural("place")
+    place.shown = str(place.value)
+    attribute, kind = maker.attribute(place.words)
+    if rng.random() < 0.4:
+        attribute, kind = lexicon.noun(rng, split, "weather"), rng.choice(("number", "text"))
+    verb = maker.verb("get")
+    arguments = [place]
+    day = maker.natural("date")
+    if rng.random() < 0.35 and not names([day]) & {attribute, *names([place])}:
+        arguments.append(day)
+    phrase = say.LOCAL.say(
+        rng, split, kind=maker.sentence, a=attribute, s=said(rng, arguments), verb=spoken(maker.verb("get"))
+    )
+    description = describe(maker, say.DESCRIBE_LOCAL, verb, a=attribute, an=an(place.words), n=place.words)
+    name = maker.name(verb, attribute) if rng.random() < 0.7 else maker.name(place.words, attribute)
+    return Action(name, description, arguments, phrase, {attribute: maker.value(kind)}, attribute, "local", attribute)
+
+
+def _plain(maker: Maker, noun: str) -> Action:
+    """A tool without parameters."""
+    attribute, kind = maker.attribute(noun)
+    verb = maker.verb("get")
+    phrase = say.PLAIN.say(
+        maker.rng, maker.split, kind=maker.sentence, a=attribute, n=noun, verb=spoken(maker.verb("get"))
+    )
+    description = describe(maker, say.DESCRIBE_PLAIN, verb, a=attribute, n=noun)
+    name = tool_name(maker, verb, noun, attribute)
+    return Action(name, description, [], phrase, {attribute: maker.value(kind)}, noun, "plain", attribute)
+
+
 def _whether(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Action:
     rng, split = maker.rng, maker.split
     word = maker.pick(FLAG_WORDS, {w for other in (noun, *avoid) for w in other.split()})
     argument, entity = given
     verb = rng.choice(("check", "is", "check"))
-    phrase = say.WHETHER.say(rng, split, a=word, e=entity)
+    phrase = say.WHETHER.say(rng, split, kind=maker.sentence, a=word, e=entity)
     description = describe(maker, say.DESCRIBE_WHETHER, "check", a=word, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, word)
     return Action(name, description, [argument], phrase, {word: rng.random() < 0.5}, noun, "whether", word)
@@ -200,7 +240,13 @@ def _create(maker: Maker, noun: str, typed: int, omit: bool) -> Action:
     missing = maker.rng.choice(arguments) if omit else None
     asked = maker.asked("create", verb)
     phrase = say.CREATE.say(
-        maker.rng, maker.split, verb=spoken(asked), n=noun, an=an(noun), s=said(maker.rng, arguments, missing)
+        maker.rng,
+        maker.split,
+        kind=maker.sentence,
+        verb=spoken(asked),
+        n=noun,
+        an=an(noun),
+        s=said(maker.rng, arguments, missing),
     )
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
@@ -214,7 +260,9 @@ def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Acti
     argument, entity = given
     value = maker.value(kind)
     asked = maker.asked("update", verb)
-    phrase = say.UPDATE.say(maker.rng, maker.split, verb=spoken(asked), a=attribute, e=entity, v=value)
+    phrase = say.UPDATE.say(
+        maker.rng, maker.split, kind=maker.sentence, verb=spoken(asked), a=attribute, e=entity, v=value
+    )
     name = attribute if maker.rng.random() < 0.6 and attribute != argument.name else "value"
     arguments = [argument, Argument(name, schema_of(value), value, Phrase(""))]
     result, key = outcome(maker, noun)
@@ -235,7 +283,7 @@ def _send(maker: Maker, omit: bool) -> Action:
         arguments.append(maker.typed("flag", names(arguments) | {noun}))
     asked = maker.asked("send", verb)
     extra = said(maker.rng, arguments, missing)
-    phrase = say.SEND.say(maker.rng, maker.split, verb=spoken(asked), n=noun, an=an(noun), s=extra)
+    phrase = say.SEND.say(maker.rng, maker.split, kind=maker.sentence, verb=spoken(asked), n=noun, an=an(noun), s=extra)
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
@@ -250,7 +298,7 @@ def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
     arguments = _extras(maker, noun, typed, 1, 2)
     asked = maker.asked(kind, verb)
     book = say.SEARCH if kind == "search" else say.COUNT
-    phrase = book.say(rng, maker.split, verb=spoken(asked), ns=many, s=said(rng, arguments))
+    phrase = book.say(rng, maker.split, kind=maker.sentence, verb=spoken(asked), ns=many, s=said(rng, arguments))
     key = many.replace(" ", "_") if rng.random() < 0.6 or kind == "count" else "results"
     if kind == "search":
         found = list(dict.fromkeys(maker.proper_name() for _ in range(rng.randint(2, 4))))
@@ -272,7 +320,7 @@ def _convert(maker: Maker) -> Action:
     source, target = rng.sample(options, 2)
     amount = maker.number()
     asked = maker.asked("convert", verb)
-    phrase = say.CONVERT.say(rng, split, verb=spoken(asked), x=amount, f=source, t=target)
+    phrase = say.CONVERT.say(rng, split, kind=maker.sentence, verb=spoken(asked), x=amount, f=source, t=target)
     unit = {"type": "string", "enum": options}
     arguments = [
         Argument("amount", schema_of(amount), amount, Phrase(""), shown=f"{amount} {source}"),
@@ -310,7 +358,9 @@ def _act(maker: Maker, kind: str, noun: str, given: Given, typed: int, omit: boo
             extras.append(extra)
     asked = maker.asked(kind, verb)
     missing = (rng.choice(extras) if extras else argument) if omit else None
-    phrase = say.ACT.say(rng, maker.split, verb=spoken(asked), e=entity, s=said(rng, extras, missing))
+    phrase = say.ACT.say(
+        rng, maker.split, kind=maker.sentence, verb=spoken(asked), e=entity, s=said(rng, extras, missing)
+    )
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)

@@ -41,6 +41,7 @@ MAX_TOOLS = 8
 HARD = {
     "get": ("get", "delete", "create", "update", "rate", "rent"),
     "whether": ("get", "delete", "create", "update", "rate"),
+    "plain": ("delete", "create", "update", "rate"),
     "create": ("get", "delete", "update", "rate"),
     "update": ("get", "delete", "create", "rate"),
     "delete": ("get", "create", "update", "rate", "rent"),
@@ -163,13 +164,12 @@ def parallel(maker: Maker) -> Plan:
     if rng.random() < 0.6:
         actions, phrase = same_tool(maker)
     else:
-        first = make(maker, rng.choice(("get", "create", "update", "delete", "send", "rate")))
+        maker.sentence = "do"
+        first = make(maker, rng.choice(("get", "local", "create", "update", "delete", "send", "rate")))
         second = make(maker, rng.choice(("get", "create", "update", "delete", "rate")), maker.fresh_noun(first.noun))
-        for action in (first, second):
-            if action.phrase.kind != "do":
-                return parallel(maker)
+        maker.sentence = None
         if first.key == second.key and not (first.subject and second.subject):
-            return parallel(maker)
+            second.result, second.key = {"code": lexicon.code(rng, maker.split)}, "code"
         actions = [first, second]
         phrase = say.BOTH.say(rng, maker.split, x=first.phrase, y=second.phrase)
     right = list({action.name: action for action in actions}.values())
@@ -380,7 +380,8 @@ def ask(maker: Maker) -> Plan:
     missing = action.missing
     if missing is None:
         raise AssertionError(f"nothing is missing from a request of kind {kind}")
-    reply = say.REPLY.say(rng, split, v=missing.value, p=missing.words)
+    value = f'"{missing.value}"' if str(missing.value).count(" ") > 1 else missing.value
+    reply = say.REPLY.say(rng, split, v=value, p=missing.words)
     text = re.sub("[\x02\x03]", "", reply)
     if rng.random() < 0.5 and not str(missing.value).startswith(text[0]):
         text = text[0].upper() + text[1:]

@@ -30,45 +30,47 @@ TEXT_WORDS = """color shape material brand style category genre species flavor s
     gearbox filling topping garnish"""
 PERSON_WORDS = """owner author manager driver teacher captain keeper founder director inventor painter composer editor
     supervisor sponsor mentor landlord guardian nurse coach seller buyer designer builder curator host
-    referee tailor operator pilot chef mechanic"""
+    referee tailor operator pilot chef mechanic architect tutor breeder gardener boss chairman ranger
+    warden scout donor creator holder"""
 PLACE_WORDS = """city location destination birthplace town venue region site village port headquarters storage
     hometown base station area warehouse hub camp district"""
 DATE_WORDS = """deadline birthday date expiry anniversary founding release launch opening arrival departure delivery
-    pickup renewal inspection checkup closing premiere maturity start end due day"""
+    pickup renewal inspection checkup closing premiere maturity start end due day signing graduation
+    wedding hiring retirement adoption election landing"""
 FLAG_WORDS = """available open paid locked active clean urgent insured public private fragile refundable organic
     secure silent empty full ready broken certified shared archived approved verified sold booked
     waterproof electric portable recyclable foldable heated vegan spicy sealed signed visible hidden
     pinned muted recurring express"""
 PERSON_PARAMS = """guest customer client user member owner patient student tenant passenger buyer visitor contact
     assignee holder speaker host winner name participant applicant traveler author player renter
-    attendee subscriber donor"""
+    attendee subscriber donor patron resident recruit trainee rider signer payer parent partner worker"""
 RECIPIENT_PARAMS = """recipient receiver addressee contact person friend colleague customer manager client to reader
     supplier teammate partner subscriber neighbor relative"""
-PLACE_PARAMS = (
-    "city town location place venue region area site village port district county harbor spot station resort zone"
-)
-TARGET_PARAMS = (
-    "destination target place shelf room drawer folder dock hall building floor corner box bay depot yard rack"
-)
-DATE_PARAMS = (
-    "date day deadline start due arrival departure checkin delivery pickup opening expiry renewal launch visit"
-)
+PLACE_PARAMS = """city town location place venue region area site village port district county harbor spot station
+    resort zone island valley suburb quarter province state country address"""
+TARGET_PARAMS = """destination target place shelf room drawer folder dock hall building floor corner box bay depot yard
+    rack goal end site wing aisle bin locker basement level corridor cellar"""
+DATE_PARAMS = """date day deadline start due arrival departure checkin delivery pickup opening expiry renewal launch
+    visit begin end event session birthday meeting travel return closing"""
 AMOUNT_PARAMS = """seats guests nights tickets boxes copies pieces rooms people pages units hours days weeks players
     rounds bottles chairs tables bags cups items slots spots bikes tents lanes lessons meals passengers
-    children"""
-TEXT_PARAMS = (
-    "text message note comment body content subject caption remark title summary memo greeting wording slogan line"
-)
+    children minutes seconds months years kilos liters miles coins chapters slices"""
+TEXT_PARAMS = """text message note comment body content subject caption remark title summary memo greeting wording
+    slogan line script paragraph quote phrase sentence reply words reason answer question details"""
 SENT_THINGS = """message note letter email memo reminder postcard invitation report greeting notice alert warning
-    telegram fax update summary invoice receipt card newsletter complaint apology announcement"""
+    telegram fax update summary invoice receipt card newsletter complaint apology announcement dispatch
+    briefing bulletin wish signal ping poem sms digest handout pamphlet brochure circular flyer survey"""
 UNITS = """meters miles feet inches yards grams pounds ounces liters gallons dollars euros yen pesos francs
     rupees kroner pints knots acres hectares joules watts volts bars kelvin minutes seconds hours
-    fathoms barrels carats stones rubles crowns dinars shillings"""
-OPAQUE_TAILS = """run do main call go exec step job op unit flow link core task proc item base set kit act point node"""
+    fathoms barrels carats stones rubles crowns dinars shillings bytes bits drams furlongs rods chains
+    quarts cups teaspoons bushels cents pennies dimes florins lira baht"""
+OPAQUE_TAILS = """run do main call go exec step job op unit flow link core task proc item base set kit act point node
+    bit hub key lab map net pad pin tab tap top way zap axis"""
 GENERIC_NAMES = """title label item key subject object target entry which reference handle identifier tag alias nick
     moniker thing element record call spec what query word term"""
-CONFIRM_WORDS = """confirm force approve agree accept override sure commit proceed final really allow permit verify"""
-
+CONFIRM_WORDS = """confirm force approve agree accept override sure commit proceed final really allow permit verify
+    approved confirmed yes allowed ok certain definite accepted forced checked permitted authorize
+    endorse"""
 ON_ENTITY: dict[str, tuple[str, ...]] = {
     "delete": (),
     "rent": ("amount", "person", "date"),
@@ -157,7 +159,8 @@ def must_say(action: Action) -> list[Any]:
 class Maker:
     """Draws actions. `opaque` tools have names that say nothing about what they do.
 
-    With `literal` set, a request uses the same verb as the tool's description.
+    With `literal` set, a request uses the same verb as the tool's description; `sentence` fixes the kind of sentence
+    (`do`, `ask`, ...; see `phrasing`).
     """
 
     def __init__(self, rng: Rng, split: Split, opaque: bool = False) -> None:
@@ -165,6 +168,7 @@ class Maker:
         self.split: Split = split
         self.opaque = opaque
         self.literal = False
+        self.sentence: str | None = None
         self.taken: set[str] = set()
 
     # words
