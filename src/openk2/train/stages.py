@@ -24,8 +24,8 @@ from openk2.train.recipe import Recipe, TrainConfig
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
 _PACKAGES = ("openk2", "torch", "numpy", "tokenizers")
-# How often a checkpoint is written changes nothing in the result.
-_WITHOUT_EFFECT = {"checkpoint_seconds"}
+# How often a checkpoint is written, or where pinned archives lie, changes nothing in the result.
+_WITHOUT_EFFECT = {"checkpoint_seconds", "archives"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,8 @@ def _corpus(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage
     def make(folder: Path, bar: Bar) -> dict[str, Any]:
         from openk2.data.corpus import build_corpus
 
-        build_corpus(recipe.corpus, folder / "text", bar)
-        return {f"{part}_bytes": (folder / "text" / f"{part}.jsonl").stat().st_size for part in ("train", "valid")}
+        made = build_corpus(recipe.corpus, folder / "text", bar)
+        return {name: made.results[name] for name in ("bytes", "documents", "dropped")}
 
     return Stage("corpus", _json(recipe.corpus), (), make, ("text/*.jsonl",))
 
