@@ -12,22 +12,28 @@ C latent rank, P = R/2; with a cache: S cached positions, W = C + R, X = B T, Y 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from openk2.model import kernels
 from openk2.model.cache import CacheStep
 from openk2.model.config import ModelConfig
 from openk2.model.layers import RMSNorm, rotate
-from openk2.model.monitor import LogitMonitor
+from openk2.model.monitor import ExactMax, LogitMonitor
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
+Kernel = Literal["block", "flash", "plain"]
+BLOCK_KERNEL_MAX_TIME = 1024
 
 
 class MLA(nn.Module):
     """One attention layer. Rows of `q_b_proj` are per head [nope | rope], rows of `kv_b_proj` per head [nope | value].
 
-    `logit_monitor`, when set and enabled, sees every forward pass in training mode.
+    `logit_monitor`, when set and enabled, sees every forward pass in training mode. `kernel` forces one way to compute
+    the attention ("plain" is the reference); None chooses the fastest.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -42,7 +48,7 @@ class MLA(nn.Module):
         self.q_lora_rank = config.q_lora_rank
         self.scale = config.softmax_scale
         self.logit_monitor: LogitMonitor | None = None
-        self.use_flash = True
+        self.kernel: Kernel | None = None
 
         hidden, q_rows = config.hidden_size, config.num_attention_heads * config.qk_head_dim
         if config.q_lora_rank is None:
@@ -59,82 +65,97 @@ class MLA(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * config.v_head_dim, hidden, bias=False)
 
     @property
-    def query_weight(self) -> nn.Parameter:
+    def query_weight(self) -> torch.Tensor:
         """The matrix whose rows are the per-head queries: `q_b_proj`, or `q_proj` without a query latent."""
-        return self.q_proj.weight if self.q_lora_rank is None else self.q_b_proj.weight
+        projection = self.q_proj if self.q_lora_rank is None else self.q_b_proj
+        return projection.weight
 
     def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
         """Causal attention over the given tokens and, with `step`, over what the cache holds before them.
 
         `rotary` is (cos, sin), each broadcastable to [B, T, 1, P].
         """
-        q_BTHQ, latent_BTC, rope_BTR = self._project(x_BTD, rotary)
-        if step is not None:
-            step.write(self.layer, torch.cat([latent_BTC, rope_BTR], dim=-1))
-            if not step.fresh:
-                return self.o_proj(self._attend_to_cache(q_BTHQ, step).flatten(2))
-        k_BTHQ, v_BTHV = self._expand(latent_BTC, rope_BTR)
-        return self.o_proj(self.attend(q_BTHQ, k_BTHQ, v_BTHV).flatten(2))
-
-    def _project(self, x_BTD: torch.Tensor, rotary: Rotary) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries [B,T,H,Q], normed latent [B,T,C] and rotated shared key [B,T,R]."""
         batch, time, _ = x_BTD.shape
+        q, latent_BTC, rope_BTR = self._project(x_BTD)
+        q_BTHQ = q.view(batch, time, self.num_heads, self.qk_head_dim)
+        if step is not None:
+            rotated_BTR = rotate(rope_BTR.unsqueeze(2), *rotary).squeeze(2)
+            step.write(self.layer, torch.cat([latent_BTC, rotated_BTR], dim=-1))
+            if not step.fresh:
+                out_BTHV = self._attend_to_cache(q_BTHQ, rotary, step)
+                return F.linear(out_BTHV.flatten(2), self.o_proj.weight)
+        q_BHTQ = kernels.rotate_query(q_BTHQ, *rotary, self.qk_nope_head_dim)
+        kv = F.linear(latent_BTC, self.kv_b_proj.weight).view(batch, time, self.num_heads, -1)
+        k_BHTQ, v_BHTV = kernels.expand_key_value(kv, rope_BTR, *rotary, self.qk_nope_head_dim)
+        out_BHTV = self.attend(q_BHTQ, k_BHTQ, v_BHTV)
+        return F.linear(out_BHTV.transpose(1, 2).reshape(batch, time, -1), self.o_proj.weight)
+
+    def _project(self, x_BTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries [B,T,H*Q] and shared key [B,T,R], both not yet rotated, and the normed latent [B,T,C]."""
         if self.q_lora_rank is None:
-            q = self.q_proj(x_BTD)
-            latent_rope = self.kv_a_proj_with_mqa(x_BTD)
+            q = F.linear(x_BTD, self.q_proj.weight)
+            latent_rope = F.linear(x_BTD, self.kv_a_proj_with_mqa.weight)
         else:
             # One product for both down-projections; joining the weights costs little beside it.
             down = F.linear(x_BTD, torch.cat([self.q_a_proj.weight, self.kv_a_proj_with_mqa.weight]))
-            q_latent, latent_rope = down.split([self.q_lora_rank, self.kv_lora_rank + self.qk_rope_head_dim], dim=-1)
-            q = self.q_b_proj(self.q_a_layernorm(q_latent))
-        q_BTHQ = q.view(batch, time, self.num_heads, self.qk_head_dim)
-        nope, rope = q_BTHQ.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
-        latent, key = latent_rope.split([self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
-        q_BTHQ = torch.cat([nope, rotate(rope, *rotary)], dim=-1)
-        key_BTR = rotate(key.unsqueeze(2), *rotary).squeeze(2)
-        return q_BTHQ, self.kv_a_layernorm(latent), key_BTR
+            q_latent, latent_rope = torch.split(down, [self.q_lora_rank, down.shape[-1] - self.q_lora_rank], dim=-1)
+            q = F.linear(self.q_a_layernorm(q_latent), self.q_b_proj.weight)
+        latent, rope_BTR = torch.split(latent_rope, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
+        return q, self.kv_a_layernorm(latent), rope_BTR
 
-    def _expand(self, latent_BTC: torch.Tensor, rope_BTR: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Per-head keys [B,T,H,Q] and values [B,T,H,V] from what the cache holds."""
-        batch, time, _ = latent_BTC.shape
-        kv = self.kv_b_proj(latent_BTC).view(batch, time, self.num_heads, self.qk_nope_head_dim + self.v_head_dim)
-        k_nope, v_BTHV = kv.split([self.qk_nope_head_dim, self.v_head_dim], dim=-1)
-        shared = rope_BTR.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
-        return torch.cat([k_nope, shared], dim=-1), v_BTHV
-
-    def attend(self, q_BTHQ: torch.Tensor, k_BTHQ: torch.Tensor, v_BTHV: torch.Tensor) -> torch.Tensor:
-        """Causal softmax(scale q.k) v, [B, T, H, V]; in training mode the monitor sees the logits' bound."""
+    def attend(self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor) -> torch.Tensor:
+        """Causal softmax(scale q.k) v, [B, H, T, V]; in training mode the monitor learns about the logits."""
         monitor = self.logit_monitor if self.training else None
         if monitor is not None and not monitor.enabled:
             monitor = None
-        q, k, v = (t.transpose(1, 2) for t in (q_BTHQ, k_BTHQ, v_BTHV))
-        if self.use_flash and q.device.type == "cpu" and self.v_head_dim <= self.qk_head_dim:
-            # The CPU kernel wants one head size. With v padded by zeros MLA gets it, and with it the log-sum-exp.
-            v = F.pad(v, (0, self.qk_head_dim - self.v_head_dim))
-            out, lse_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q, k, v, 0.0, True, attn_mask=None, scale=self.scale
-            )
-            out = out[..., : self.v_head_dim]
-            bound_H = lse_BHT.detach().amax(dim=(0, 2)) if monitor is not None else None
-        elif self.use_flash:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
-            bound_H = q.new_full((self.num_heads,), torch.inf) if monitor is not None else None
+        kernel = self.kernel or self._choose_kernel(q_BHTQ)
+        exact: ExactMax | None = None
+        if kernel == "block":
+            q, k, v = (t.flatten(0, 1) for t in (q_BHTQ, k_BHTQ, v_BHTV))
+            out, best_G = kernels.causal_attention(q, k, v, self.scale, monitor is not None)
+            out, bound_H = out.view_as(v_BHTV), best_G.view(q_BHTQ.shape[:2]).amax(0)
+        elif kernel == "flash":
+            out, bound_H = self._attend_flash(q_BHTQ, k_BHTQ, v_BHTV)
+            q, k = q_BHTQ.detach(), k_BHTQ.detach()
+            exact = lambda heads: self.exact_max_logit(q[:, heads], k[:, heads])  # noqa: E731  (short and local)
         else:
-            out, bound_H = self._attend_plainly(q, k, v)
-        if monitor is not None and bound_H is not None:
-            q, k = q.detach(), k.detach()
-            monitor.observe(self.layer, bound_H, lambda heads: self.exact_max_logit(q[:, heads], k[:, heads]))
-        return out.transpose(1, 2)
+            out, bound_H = self._attend_plainly(q_BHTQ, k_BHTQ, v_BHTV)
+        if monitor is not None:
+            monitor.observe(self.layer, bound_H, exact)
+        return out
 
-    def _attend_to_cache(self, q_BTHQ: torch.Tensor, step: CacheStep) -> torch.Tensor:
+    def _choose_kernel(self, q_BHTQ: torch.Tensor) -> Kernel:
+        """Blocks where they are faster (training and bf16 on a CPU) and their T^2 memory is small, else flash."""
+        short = q_BHTQ.shape[2] <= BLOCK_KERNEL_MAX_TIME
+        wanted = q_BHTQ.requires_grad or q_BHTQ.dtype == torch.bfloat16
+        return "block" if q_BHTQ.device.type == "cpu" and short and wanted else "flash"
+
+    def _attend_flash(
+        self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Torch's flash kernel, and per head an upper bound of its logits: the largest log-sum-exp where it is known.
+
+        The CPU kernel wants one head size. With v padded by zeros MLA gets it, and with it the log-sum-exp.
+        """
+        padding = self.qk_head_dim - self.v_head_dim
+        if q_BHTQ.device.type == "cpu" and padding >= 0:
+            v = F.pad(v_BHTV, (0, padding))
+            out, lse_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q_BHTQ, k_BHTQ, v, 0.0, True, attn_mask=None, scale=self.scale
+            )
+            return out[..., : self.v_head_dim], lse_BHT.detach().amax(dim=(0, 2))
+        out = F.scaled_dot_product_attention(q_BHTQ, k_BHTQ, v_BHTV, is_causal=True, scale=self.scale)
+        return out, q_BHTQ.new_full((self.num_heads,), torch.inf)
+
+    def _attend_to_cache(self, q_BTHQ: torch.Tensor, rotary: Rotary, step: CacheStep) -> torch.Tensor:
         """Absorbed attention, [B, T, H, V]: queries move into the latent space, keys and values stay compressed."""
         batch, time, heads, _ = q_BTHQ.shape
         weight = self.kv_b_proj.weight.view(heads, -1, self.kv_lora_rank)
-        up_key_HNC, up_value_HVC = weight.split([self.qk_nope_head_dim, self.v_head_dim], dim=1)
-        nope, rope = q_BTHQ.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
+        up_key_HNC, up_value_HVC = weight[:, : self.qk_nope_head_dim], weight[:, self.qk_nope_head_dim :]
+        nope, rope = q_BTHQ[..., : self.qk_nope_head_dim], q_BTHQ[..., self.qk_nope_head_dim :]
         nope_HXN = nope.reshape(batch * time, heads, -1).transpose(0, 1)
         latent_BTHC = torch.bmm(nope_HXN, up_key_HNC).transpose(0, 1).view(batch, time, heads, -1)
-        q_BYW = torch.cat([latent_BTHC, rope], dim=-1).view(batch, time * heads, -1)
+        q_BYW = torch.cat([latent_BTHC, rotate(rope, *rotary)], dim=-1).view(batch, time * heads, -1)
         cached_BSW = step.read(self.layer)
         score_BYS = torch.bmm(q_BYW, cached_BSW.transpose(1, 2)).mul_(self.scale)
         if step.mask_BTS is not None:

@@ -119,7 +119,7 @@ class ModelConfig(BaseModel):
     @property
     def softmax_scale(self) -> float:
         """What q.k is multiplied by before the softmax (k2 report: 192^-0.5, times m^2 once YaRN is on)."""
-        scale = self.qk_head_dim**-0.5
+        scale = 1.0 / math.sqrt(self.qk_head_dim)
         return scale * self.rope_scaling.softmax_factor if self.rope_scaling else scale
 
     def is_moe(self, layer: int) -> bool:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from openk2.model import kernels
 from openk2.model.config import ModelConfig
 from openk2.model.layers import FeedForward
 
@@ -33,7 +34,7 @@ class Router(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         bias_E = self.e_score_correction_bias
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         # A bias step is 1e-3 on scores near 1: bf16 would swallow it.
         if self.e_score_correction_bias.dtype != torch.float32:
             self.e_score_correction_bias = bias_E.to(self.e_score_correction_bias.device)
@@ -80,14 +81,13 @@ class Experts(nn.Module):
         back_M = torch.empty_like(order_M)
         back_M[order_M] = torch.arange(order_M.numel(), device=order_M.device)
         ends_E = count_E.cumsum(0).to(torch.int32)
-        x_MD = _Dispatch.apply(x_ND, order_M // per_token, back_M, per_token)
+        token_M = order_M // per_token
+        x_MD = kernels.dispatch(x_ND, token_M, back_M)
         gate_up = F.grouped_mm(x_MD, self.gate_up_proj.transpose(1, 2), offs=ends_E)
-        gate_MI, up_MI = gate_up.chunk(2, dim=-1)
         # The weight is applied here and not on the output: I is smaller than D.
         weight_M1 = weight_NK.flatten()[order_M].unsqueeze(1).to(x_ND.dtype)
-        inner_MI = F.silu(gate_MI) * up_MI * weight_M1
-        y_MD = F.grouped_mm(inner_MI, self.down_proj.transpose(1, 2), offs=ends_E)
-        return _Combine.apply(y_MD, order_M // per_token, back_M, per_token)
+        y_MD = F.grouped_mm(kernels.swiglu(gate_up, weight_M1), self.down_proj.transpose(1, 2), offs=ends_E)
+        return kernels.combine(y_MD, token_M, back_M, x_ND.shape[0])
 
     def _one_by_one(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
         """The reference: a loop over experts."""
@@ -103,39 +103,6 @@ class Experts(nn.Module):
 
 
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16)
-
-
-class _Dispatch(torch.autograd.Function):
-    """Copy each token to its K rows. The gradient is a gather and a sum: an index_add would be far slower on a CPU."""
-
-    @staticmethod
-    def forward(ctx, x_ND, token_M, back_M, per_token):  # type: ignore[no-untyped-def]  # autograd's calling convention
-        ctx.save_for_backward(back_M)
-        ctx.per_token = per_token
-        return x_ND.index_select(0, token_M)
-
-    @staticmethod
-    def backward(ctx, grad_MD):  # type: ignore[no-untyped-def]  # autograd's calling convention
-        (back_M,) = ctx.saved_tensors
-        return _gather_sum(grad_MD, back_M, ctx.per_token), None, None, None
-
-
-class _Combine(torch.autograd.Function):
-    """Sum each token's K rows: the transpose of `_Dispatch`."""
-
-    @staticmethod
-    def forward(ctx, y_MD, token_M, back_M, per_token):  # type: ignore[no-untyped-def]  # autograd's calling convention
-        ctx.save_for_backward(token_M)
-        return _gather_sum(y_MD, back_M, per_token)
-
-    @staticmethod
-    def backward(ctx, grad_ND):  # type: ignore[no-untyped-def]  # autograd's calling convention
-        (token_M,) = ctx.saved_tensors
-        return grad_ND.index_select(0, token_M), None, None, None
-
-
-def _gather_sum(y_MD: torch.Tensor, back_M: torch.Tensor, per_token: int) -> torch.Tensor:
-    return y_MD.index_select(0, back_M).view(-1, per_token, y_MD.shape[-1]).sum(1)
 
 
 class MoE(nn.Module):
@@ -160,8 +127,9 @@ class MoE(nn.Module):
         count_E = torch.bincount(chosen_NK.flatten(), minlength=self.expert_counts_E.numel())
         if self.training:
             self.expert_counts_E += count_E
-        routed_ND = self.experts(x_ND, weight_NK, chosen_NK, count_E)
-        return routed_ND.view_as(x_BTD) + self.shared_experts(x_BTD)
+        routed_ND: torch.Tensor = self.experts(x_ND, weight_NK, chosen_NK, count_E)
+        shared_BTD: torch.Tensor = self.shared_experts(x_BTD)
+        return shared_BTD + routed_ND.view_as(x_BTD)
 
     @torch.no_grad()
     def update_bias(self, rate: float) -> None:

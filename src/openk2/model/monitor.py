@@ -29,15 +29,16 @@ class LogitMonitor:
         self.max_logit_LH = torch.full((layers, heads), -torch.inf)
         self.exact_passes = 0
 
-    def observe(self, layer: int, bound_H: torch.Tensor, exact: ExactMax) -> None:
+    def observe(self, layer: int, bound_H: torch.Tensor, exact: ExactMax | None = None) -> None:
         """Take note of one forward pass of one layer.
 
-        `bound_H` bounds each head's largest logit from above; `exact(heads)` returns the true maxima of those heads.
+        `bound_H` bounds each head's largest logit from above; `exact(heads)` returns the true maxima of those heads
+        (None: the bound is exact already, as where the kernel sees its logits).
         """
         bound_H = bound_H.detach().to(self.max_logit_LH.device, torch.float32)
         # The negation sends a NaN bound to the exact pass as well, where it shows up as NaN instead of vanishing.
-        over = (~(bound_H <= self.threshold)).nonzero().flatten().tolist()
-        if over:
+        over = [] if exact is None else (~(bound_H <= self.threshold)).nonzero().flatten().tolist()
+        if exact is not None and over:
             self.exact_passes += 1
             bound_H = bound_H.clone()
             bound_H[over] = exact(over).detach().to(bound_H)

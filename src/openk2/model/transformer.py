@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from openk2.core import ContextOverflow
+from openk2.model import kernels
 from openk2.model.attention import MLA, Rotary
 from openk2.model.cache import CacheStep, LatentCache
 from openk2.model.config import ModelConfig
@@ -34,7 +35,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, step)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        mixed_BTD: torch.Tensor = self.mlp(self.post_attention_layernorm(x_BTD))
+        return x_BTD + mixed_BTD
 
 
 class Transformer(nn.Module):
@@ -106,11 +108,12 @@ class Transformer(nn.Module):
     def _layers(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None) -> torch.Tensor:
         for block in self.layers:
             x_BTD = block(x_BTD, rotary, step)
-        return self.norm(x_BTD)
+        normed_BTD: torch.Tensor = self.norm(x_BTD)
+        return normed_BTD
 
     def forward(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
         """Logits [B, T, V] of the next token at every position."""
-        return self.lm_head(self.hidden(input_ids_BT))
+        return F.linear(self.hidden(input_ids_BT), self.lm_head.weight)
 
     def loss(self, input_ids_BT: torch.Tensor, targets_BT: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Summed cross-entropy (nats, fp32 scalar) over the positions whose target is not -100, and their number.
@@ -123,8 +126,7 @@ class Transformer(nn.Module):
         supervised = (targets_N != IGNORED).nonzero().flatten()
         if supervised.numel() < targets_N.numel():
             x_ND, targets_N = x_ND.index_select(0, supervised), targets_N.index_select(0, supervised)
-        loss = F.cross_entropy(self.lm_head(x_ND).float(), targets_N, reduction="sum")
-        return loss, supervised.numel()
+        return kernels.head_loss(x_ND, self.lm_head.weight, targets_N), supervised.numel()
 
     def attention_layers(self) -> list[MLA]:
         """The attention of every layer, in order."""
