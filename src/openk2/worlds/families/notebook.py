@@ -57,20 +57,17 @@ class Expert:
         self.messages.append(Message("assistant", text))
 
 
-def demonstrate_query(task: Task, query: Query) -> Demonstration:
-    """The expert's whole conversation about one table."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        setup(task, folder)
-        expert = Expert(task.request, folder)
-        if not task.data["file_named"]:
-            expert.call("python", code=LIST_FILES)
-        expert.call("python", code=look_code(task.data["file"]))
-        if any(not f.named for f in query.filters):
-            expert.call("python", code=LIST_VALUES)
-        printed = expert.call("python", code=code(query))
-        expert.say(sentence(query, printed))
-    return Demonstration(task, MACHINE_TOOLS, tuple(expert.messages))
+def run_expert(task: Task, folder: Path, query: Query) -> tuple[Message, ...]:
+    """The expert's conversation in a folder that is set up."""
+    expert = Expert(task.request, folder)
+    if not task.data.get("file_named", True):
+        expert.call("python", code=LIST_FILES)
+    expert.call("python", code=look_code(task.data["file"]))
+    if any(not f.named for f in query.filters):
+        expert.call("python", code=LIST_VALUES)
+    printed = expert.call("python", code=code(query))
+    expert.say(sentence(query, printed))
+    return tuple(expert.messages)
 
 
 def setup(task: Task, folder: Path) -> None:
@@ -374,4 +371,7 @@ class NotebookFamily:
         return TaskMachineWorld(setup, verify)
 
     def demonstrate(self, task: Task) -> Demonstration:
-        return demonstrate_query(task, query_of(task.data["query"]))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            setup(task, folder)
+            return Demonstration(task, MACHINE_TOOLS, run_expert(task, folder, query_of(task.data["query"])))
