@@ -54,7 +54,7 @@ def test_ranks_agree_bit_for_bit_and_with_one_process(tmp_path: Path) -> None:
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
         travelled = (alone["weights"][name] - alone["start"][name]).norm()
-        assert (weight - alone["weights"][name]).norm() <= 0.02 * travelled, name
+        assert (weight - alone["weights"][name]).norm() <= 0.05 * travelled, name
     for ours, single in zip(first["stats"], alone["stats"], strict=True):
         assert ours.max_logit == pytest.approx(single.max_logit, rel=0.01)
         assert ours.clipped_heads > 0 and single.clipped_heads > 0

@@ -2,7 +2,7 @@
 
 from openk2.optim.groups import Plan, param_groups_table, plan_parameters
 from openk2.optim.muonclip import MuonClip, StepStats
-from openk2.optim.newton_schulz import fast_dtype, newton_schulz
+from openk2.optim.newton_schulz import fast_dtype, orthogonalise
 from openk2.optim.qk_clip import Monitor, attention_layers, qk_clip_
 from openk2.optim.schedule import WSD
 
@@ -14,7 +14,7 @@ __all__ = [
     "StepStats",
     "attention_layers",
     "fast_dtype",
-    "newton_schulz",
+    "orthogonalise",
     "param_groups_table",
     "plan_parameters",
     "qk_clip_",

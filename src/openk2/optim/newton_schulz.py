@@ -17,6 +17,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
 # A chunk of matrices and its temporaries should stay in a core's own cache.
 _CHUNK_BYTES = 1 << 20
+# Columns per row from which the Gram form is faster (fewer products from 1.5 on, but each is smaller).
+_GRAM_FROM = 2.5
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -32,7 +34,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def newton_schulz(m_NRC: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
+def orthogonalise(m_NRC: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """Orthogonalise every matrix of a batch (or a single 2-D matrix); same shape back, in `dtype`.
 
     X0 = M / |M|_F, then `steps` times X <- aX + (bA + cA^2)X with A = XX^T (Moonlight, section 2.1). Tall matrices
@@ -54,19 +56,50 @@ def newton_schulz(m_NRC: Tensor, steps: int = 5, dtype: torch.dtype | None = Non
 
 
 def orthogonalise_(x_NRC: Tensor, steps: int = 5) -> None:
-    """In place, for a contiguous batch with R <= C, in the dtype that it has. The fast path of `newton_schulz`."""
-    bytes_each = x_NRC.shape[1] * x_NRC.shape[2] * x_NRC.element_size()
-    size = max(1, _CHUNK_BYTES // bytes_each) if x_NRC.device.type == "cpu" else x_NRC.shape[0]
+    """In place, for a contiguous batch with R <= C, in the dtype that it has. What `orthogonalise` does after checks.
+
+    Wide matrices take the Gram form, whose products are mostly R x R: with 5 steps 8 R^2 C + 28 R^3 multiplications
+    instead of 20 R^2 C + 10 R^3.
+    """
+    rows, cols = x_NRC.shape[1:]
+    iterate = _iterate_gram if cols >= _GRAM_FROM * rows else _iterate
+    size = max(1, _CHUNK_BYTES // (rows * cols * x_NRC.element_size())) if x_NRC.device.type == "cpu" else len(x_NRC)
     for x_nRC in torch.split(x_NRC, size):
-        x_nRC.copy_(_iterate(x_nRC, steps))
+        norm_n11 = torch.linalg.vector_norm(x_nRC, dim=(1, 2), keepdim=True).clamp_(min=EPS)
+        x_nRC.copy_(iterate(x_nRC / norm_n11, steps))
 
 
 def _iterate(x_NRC: Tensor, steps: int) -> Tensor:
+    """The definition. `x_NRC` has Frobenius norm one."""
     a, b, c = COEFFICIENTS
-    norm_N11 = torch.linalg.vector_norm(x_NRC, dim=(1, 2), keepdim=True).clamp_(min=EPS)
-    x_NRC = x_NRC / norm_N11
     for _ in range(steps):
         gram_NRR = torch.bmm(x_NRC, x_NRC.mT)
         poly_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
         x_NRC = torch.baddbmm(x_NRC, poly_NRR, x_NRC, beta=a)
+    return x_NRC
+
+
+def _iterate_gram(x_NRC: Tensor, steps: int) -> Tensor:
+    """The same polynomial, iterated on the Gram matrix G = XX^T alone.
+
+    A step multiplies X by aI + Z, with Z = bG + cG^2, and G by (aI + Z) on both sides; everything commutes. The
+    product of the factors, P + qI, is applied to X at the end of a part. In bf16 the error of G grows with every step
+    that is not restarted from X: one part of three steps, then parts of two, stay as close to the exact polynomial as
+    the definition does for every spectrum that was tried; longer parts blow up.
+    """
+    a, b, c = COEFFICIENTS
+    done = 0
+    while done < steps:
+        part = min(3 if done == 0 else 2, steps - done)
+        gram_NRR = torch.bmm(x_NRC, x_NRC.mT)
+        product_NRR = z_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
+        identity = a
+        for _ in range(part - 1):
+            half_NRR = torch.baddbmm(gram_NRR, z_NRR, gram_NRR, beta=a)
+            gram_NRR = torch.baddbmm(half_NRR, half_NRR, z_NRR, beta=a)
+            z_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
+            product_NRR = torch.baddbmm(product_NRR, z_NRR, product_NRR, beta=a).add_(z_NRR, alpha=identity)
+            identity *= a
+        x_NRC = torch.baddbmm(x_NRC, product_NRR, x_NRC, beta=identity)
+        done += part
     return x_NRC
