@@ -130,8 +130,8 @@ QUESTIONS = (
     Question(
         "filter",
         "seattle-temps.csv",
-        "How many rows in seattle-temps.csv have a temp below 32?",
-        Query("rows", filters=_than("temp", "<", "32")),
+        "How many rows in seattle-temps.csv have a temp below 50?",
+        Query("rows", filters=_than("temp", "<", "50")),
     ),
     Question(
         "groupby",
