@@ -135,6 +135,28 @@ def test_prompts_that_continue_each_other_reuse_what_is_known(engine: Engine, mo
         ids = (*ids, *done[2 * turn].ids, *engine.tokenizer.encode(f"\nresult {turn}"))
 
 
+def test_prompts_that_begin_alike_are_computed_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = engine.tokenizer
+    start = prompt("the same long declarations for everybody " * 3, tokenizer)
+    wanted = [
+        Request((*start, *tokenizer.encode(f" task {n}")), max_tokens=4, temperature=1.0, seed=n, grammar=False)
+        for n in (1, 22, 3, 3)
+    ]
+    expected = [reference_generate(engine.model, tokenizer, request) for request in wanted]
+    computed: list[int] = []
+    hidden = engine.model.hidden
+
+    def counting(ids_BT: torch.Tensor, cache: LatentCache, lengths_B: torch.Tensor) -> torch.Tensor:
+        computed.append(int(lengths_B.sum()))
+        return hidden(ids_BT, cache=cache, lengths_B=lengths_B)
+
+    monkeypatch.setattr(engine.model, "hidden", counting)
+    got = engine.generate(wanted)
+    assert [g.ids for g in got] == [e.ids for e in expected]
+    assert len(start) > 64
+    assert sum(computed) < 2 * len(start)
+
+
 def test_prefixes_are_forgotten_beyond_their_number(engine: Engine) -> None:
     rows = Rows(engine.model, prefixes=2)
     prompts = [list(prompt(text, engine.tokenizer)) for text in ("first one", "second one", "third one")]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from openk2.chat import Tokenizer, parse_completion
-from openk2.core import Message, ToolSpec, UserError
+from openk2.chat import Tokenizer, parse_completion, render
+from openk2.core import Message, ToolCall, ToolSpec, UserError, compact_json
 from openk2.engine.grammar import Grammar, Guide, State
 
 NAME = ToolSpec("find_name", "", {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]})
@@ -257,6 +257,59 @@ def test_any_walk_gives_calls_that_satisfy_their_schemas(
     message = read(ids, tokenizer)
     assert message.tool_calls
     conforms(message, tools, first)
+
+
+FLAT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "city_name": {"type": "string"},
+        "n": {"type": "integer"},
+        "rate": {"type": "number"},
+        "on": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "to": {"type": "object", "properties": {"x": {"type": "string"}, "y": {"enum": ["left", "right-most"]}}},
+    },
+    "required": ["city_name"],
+}
+
+
+def in_schema_order(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The order in which the grammar, and every demonstration, writes properties."""
+    return {
+        name: in_schema_order(value[name], part) if isinstance(value[name], dict) else value[name]
+        for name, part in schema["properties"].items()
+        if name in value
+    }
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('"\\/\n\t {}[]:,_-.'), max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    value=st.fixed_dictionaries(
+        {"city_name": texts},
+        optional={
+            "n": st.integers(-(10**9), 10**9),
+            "rate": st.decimals(-1000, 1000, places=3).map(float),
+            "on": st.booleans(),
+            "tags": st.lists(texts, max_size=3),
+            "to": st.fixed_dictionaries({}, optional={"x": texts, "y": st.sampled_from(["left", "right-most"])}),
+        },
+    ),
+    content=texts,
+)
+def test_what_training_renders_is_always_allowed(grammar: Grammar, value: dict[str, Any], content: str) -> None:
+    """The ids of a rendered turn are a path through the masks: the grammar never fights the training data."""
+    arguments = compact_json(in_schema_order(value, FLAT))
+    calls = tuple(ToolCall(f"functions.{name}:{i}", name, arguments) for i, name in ((7, "go_there"), (8, "go")))
+    rendered = render([Message("assistant", content, calls)], tokenizer=grammar.tokenizer)
+    guide = grammar.guide([ToolSpec("go", "", FLAT), ToolSpec("go_there", "", FLAT)], 7)
+    for token, said in zip(rendered.ids, rendered.loss_mask, strict=True):
+        if said:
+            assert guide.mask()[token], (arguments, grammar.tokenizer.decode([token]))
+            guide.advance(token)
+    assert guide.state is State.DONE
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ Shapes: L layers, B rows in use, K new rows, S positions, T new tokens, D hidden
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from openk2.model import LatentCache, Transformer
 _PREFILL_TOKENS = 4096  # most positions, padding included, in one forward pass over prompts
 _PADDING = 64  # this much padding costs less than another forward pass
 _SHORTEST_PREFIX = 16
+_WORTH_WAITING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Rows:
         self._dtype, self._device = weight.dtype, weight.device
         self._pool = LatentCache(model.config, 0, dtype=self._dtype, device=self._device)
         self._lengths: list[int] = []
+        self._prompts: list[NDArray[np.int64]] = []
         self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()
         self._most_prefixes = prefixes
         self._next_key = 0
@@ -54,22 +56,36 @@ class Rows:
     def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
         """Compute prompts into new rows. Returns their indices in the order of the rows, and x_KD at their last ids."""
         arrays = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
-        known = [self._longest_prefix(array) for array in arrays]
-        missing = [len(array) - shared for array, (_, shared) in zip(arrays, known, strict=True)]
-        # Fresh rows apart from continued ones (they take another attention path), alike lengths together.
-        order = sorted(range(len(arrays)), key=lambda k: (known[k][1] > 0, missing[k]))
         self._reserve(len(self) + len(arrays))
-        outputs = []
-        for group in _groups(order, missing, [shared > 0 for _, shared in known]):
-            first = len(self)
-            for k in group:
-                prefix, shared = known[k]
-                if prefix is not None:
-                    self._pool.latent_LBSW[:, len(self), :shared] = prefix.latent_LSW[:, :shared]
-                self._lengths.append(shared)
-            tokens = [arrays[k][known[k][1] :].tolist() for k in group]
-            outputs.append(self._feed(first, tokens)[torch.arange(len(group)), [len(t) - 1 for t in tokens]])
+        # Prompts that begin like another new one wait until that one is computed.
+        leading: list[int] = []
+        following: list[int] = []
+        for k, array in enumerate(arrays):
+            alike = any(_shared(arrays[j], array) >= _WORTH_WAITING for j in leading)
+            (following if alike else leading).append(k)
+        order: list[int] = []
+        outputs: list[Tensor] = []
+        for wave in (leading, following):
+            known = {k: self._longest_prefix(arrays[k]) for k in wave}
+            missing = {k: len(arrays[k]) - shared for k, (_, shared) in known.items()}
+            # Fresh rows apart from continued ones (they take another attention path), alike lengths together.
+            wave.sort(key=lambda k: (known[k][1] > 0, missing[k]))
+            for group in _groups(wave, missing, {k for k in wave if known[k][1] > 0}):
+                outputs.append(self._prefill([arrays[k] for k in group], [known[k] for k in group]))
+            order += wave
         return order, torch.cat(outputs)
+
+    def _prefill(self, prompts: list[NDArray[np.int64]], known: list[tuple[Tensor, int]]) -> Tensor:
+        """New rows for prompts whose beginnings may be known; x_KD at their last ids."""
+        first = len(self)
+        tokens = []
+        for prompt, (latent_LSW, shared) in zip(prompts, known, strict=True):
+            self._pool.latent_LBSW[:, len(self), :shared] = latent_LSW[:, :shared]
+            self._prompts.append(prompt)
+            self._lengths.append(shared)
+            tokens.append(prompt[shared:].tolist())
+        x_KTD = self._feed(first, tokens)
+        return x_KTD[torch.arange(len(tokens)), [len(t) - 1 for t in tokens]]
 
     def extend(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Append ids to every row (at least one to one of them), x_BTD right-padded to the longest."""
@@ -89,8 +105,9 @@ class Rows:
                 self._prefixes.popitem(last=False)
         if row != last:
             latent_LBSW[:, row, : self._lengths[last]] = latent_LBSW[:, last, : self._lengths[last]]
-            self._lengths[row] = self._lengths[last]
+            self._lengths[row], self._prompts[row] = self._lengths[last], self._prompts[last]
         self._lengths.pop()
+        self._prompts.pop()
         return last
 
     def _feed(self, first: int, tokens: Sequence[Sequence[int]]) -> Tensor:
@@ -113,34 +130,42 @@ class Rows:
             config = self._model.config
             self._pool = self._pool.join(LatentCache(config, more, self._pool.max_len, self._dtype, self._device))
 
-    def _longest_prefix(self, ids: NDArray[np.int64]) -> tuple[_Prefix | None, int]:
-        """The remembered sequence that shares the longest beginning with `ids`, and its length; 0 if too short."""
-        best, best_key, longest = None, 0, _SHORTEST_PREFIX - 1
+    def _longest_prefix(self, ids: NDArray[np.int64]) -> tuple[Tensor, int]:
+        """What is cached of the longest known beginning of `ids` [L, S, W], and its length: 0 if none is worth it."""
+        # The last id is always computed again: its output is what the next one is chosen from.
+        body = ids[:-1]
+        best, best_key, longest = self._pool.latent_LBSW[:, 0], None, 0
         for key, prefix in self._prefixes.items():
-            # The last id is always computed again: its output is what the next one is chosen from.
-            limit = min(len(ids) - 1, len(prefix.ids_S))
-            if limit <= longest:
-                continue
-            different = prefix.ids_S[:limit] != ids[:limit]
-            shared = int(different.argmax()) if different.any() else limit
-            if shared > longest:
-                best, best_key, longest = prefix, key, shared
-        if best is None:
-            return None, 0
-        self._prefixes.move_to_end(best_key)
+            if len(prefix.ids_S) > longest and (shared := _shared(prefix.ids_S, body)) > longest:
+                best, best_key, longest = prefix.latent_LSW, key, shared
+        for row, prompt in enumerate(self._prompts):
+            if len(prompt) > longest and (shared := _shared(prompt, body)) > longest:
+                best, best_key, longest = self._pool.latent_LBSW[:, row], None, shared
+        if longest < _SHORTEST_PREFIX:
+            return best, 0
+        if best_key is not None:
+            self._prefixes.move_to_end(best_key)
         return best, longest
 
 
-def _groups(order: Sequence[int], missing: Sequence[int], continued: Sequence[bool]) -> list[list[int]]:
-    """Split `order` (lengths ascend within each kind) into passes with little padding."""
+def _shared(a_S: NDArray[np.int64], b_S: NDArray[np.int64]) -> int:
+    """How many ids both begin with."""
+    size = min(len(a_S), len(b_S))
+    different = a_S[:size] != b_S[:size]
+    first = int(different.argmax()) if size else 0
+    return first if size and different[first] else size
+
+
+def _groups(wave: Sequence[int], missing: Mapping[int, int], continued: Set[int]) -> list[list[int]]:
+    """Split `wave` (lengths ascend within each kind) into passes with little padding."""
     groups: list[list[int]] = []
     real = 0
-    for k in order:
+    for k in wave:
         if groups:
             group = groups[-1]
             padded = (len(group) + 1) * missing[k]
             fits = padded <= _PREFILL_TOKENS and padded - real - missing[k] <= max(_PADDING, real // 4)
-            if fits and continued[k] == continued[group[0]]:
+            if fits and (k in continued) == (group[0] in continued):
                 group.append(k)
                 real += missing[k]
                 continue
