@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openk2.core import UserError
 from openk2.data.corpus import CorpusConfig
 
+if TYPE_CHECKING:
+    from openk2.model import ModelConfig
+
 Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+_FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class _Section(BaseModel):
@@ -161,9 +165,35 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
     """Check the content of a recipe; `where` names it in errors. Raises UserError."""
     try:
-        return Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(raw)
     except ValidationError as e:
-        raise UserError(f"{where}: {_explain(e, raw)}") from e
+        raise UserError(f"{where}: {_explain(e)}") from e
+    context = build_model_config(recipe, {}, where).max_position_embeddings
+    for key, tokens in (
+        ("pretrain.seq_len", recipe.pretrain.seq_len),
+        ("episodes.max_tokens", recipe.episodes.max_tokens),
+    ):
+        if tokens > context:
+            raise UserError(f"{where}: {key} = {tokens} exceeds model.max_position_embeddings = {context}: lower it")
+    return recipe
+
+
+def build_model_config(recipe: Recipe, token_ids: Mapping[str, int], where: str) -> ModelConfig:
+    """The recipe's model for its vocabulary; `token_ids` (`bos_token_id`, ...) come from the trained tokenizer.
+
+    Raises UserError for an unknown preset or field, and for fields that the tokenizer decides.
+    """
+    from openk2.model import ModelConfig
+
+    changes = recipe.model.model_dump(exclude={"preset"})
+    for key in changes.keys() & set(_FROM_TOKENIZER):
+        raise UserError(
+            f"{where}: model.{key} follows from the tokenizer: remove it (tokenizer.vocab_size sets the size)"
+        )
+    decided: dict[str, int | None] = dict.fromkeys(_FROM_TOKENIZER)
+    return ModelConfig.preset(
+        recipe.model.preset, **changes | decided | {"vocab_size": recipe.tokenizer.vocab_size} | dict(token_ids)
+    )
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -183,7 +213,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     section[parts[-1]] = value
 
 
-def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
+def _explain(error: ValidationError) -> str:
     """The first problem in one sentence."""
     first = error.errors()[0]
     location = first["loc"]

@@ -20,7 +20,7 @@ from typing import Any
 from openk2.core import UserError
 from openk2.core.runs import Manifest, read_manifest, sha256_file, sha256_text, versions, write_manifest, write_text
 from openk2.train.progress import Bar, ConsoleReporter, Reporter
-from openk2.train.recipe import Recipe, TrainConfig
+from openk2.train.recipe import Recipe, TrainConfig, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
 _PACKAGES = ("openk2", "torch", "numpy", "tokenizers")
@@ -191,20 +191,15 @@ def _pretrain(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
 
     def make(folder: Path, bar: Bar) -> dict[str, Any]:
         from openk2.chat import Tokenizer
-        from openk2.model import ModelConfig
 
         tokenizer = Tokenizer.load(run / "tokenizer")
-        changes = recipe.model.model_dump(exclude={"preset"})
-        model = ModelConfig.preset(
-            recipe.model.preset,
-            **changes
-            | {
-                "vocab_size": tokenizer.vocab_size,
-                "bos_token_id": tokenizer.bos_id,
-                "eos_token_id": tokenizer.eos_id,
-                "pad_token_id": tokenizer.pad_id,
-            },
-        )
+        token_ids = {
+            "vocab_size": tokenizer.vocab_size,
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        model = build_model_config(recipe, token_ids, recipe.name)
         job = {"pretrain": recipe.pretrain, "model": model.model_dump(mode="json"), "start_from": None}
         return _train("pretrain", recipe, run, run / "tokens", device, reporter, bar, config, tokenizer.pad_id, job)
 

@@ -1,0 +1,85 @@
+"""Recipes: what is wrong with one is said in one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openk2.core import UserError
+from openk2.train.recipe import load_recipe, parse_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.pretrain.steps > recipe.pretrain.warmup_steps
+
+
+def test_overrides_are_typed(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        RECIPES / "micro.toml",
+        ["sft.lr=0.003", "workers = 1", 'corpus.paths=["a", "b"]', "name=other", "episodes.train={shell=3}"],
+    )
+    assert recipe.sft.lr == 0.003
+    assert recipe.workers == 1
+    assert recipe.corpus.paths == ("a", "b")
+    assert recipe.name == "other"
+    assert recipe.episodes.train == {"shell": 3}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sft.learning=1", ["'sft.learning'"]),
+        ("sft.warmup_step=1", ["'sft.warmup_step'", "'sft.warmup_steps'"]),
+        ("worker=1", ["'worker'", "'workers'"]),
+        ("pretrain.seqlen=1", ["'pretrain.seq_len'"]),
+        ("sft.lr=-1", ["sft.lr", "-1", "greater than 0"]),
+        ("sft.lr=fast", ["sft.lr", "'fast'", "number"]),
+        ("sft.tokens=0", ["sft.tokens"]),
+        ("sft.tokens=10", ["warmup_steps", "longer"]),
+        ("sft.micro_batches=3", ["sft.micro_batches = 3", "workers = 2"]),
+        ("pretrain.seq_len=100000", ["seq_len = 100000", "micro_tokens"]),
+        ("episodes.max_tokens=100000", ["sft.micro_tokens"]),
+        ("sft=3", ["sft"]),
+        ("sft.lr.x=3", ["lr is a value"]),
+        ("sft.lr", ["key.path=value"]),
+        ("=3", ["key.path=value"]),
+    ],
+)
+def test_what_is_wrong_is_named(override: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe(RECIPES / "micro.toml", [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_section_is_named(tiny_raw: dict[str, Any]) -> None:
+    del tiny_raw["sft"]
+    with pytest.raises(UserError, match="'sft' is missing"):
+        parse_recipe(tiny_raw, "x.toml")
+
+
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("lr = = 3")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_recipe(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(path)
+    with pytest.raises(UserError, match="there is no recipe"):
+        load_recipe(tmp_path / "y.toml")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(tmp_path)
+
+
+def test_a_model_field_that_does_not_exist_is_refused(tiny_raw: dict[str, Any], tmp_path: Path) -> None:
+    tiny_raw["model"]["hidden_sise"] = 3
+    with pytest.raises(UserError, match="hidden_sise"):
+        parse_recipe(tiny_raw, "x.toml")
