@@ -29,7 +29,7 @@ class Engine:
     """A model that completes prompts.
 
     Args:
-        model: used as it is when `dtype` is None or its own, else copied once to `dtype`.
+        model: in evaluation mode; used as it is when `dtype` is None or its own, else copied once to `dtype`.
         tokenizer: its tokenizer.
         max_batch: most sequences decoded at the same time; more wait.
         prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
