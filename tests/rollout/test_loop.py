@@ -100,7 +100,7 @@ async def test_the_simulated_user_may_go_on() -> None:
 async def test_step_limit() -> None:
     world = Echo()
     done = await rollout(Scripted(calls("a")), world, TASK, Limits(steps=3))
-    assert done.stop == "steps" and len(done.steps) == 3 and world.closed == 1
+    assert done.stop == "repeated" and len(done.steps) == 3 and world.closed == 1
     assert done.verdict == Verdict(False, "not finished (steps)"), "an unfinished rollout never passes"
 
 

@@ -20,7 +20,7 @@ READ_BYTES = 1 << 20
 
 
 class _Refused(Exception):
-    """A file operation that cannot be done; the message is what the model reads."""
+    """A file operation that cannot be done; the model reads the path and then the message."""
 
 
 class Files:
@@ -36,7 +36,7 @@ class Files:
         except (_Refused, OSError) as e:
             return _failure(path, e)
         if text.is_binary(data):
-            return ToolResult(f"{path} is not a text file ({size} bytes)", error=True)
+            return _failure(path, _Refused(f"is not a text file ({size} bytes)"))
         shown = text.from_bytes(data).rstrip("\n")
         if size > len(data):
             shown = text.cap(shown) + f"\n({path} goes on: {size} bytes in all)"
@@ -58,18 +58,18 @@ class Files:
         try:
             data, size, mode = self._load(path, 32 * READ_BYTES)
             if size > len(data):
-                raise _Refused(f"{path} is too big to edit ({size} bytes)")
+                raise _Refused(f"is too big to edit ({size} bytes)")
             if text.is_binary(data):
-                raise _Refused(f"{path} is not a text file ({size} bytes)")
+                raise _Refused(f"is not a text file ({size} bytes)")
             before, after = old.encode("utf-8", "replace"), new.encode("utf-8", "replace")
             if before not in data and b"\r\n" in data:
                 # The model saw the file with plain line ends; the file keeps the ends it has.
                 before, after = (b.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for b in (before, after))
             count = data.count(before)
             if count == 0:
-                raise _Refused(f"text not found in {path}")
+                raise _Refused("does not hold that text")
             if count > 1:
-                raise _Refused(f"text found {count} times in {path}: give a longer piece")
+                raise _Refused(f"holds that text {count} times: give a longer piece")
             self._store(path, data.replace(before, after), mode)
         except (_Refused, OSError) as e:
             return _failure(path, e)
@@ -78,10 +78,10 @@ class Files:
     def _inside(self, path: str) -> tuple[str, ...]:
         """The steps from the folder to the path with links resolved."""
         if not path or "\0" in path:
-            raise _Refused("path is empty" if not path else "path holds a zero character")
+            raise _Refused("holds a zero character" if path else "is empty: give the path of a file")
         real = Path(os.path.realpath(self.folder / path))
         if not real.is_relative_to(self.folder):
-            raise _Refused(f"{path} is outside the workspace")
+            raise _Refused("is outside the workspace")
         return real.relative_to(self.folder).parts
 
     @contextmanager
@@ -114,7 +114,7 @@ class Files:
                 if stat.S_ISDIR(status.st_mode):
                     raise IsADirectoryError
                 if not stat.S_ISREG(status.st_mode):
-                    raise _Refused(f"{path} is not a regular file")
+                    raise _Refused("is not a regular file")
                 return f.read(limit), status.st_size, stat.S_IMODE(status.st_mode)
 
     def _store(self, path: str, data: bytes, mode: int) -> None:
@@ -128,7 +128,7 @@ class Files:
                 if stat.S_ISDIR(status.st_mode):
                     raise IsADirectoryError
                 if not stat.S_ISREG(status.st_mode):
-                    raise _Refused(f"{path} is not a regular file")
+                    raise _Refused("is not a regular file")
                 mode = stat.S_IMODE(status.st_mode)
                 if not mode & 0o222:
                     raise PermissionError
@@ -144,9 +144,10 @@ class Files:
 
 
 def _failure(path: str, error: Exception) -> ToolResult:
+    path = path if len(path) <= 100 else f"{path[:100]}..."
     match error:
         case _Refused():
-            message = str(error)
+            message = f"{path or 'the path'} {error}"
         case FileNotFoundError():
             message = f"no such file: {path}"
         case IsADirectoryError():
@@ -159,4 +160,4 @@ def _failure(path: str, error: Exception) -> ToolResult:
             message = f"{path}: {error.strerror or error}"
         case _:
             raise error
-    return ToolResult(text.cap(text.clean(message)), error=True)
+    return ToolResult(text.clean(message).replace("\n", " "), error=True)

@@ -10,6 +10,7 @@ Not for threads: running Python changes the working folder and the standard stre
 from __future__ import annotations
 
 import ast
+import codeop
 import contextlib
 import io
 import os
@@ -26,6 +27,9 @@ from openk2.worlds.files import Files
 from openk2.worlds.machine import SHELL_ENVIRONMENT, machine_arguments
 
 SHELL_SECONDS = 20.0
+
+# A notebook compiles as an interactive session does, which shows in the texts of syntax errors.
+_COMPILER_FLAGS = codeop.Compile().flags
 
 
 class InlineMachine:
@@ -69,18 +73,22 @@ class InlineMachine:
         return ToolResult(content, error=error is not None)
 
     def _run(self, code: str) -> str:
-        tree = ast.parse(code, "cell.py")
+        from IPython.core.formatters import PlainTextFormatter
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        code = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]  # not annotated there
+        tree = compile(code, "cell.py", "exec", _COMPILER_FLAGS | ast.PyCF_ONLY_AST, True)
+        assert isinstance(tree, ast.Module)
         last: ast.Expression | None = None
-        if tree.body and isinstance(tree.body[-1], ast.Expr):
-            last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]  # checked in the line above
+        if tree.body and isinstance(expression := tree.body[-1], ast.Expr):
+            last = ast.Expression(expression.value)
+            tree.body.pop()
         exec(compile(tree, "cell.py", "exec"), self._names)
         if last is None:
             return ""
         value = eval(compile(last, "cell.py", "eval"), self._names)
         if value is None or _ends_in_semicolon(code):
             return ""
-        from IPython.core.formatters import PlainTextFormatter
-
         return str(PlainTextFormatter()(value))
 
     def shell(self, command: str) -> ToolResult:

@@ -89,7 +89,7 @@ class MachineWorld:
             raise UserError(f"the workspace {workspace} does not exist: create it or choose another folder")
         if not workspace.is_dir():
             raise UserError(f"the workspace {workspace} is a file: choose the folder it is in")
-        if not os.access(workspace, os.R_OK | os.X_OK):
+        if not os.access(workspace, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise UserError(
                 f"the workspace {workspace} cannot be read: change its permissions or choose another folder"
             )

@@ -20,6 +20,7 @@ TAIL_CHARS = 400
 NO_OUTPUT = "(no output)"
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SYNTAX_PLACE = re.compile(r" \([^()]*, line (\d+)\)$")
 
@@ -33,8 +34,11 @@ def cap(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Text without terminal colours, control characters and lone surrogates; lines end in a newline only."""
-    text = _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    """Text without terminal colours, control characters and lone surrogates; lines end in a newline only.
+
+    Of a line that was written over, as progress bars do, the last state stays.
+    """
+    text = _OVERWRITTEN.sub("", _ANSI.sub("", text).replace("\r\n", "\n"))
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 
