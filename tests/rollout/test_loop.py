@@ -100,7 +100,7 @@ async def test_the_simulated_user_may_go_on() -> None:
 async def test_step_limit() -> None:
     world = Echo()
     done = await rollout(Scripted(calls("a")), world, TASK, Limits(steps=3))
-    assert done.stop == "repeated" and len(done.steps) == 3 and world.closed == 1
+    assert done.stop == "steps" and len(done.steps) == 3 and world.closed == 1
     assert done.verdict == Verdict(False, "not finished (steps)"), "an unfinished rollout never passes"
 
 
@@ -149,7 +149,7 @@ async def test_malformed_is_told_back_once() -> None:
 async def test_three_identical_failing_calls_in_a_row_end_it() -> None:
     world = Echo()
     done = await rollout(Scripted(calls("fail")), world, TASK, Limits(steps=10))
-    assert world.heard == ["fail"] * 3 and not done.finished
+    assert world.heard == ["fail"] * 3 and done.stop == "repeated"
 
     world = Echo()
     turns = [calls("fail"), calls("fail"), calls("a"), calls("fail"), says("well")]

@@ -79,7 +79,10 @@ class Files:
         """The steps from the folder to the path with links resolved."""
         if not path or "\0" in path:
             raise _Refused("holds a zero character" if path else "is empty: give the path of a file")
-        real = Path(os.path.realpath(self.folder / path))
+        try:
+            real = Path(os.path.realpath(self.folder / path))
+        except UnicodeEncodeError as e:
+            raise _Refused("is not a path: it holds half a character") from e
         if not real.is_relative_to(self.folder):
             raise _Refused("is outside the workspace")
         return real.relative_to(self.folder).parts
