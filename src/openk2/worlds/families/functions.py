@@ -188,7 +188,7 @@ def states(answer: str, value: Any) -> bool:
         negative = NEGATIONS.search(answer) is not None or re.search(r"\bfalse\b", answer, re.IGNORECASE) is not None
         return negative != value
     if isinstance(value, int | float):
-        numbers = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w-])", answer.replace(",", " "))
+        numbers = re.findall(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w-])", answer.replace(",", " "))
         return any(float(number) == value for number in numbers)
     return re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", answer, re.IGNORECASE) is not None
 

@@ -108,7 +108,16 @@ def make(
         action = _act(maker, kind, noun, given or _thing(maker, noun, omit and not ON_ENTITY[kind]), typed, omit)
     if maker.rng.random() < 0.12 and not omit:
         action.arguments.append(maker.optional(names(action.arguments) | {noun}))
+    explain(action.arguments)
     return action
+
+
+def explain(arguments: Sequence[Argument]) -> None:
+    """Describe parameters that could be taken for one another: two or more that are plain text."""
+    texts = [argument for argument in arguments if argument.schema == {"type": "string"}]
+    for argument in texts if len(texts) > 1 else ():
+        if argument.hint:
+            argument.schema = {**argument.schema, "description": argument.hint}
 
 
 def _thing(maker: Maker, noun: str, bare: bool) -> Given:

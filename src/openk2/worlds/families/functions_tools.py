@@ -44,7 +44,7 @@ FLAG_WORDS = """available open paid locked active clean urgent insured public pr
 PERSON_PARAMS = """guest customer client user member owner patient student tenant passenger buyer visitor contact
     assignee holder speaker host winner name participant applicant traveler author player renter
     attendee subscriber donor patron resident recruit trainee rider signer payer parent partner worker"""
-RECIPIENT_PARAMS = """recipient receiver addressee contact person friend colleague customer manager client to reader
+RECIPIENT_PARAMS = """recipient receiver addressee contact person friend colleague customer manager client reader
     supplier teammate partner subscriber neighbor relative"""
 PLACE_PARAMS = """city town location place venue region area site village port district county harbor spot station
     resort zone island valley suburb quarter province state country address"""
@@ -81,6 +81,9 @@ ON_ENTITY: dict[str, tuple[str, ...]] = {
 }
 """Meanings of verbs that act on one thing -> what may be said beside the thing."""
 
+HINTS = {"person": "who", "recipient": "to whom", "place": "where", "target": "where to"}
+"""What the declaration says about a parameter whose name alone may not tell which value is meant."""
+
 Json = dict[str, Any]
 
 
@@ -94,6 +97,7 @@ class Argument:
     phrase: Phrase | None = None
     required: bool = True
     shown: str = ""
+    hint: str = ""
 
     @property
     def words(self) -> str:
@@ -359,7 +363,7 @@ class Maker:
             value = shown = lexicon.email(rng, split)
         else:
             value = shown = self.value({"place": "place", "target": "place"}.get(what, "person"))
-        argument = Argument(name, schema_of(value), value)
+        argument = Argument(name, schema_of(value), value, hint=HINTS.get(what, ""))
         argument.phrase = book.say(rng, split, p=argument.words, v=shown)
         return argument
 
@@ -399,7 +403,7 @@ class Maker:
             }
             phrase = say.NESTED.say(rng, split, p=word, v=inner)
             return Argument(word, schema, {f.name: f.value for f in fields}, phrase)
-        name = lexicon.plural(word)
+        name = word if word.endswith("s") else lexicon.plural(word)
         count = rng.randint(2, 4)
         if what == "numbers":
             value = [rng.randint(1, 99) for _ in range(count)]

@@ -1,13 +1,16 @@
 """The frozen test mix: what share of each family's tasks belongs to which skill, and a digest over all that defines it.
 
-The training mix differs on purpose (skills that are learned late get more episodes).
+The training mix differs on purpose (skills that are learned late get more episodes). `digest` covers a family's test
+proportions and whole test tasks of fixed seeds, so word stock, frames, schemas and code that makes tasks are all behind
+it; a test compares it with the committed constant, and nothing about the held-out tasks can change unnoticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
-from openk2.core import Split
+from openk2.core import Split, compact_json
 from openk2.worlds.families.lexicon import Rng
 
 FUNCTIONS = {
@@ -65,3 +68,22 @@ def draw_skill(rng: Rng, family: str, split: Split) -> str:
     """A skill of the family, drawn by the proportions of the split."""
     shares = proportions(family, split)
     return rng.choices(list(shares), list(shares.values()))[0]
+
+
+DIGEST_SEEDS = range(200)
+
+
+def digest(family: str) -> str:
+    """The hash of a family's test mix: proportions and the tasks of the first seeds."""
+    from openk2.worlds.families import get_family
+
+    maker = get_family(family)
+    state = hashlib.sha256(compact_json(sorted(proportions(family, "test").items())).encode())
+    for seed in DIGEST_SEEDS:
+        task = maker.sample("test", seed)
+        state.update(compact_json([task.id, task.skill, task.request, task.data]).encode())
+    return state.hexdigest()
+
+
+FROZEN: dict[str, str] = {}
+"""Family -> digest at the freeze."""

@@ -1,0 +1,104 @@
+"""Requests: frames keep to their split, noise never touches a value."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openk2.core import Split
+from openk2.worlds.families import functions, lexicon  # noqa: F401  (the family registers its books)
+from openk2.worlds.families.phrasing import BOOKS, Book, Phrase, listing, number_word, plain, request, typo
+
+DRINK = Book(
+    "test.drink",
+    "do: (bring|fetch) me {x} [now]",
+    "do: i'd like {x}, it is urgent",
+    "ask: where is {x}",
+    "ask: is there any {x} left",
+    "frag: {x} wanted",
+    "frag: {x} <cold>",
+)
+
+values = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=30)
+
+
+@given(values, st.integers(0, 10**6), st.sampled_from(["train", "test"]))
+def test_a_value_survives_all_noise(value: str, seed: int, split: Split) -> None:
+    rng = lexicon.make_rng("noise", split, seed)
+    assert value in request(rng, split, DRINK.say(rng, split, x=value), noise=8.0)
+
+
+def test_requests_leave_no_marks() -> None:
+    for seed in range(200):
+        rng = lexicon.make_rng("marks", "train", seed)
+        text = request(rng, "train", DRINK.say(rng, "train", x="tea"))
+        assert text == plain(text)
+
+
+def test_typos_do_happen_and_are_small() -> None:
+    """The same generator with and without noise: some requests differ, by a letter or two."""
+    differing = 0
+    for seed in range(300):
+        texts = []
+        for noise in (0.0, 8.0):
+            rng = lexicon.make_rng("typos", "train", seed)
+            phrase = DRINK.say(rng, "train", x="tea")
+            texts.append(request(rng, "train", phrase, noise=noise, aside=False))
+        differing += sorted(texts[0].lower()) != sorted(texts[1].lower())
+    assert differing > 100
+    rng = lexicon.make_rng("typos", "train", 0)
+    assert all(abs(len(typo(rng, "kettle")) - 6) <= 1 for _ in range(50))
+
+
+def expansions(parts: list[Any]) -> list[str]:
+    """All texts of a frame, slots by name."""
+    choices: list[list[str]] = []
+    for kind, value in parts:
+        if kind == "any":
+            choices.append([text for alternative in value for text in expansions(alternative)])
+        else:
+            choices.append(["{" + value + "}" if kind == "slot" else value])
+    return [" ".join("".join(combination).split()) for combination in itertools.product(*choices)]
+
+
+@pytest.mark.parametrize("book", sorted(BOOKS))
+def test_no_wording_is_in_both_splits(book: str) -> None:
+    texts = {
+        split: {text for frame in frames for text in expansions(frame.parts)}
+        for split, frames in BOOKS[book].by_split.items()
+    }
+    assert texts["test"] and texts["train"]
+    assert not texts["test"] & texts["train"]
+
+
+def test_books_of_one_frame_or_with_open_brackets_are_refused() -> None:
+    with pytest.raises(ValueError):
+        Book("test.one", "only {x}")
+    with pytest.raises(ValueError):
+        Book("test.open", "open [{x}", "closed {x}")
+    with pytest.raises(ValueError):
+        Book("test.drink", "a {x}", "b {x}")
+
+
+def test_listing() -> None:
+    rng = lexicon.make_rng("listing", "train", 0)
+    assert plain(listing(rng, ["a"])) == "a"
+    assert plain(listing(rng, ["a", "b"])) == "a and b"
+    assert plain(listing(rng, ["a", "b", Phrase("c")])).replace(",", "") == "a b and c"
+
+
+def test_number_words() -> None:
+    assert [number_word(n) for n in (0, 7, 13, 20, 42, 99)] == [
+        "zero",
+        "seven",
+        "thirteen",
+        "twenty",
+        "forty-two",
+        "ninety-nine",
+    ]
+    with pytest.raises(ValueError):
+        number_word(100)
