@@ -170,13 +170,15 @@ def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tool
 
 
 def test_objects_are_closed_only_where_that_cannot_contradict(grammar: Grammar) -> None:
-    both = {
+    both: dict[str, Any] = {
         "type": "object",
         "allOf": [
             {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
             {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]},
         ],
     }
+    # "format" is a keyword on the schema and a mere name among the properties; an unknown one is a remark.
+    both["allOf"][0]["properties"]["format"] = {"type": "string", "format": "crockford32", "maxLength": 3}
     tools = [ToolSpec("both", "", both)]
     ids = wander(grammar.guide(tools), grammar, 0)
     assert ids is not None

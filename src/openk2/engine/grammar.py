@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
-from openk2.engine.schema import arguments_schema, close_objects
+from openk2.engine.schema import arguments_schema, enforceable
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -129,9 +129,9 @@ class Grammar:
             return matcher
 
     def _compile_tool(self, name: str, schema: dict[str, Any]) -> LLMatcher:
-        matcher = self._compile(close_objects(schema))
+        matcher = self._compile(enforceable(schema, close=True))
         if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
-            matcher = self._compile(schema)
+            matcher = self._compile(enforceable(schema, close=False))
         if matcher.is_error():
             reason = matcher.get_error().strip().splitlines()[0]
             raise UserError(

@@ -7,10 +7,12 @@ from typing import Any
 
 # Where a JSON Schema holds further schemas: one, a list of them, or a mapping of names to them.
 _ONE = ("items", "additionalProperties", "contains", "propertyNames")
-_MANY = ("anyOf", "oneOf", "prefixItems")
+_MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 # Beside these a closed object could contradict its siblings: {allOf: [{a}, {b}]} closed twice accepts nothing.
 _COMPOSED = ("allOf", "anyOf", "oneOf", "not", "if", "$ref", "$dynamicRef", "unevaluatedProperties")
+# The formats that the grammar knows. JSON Schema treats `format` as a remark by default, so others are passed over.
+_FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
 
 
 def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,24 +30,27 @@ def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return root
 
 
-def close_objects(schema: Any) -> Any:
-    """Set `additionalProperties: false` wherever properties are declared and nothing is said about others.
+def enforceable(schema: Any, *, close: bool) -> Any:
+    """The schema without formats that the grammar does not know and, with `close`, with closed objects.
 
-    JSON Schema's default allows any other property; a caller who declares properties means those. Objects without
-    declared properties stay free. Parts under `allOf` are left alone, they constrain the same object together.
+    Closing sets `additionalProperties: false` wherever properties are declared and nothing is said about others. JSON
+    Schema's default allows any other property; a caller who declares properties means those. Objects without declared
+    properties stay free. Parts of an `allOf` are not closed, they constrain the same object together.
     """
     if not isinstance(schema, Mapping):
         return schema
-    closed: dict[str, Any] = dict(schema)
+    out: dict[str, Any] = dict(schema)
+    if isinstance(out.get("format"), str) and out["format"] not in _FORMATS:
+        del out["format"]
     for key in _ONE:
-        if key in closed:
-            closed[key] = close_objects(closed[key])
+        if key in out:
+            out[key] = enforceable(out[key], close=close)
     for key in _MANY:
-        if isinstance(closed.get(key), list):
-            closed[key] = [close_objects(part) for part in closed[key]]
+        if isinstance(out.get(key), list):
+            out[key] = [enforceable(part, close=close and key != "allOf") for part in out[key]]
     for key in _NAMED:
-        if isinstance(closed.get(key), Mapping):
-            closed[key] = {name: close_objects(part) for name, part in closed[key].items()}
-    if "properties" in closed and not any(key in closed for key in _COMPOSED):
-        closed.setdefault("additionalProperties", False)
-    return closed
+        if isinstance(out.get(key), Mapping):
+            out[key] = {name: enforceable(part, close=close) for name, part in out[key].items()}
+    if close and "properties" in out and not any(key in out for key in _COMPOSED):
+        out.setdefault("additionalProperties", False)
+    return out
