@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import threading
@@ -20,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from openk2.chat import Tokenizer, render
-from openk2.core import Family
+from openk2.core import Demonstration, Family, ToolSpec
 from openk2.core.runs import write_text
 from openk2.data.shards import Shards, ShardWriter
 from openk2.train.progress import Bar
@@ -42,10 +43,18 @@ class Chunk:
     folder: str
     tokenizer: str
     max_tokens: int
+    tool_dropout: float
 
 
 def plan_chunks(
-    counts: dict[str, int], *, part: str, first_seed: int, folder: Path, tokenizer: Path, max_tokens: int
+    counts: dict[str, int],
+    *,
+    part: str,
+    first_seed: int,
+    folder: Path,
+    tokenizer: Path,
+    max_tokens: int,
+    tool_dropout: float,
 ) -> list[Chunk]:
     """The chunks of one part (`train` or `valid`), in the order in which they are joined."""
     chunks = []
@@ -53,7 +62,9 @@ def plan_chunks(
         for offset in range(0, count, CHUNK):
             name = f"{part}-{family}-{offset:07d}"
             size = min(CHUNK, count - offset)
-            chunks.append(Chunk(family, first_seed + offset, size, str(folder / name), str(tokenizer), max_tokens))
+            chunks.append(
+                Chunk(family, first_seed + offset, size, str(folder / name), str(tokenizer), max_tokens, tool_dropout)
+            )
     return chunks
 
 
@@ -102,7 +113,7 @@ def make_chunk(chunk: Chunk) -> None:
     with ShardWriter(building) as writer:
         for seed in range(chunk.start, chunk.start + chunk.count):
             shown = family.demonstrate(family.sample("train", seed))
-            rendered = render(shown.messages, shown.tools, tokenizer=tokenizer)
+            rendered = render(shown.messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
             if len(rendered.ids) > chunk.max_tokens:
                 too_long += 1
                 continue
@@ -110,6 +121,24 @@ def make_chunk(chunk: Chunk) -> None:
     write_text(building / "dropped.json", json.dumps({"too_long": too_long}))
     shutil.rmtree(final, ignore_errors=True)
     building.replace(final)
+
+
+# The share of the tools nobody calls that stays when an episode is thinned out.
+_KEPT = 0.3
+
+
+def declared_tools(shown: Demonstration, dropout: float) -> tuple[ToolSpec, ...]:
+    """The tools to declare: all, or with probability `dropout` those that are called and few of the others.
+
+    Declarations are most of an episode's tokens and none of its loss: with short episodes a small model meets more of
+    them for the same compute. At least one tool stays. Deterministic in the task's seed.
+    """
+    rng = random.Random(f"tools/{shown.task.family}/{shown.task.seed}")
+    if rng.random() >= dropout:
+        return shown.tools
+    called = {call.name for message in shown.messages for call in message.tool_calls}
+    kept = tuple(tool for tool in shown.tools if rng.random() < _KEPT or tool.name in called)
+    return kept or shown.tools[:1]
 
 
 @lru_cache(maxsize=8)

@@ -295,6 +295,7 @@ def _episodes(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
                 folder=folder / "chunks",
                 tokenizer=run / "tokenizer",
                 max_tokens=config.max_tokens,
+                tool_dropout=config.tool_dropout,
             )
             for part, (counts, first_seed) in parts.items()
         }

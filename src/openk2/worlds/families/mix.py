@@ -14,14 +14,14 @@ from openk2.core import Split, compact_json
 from openk2.worlds.families.lexicon import Rng
 
 FUNCTIONS = {
-    "single": (8, 10),
-    "choose": (18, 18),
+    "single": (8, 24),
+    "choose": (18, 16),
     "types": (12, 14),
     "parallel": (9, 9),
-    "chain2": (11, 10),
-    "chain3": (9, 9),
-    "chain4": (8, 9),
-    "repair": (8, 7),
+    "chain2": (11, 12),
+    "chain3": (9, 8),
+    "chain4": (8, 6),
+    "repair": (8, 6),
     "none": (8, 6),
     "ask": (9, 8),
 }
