@@ -32,7 +32,7 @@ def solve(task: Task, change: str | None = None) -> bool | None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("start", range(0, 200, 50))
+@pytest.mark.parametrize("start", range(0, 150, 50))
 def test_demonstrations_pass(split: Split, start: int) -> None:
     for seed in range(start, start + 50):
         task = FAMILY.sample(split, seed)
@@ -47,11 +47,11 @@ def test_same_seed_same_task_and_demonstration() -> None:
 
 
 def test_every_skill_occurs() -> None:
-    assert {FAMILY.sample("test", seed).skill for seed in range(200)} == set(FAMILY.skills)
+    assert {FAMILY.sample("test", seed).skill for seed in range(150)} == set(FAMILY.skills)
 
 
 def test_wrong_numbers_fail() -> None:
-    for seed in range(40):
+    for seed in range(25):
         task = FAMILY.sample("test", seed)
         right = FAMILY.demonstrate(task).messages[-1].content
         numbers = [f["numbers"][0] for f in task.data["expect"]["facts"] if f["numbers"]]
@@ -82,10 +82,10 @@ def test_the_request_names_the_file_or_says_there_is_one() -> None:
 
 def test_a_shared_word_means_both_columns() -> None:
     """As in "the average bill by species": there are bill_length_mm and bill_depth_mm."""
-    seeds = [s for s in range(600) if len(FAMILY.sample("train", s).data["query"]["columns"]) == 2]
-    grouped = [s for s in seeds if FAMILY.sample("train", s).data["query"]["by"]]
+    tasks = [FAMILY.sample("train", seed) for seed in range(400)]
+    grouped = [t for t in tasks if t.data["query"]["by"] and len(t.data["query"]["columns"]) == 2]
     assert grouped
-    assert all(solve(FAMILY.sample("train", s)) for s in grouped)
+    assert all(solve(task) for task in grouped)
 
 
 GROUPS = {

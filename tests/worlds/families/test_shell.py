@@ -37,7 +37,7 @@ def judge_untouched(task: Task, said: str) -> bool | None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("start", range(0, 200, 50))
+@pytest.mark.parametrize("start", range(0, 150, 50))
 def test_demonstrations_pass(split: Split, start: int) -> None:
     for seed in range(start, start + 50):
         task = FAMILY.sample(split, seed)
@@ -96,8 +96,8 @@ def test_file_names_are_of_the_split(split: Split) -> None:
 
 
 def test_what_was_printed_goes_into_the_answer() -> None:
-    assert answer("Found {list}.", "./a\n./b") == "Found 2 files: ./a, ./b."
-    assert answer("Found {list}.", "./a") == "Found 1 file: ./a."
+    assert answer("Found {list}.", "./a\n./b") == "Found ./a, ./b."
+    assert answer("Found {list}.", "./a") == "Found ./a."
     assert answer("port is {value}.", "port = 80") == "port is 80."
     assert answer("It is on line {number}.", "4:x: y") == "It is on line 4."
 

@@ -154,7 +154,7 @@ class Asker:
         mention = self.mention(column)
         if column.kind in ("category", "flag"):
             value = rng.choice(sorted({c for c in table.cells(column.name) if c}))
-            if column.kind == "category" and rng.random() < 0.4:
+            if column.kind == "category" and rng.random() < 0.4 and self.only_in(value, column):
                 return Filter(column.name, "==", value, False, True), words.VALUE.say(rng, split, v=value)
             return Filter(column.name, "==", value, True, True), words.EQUAL.say(rng, split, c=mention, v=value)
         cells = sorted(c for c in table.cells(column.name) if c)
@@ -170,6 +170,11 @@ class Asker:
         return Filter(column.name, relation, value, True, False), words.COMPARE[relation].say(
             rng, split, c=mention, r=relation, v=value
         )
+
+    def only_in(self, value: str, column: Column) -> bool:
+        """Whether a value alone tells its column."""
+        others = [c for c in self.table.columns if c.name != column.name]
+        return not any(value in self.table.cells(c.name) or value.lower() in c.words for c in others)
 
     def statistic(self, op: str, x: str, clause: str = "") -> Phrase:
         """A sentence about a statistic of one column."""

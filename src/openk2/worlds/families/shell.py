@@ -28,10 +28,9 @@ SKILLS = tuple(JOBS)
 def answer(say: str, printed: str) -> str:
     """The expert's answer, with what the last call printed."""
     lines = printed.split("\n")
-    plural = "file" if len(lines) == 1 else "files"
     filled = {
         "{line}": lines[0],
-        "{list}": f"{len(lines)} {plural}: {', '.join(lines)}",
+        "{list}": ", ".join(lines),
         "{value}": re.split(r"\s*[=:]\s*", lines[0], maxsplit=1)[-1],
         "{number}": lines[0].partition(":")[0],
     }
