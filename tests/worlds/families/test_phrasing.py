@@ -32,6 +32,13 @@ def test_a_value_survives_all_noise(value: str, seed: int, split: Split) -> None
     assert value in request(rng, split, DRINK.say(rng, split, x=value), noise=8.0)
 
 
+@pytest.mark.parametrize("value", ["a  b", "i robot", "yes. no", "what ?", "it's", ",?", "don't  ,"])
+def test_values_that_look_like_text_to_be_tidied_survive(value: str) -> None:
+    for seed in range(100):
+        rng = lexicon.make_rng("tidy", "train", seed)
+        assert value in request(rng, "train", DRINK.say(rng, "train", x=value), noise=8.0)
+
+
 def test_requests_leave_no_marks() -> None:
     for seed in range(200):
         rng = lexicon.make_rng("marks", "train", seed)

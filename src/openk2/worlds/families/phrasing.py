@@ -10,7 +10,8 @@ words of frames only, never a value.
     text = request(rng, split, phrase)          # "hi, could you look up the pirce of Brosta kettle?"
 
 A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a fragment, `say:` a statement; without
-one it is a part of something larger. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
+one it is a part of something larger. A star before it marks the most common wordings, which nobody could do without:
+they always belong to training. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
 """
 
 from __future__ import annotations
@@ -100,17 +101,24 @@ def _expand(parts: list[Part], rng: Rng, slots: dict[str, object], out: list[str
             _expand(value[int(rng.random() * len(value))], rng, slots, out)
 
 
+def _outside(text: str, change: Callable[[str], str]) -> str:
+    """Change only what is outside the protected values."""
+    pieces = re.split(f"({OPEN}[^{CLOSE}]*{CLOSE})", text)
+    return "".join(piece if piece.startswith(OPEN) else change(piece) for piece in pieces)
+
+
 def _tidy(text: str) -> str:
-    text = re.sub(r" {2,}", " ", text).strip()
-    return re.sub(r" ([,.?!;])", r"\1", text)
+    return _outside(text, lambda piece: re.sub(r" ([,.?!;])", r"\1", re.sub(r" {2,}", " ", piece))).strip()
 
 
 class Frame:
     """One wording."""
 
-    __slots__ = ("kind", "parts", "text")
+    __slots__ = ("common", "kind", "parts", "text")
 
     def __init__(self, text: str) -> None:
+        self.common = text.startswith("*")
+        text = text.removeprefix("*")
         head, colon, rest = text.partition(": ")
         self.kind, self.text = (head, rest) if colon and head in KINDS else ("", text)
         self.parts = _parse(self.text)
@@ -140,8 +148,9 @@ class Book:
         self.by_split: dict[Split, list[Frame]] = {"test": [], "train": []}
         for kind in ("", *KINDS):
             group = [frame for frame in self.frames if frame.kind == kind]
-            group.sort(key=lambda frame: hashlib.sha256(frame.text.encode()).digest())
-            held_out = max(1, round(len(group) / TEST_SHARE)) if len(group) > 1 else 0
+            group.sort(key=lambda frame: (frame.common, hashlib.sha256(frame.text.encode()).digest()))
+            rare = sum(not frame.common for frame in group)
+            held_out = min(rare, max(1, round(len(group) / TEST_SHARE))) if len(group) > 1 else 0
             self.by_split["test"] += group[:held_out]
             self.by_split["train"] += group[held_out:]
         if not self.by_split["test"]:
@@ -159,15 +168,15 @@ class Book:
 _WRAP = {
     "do": Book(
         "wrap.do",
-        "(please|pls|kindly) {x}",
-        "{x}[,] (please|pls)",
-        "(could|can|would|will) you [please] {x}?",
+        "*(please|pls|kindly) {x}",
+        "*{x}[,] (please|pls)",
+        "*(could|can|would|will) you [please] {x}?",
         "(could|can) you {x} for me[, please]?",
-        "(hi|hey|hello)[ there], [please] {x}",
+        "*(hi|hey|hello)[ there], [please] {x}",
         "(hi|hey|hello), (could|can) you {x}?",
         "{x}, (thanks|thank you|cheers)",
         "i (need|want) you to {x}",
-        "i'd like you to {x}",
+        "*i'd like you to {x}",
         "i would love it if you could {x}",
         "(ok|okay|so|now|right), {x}",
         "go ahead and {x}",
@@ -190,9 +199,9 @@ _WRAP = {
     ),
     "ask": Book(
         "wrap.ask",
-        "(hi|hey|hello)[ there], {x}?",
+        "*(hi|hey|hello)[ there], {x}?",
         "(quick|short|small|simple) question: {x}?",
-        "{x}? (thanks|thank you|cheers)",
+        "*{x}? (thanks|thank you|cheers)",
         "(ok|okay|so|now|well), {x}?",
         "tell me, {x}?",
         "(could|can) you tell me: {x}?",
@@ -210,8 +219,8 @@ _WRAP = {
     ),
     "frag": Book(
         "wrap.frag",
-        "{x} (please|pls)",
-        "(hi|hey|hello), {x}",
+        "*{x} (please|pls)",
+        "*(hi|hey|hello), {x}",
         "{x}, (thanks|thank you)",
         "need: {x}",
         "i need {x}",
@@ -225,7 +234,7 @@ _WRAP = {
     ),
     "say": Book(
         "wrap.say",
-        "(hi|hey|hello)[ there], {x}",
+        "*(hi|hey|hello)[ there], {x}",
         "(please note|fyi|listen): {x}",
         "{x}, (thanks|thank you)",
         "(ok|okay|so|well), {x}",
@@ -306,14 +315,10 @@ def _typos(rng: Rng, text: str, count: int) -> str:
 
 
 def _capital(text: str) -> str:
-    """First letters of sentences and the word I in capitals, outside protected values."""
-    text = re.sub(r"\bi\b(?=[ ']|$)", "I", text)
-    return re.sub(r"(^|[.?!] )([a-z])", lambda m: m[1] + m[2].upper(), text)
-
-
-def _outside(text: str, change: Callable[[str], str]) -> str:
-    pieces = re.split(f"({OPEN}[^{CLOSE}]*{CLOSE})", text)
-    return "".join(piece if piece.startswith(OPEN) else change(piece) for piece in pieces)
+    """First letters of sentences and the word I in capitals."""
+    text = _outside(text, lambda piece: re.sub(r"\bi\b(?=[ ']|$)", "I", piece))
+    text = _outside(text, lambda piece: re.sub(r"([.?!] )([a-z])", lambda m: m[1] + m[2].upper(), piece))
+    return text[0].upper() + text[1:]
 
 
 def request(rng: Rng, split: Split, phrase: Phrase, *, noise: float = 1.0, aside: bool = True) -> str:
@@ -334,10 +339,10 @@ def request(rng: Rng, split: Split, phrase: Phrase, *, noise: float = 1.0, aside
     if rng.random() < 0.12 * noise:
         text = _typos(rng, text, 1 if rng.random() < 0.75 else 2)
     if rng.random() < 0.15:
-        text = _outside(text, lambda piece: piece.replace("'", ""))
+        text = _outside(text, lambda piece: re.sub(r"(?<=\w)'", "", piece))
     if rng.random() < 0.7:
-        text = _capital(text) if not text.startswith(OPEN) else text
-    text = re.sub(r",(?=[?.!;:,])", "", text)
+        text = _capital(text)
+    text = _outside(text, lambda piece: re.sub(r",(?=[?.!;:,])", "", piece))
     if text[-1] in ".?" and rng.random() < (0.3 if text[-1] == "." else 0.15):
         text = text[:-1]
     return plain(text)
