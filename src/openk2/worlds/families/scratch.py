@@ -131,11 +131,11 @@ def write_folder(folder: Path, files: dict[str, str], folders: Iterable[str]) ->
 
 
 def read_folder(folder: Path) -> tuple[dict[str, str], set[str]]:
-    """All files and folders below a folder, without hidden ones."""
+    """All files and folders below a folder, without hidden ones and Python's caches."""
     files: dict[str, str] = {}
     folders: set[str] = set()
     for root, names, leaves in os.walk(folder):
-        names[:] = sorted(n for n in names if not n.startswith("."))
+        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__pycache__")
         below = Path(root).relative_to(folder)
         folders.update((below / n).as_posix() for n in names)
         for leaf in leaves:
