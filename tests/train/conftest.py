@@ -12,8 +12,8 @@ from openk2.train.recipe import Recipe, parse_recipe
 TINY: dict[str, Any] = {
     "name": "tiny",
     "workers": 2,
-    "corpus": {"paths": ["package:openk2"], "valid_fraction": 0.1},
-    "tokenizer": {"vocab_size": 512, "corpus_bytes": 60_000, "episodes": 2},
+    "corpus": {"paths": ["package:rich"], "valid_fraction": 0.1},
+    "tokenizer": {"vocab_size": 768, "corpus_bytes": 60_000, "episodes": 5},
     "tokens": {"train": 6_000, "valid": 1_000},
     "model": {
         "preset": "test",
@@ -35,10 +35,10 @@ TINY: dict[str, Any] = {
         "valid_micro_batches": 2,
         "checkpoint_seconds": 0.0,
     },
-    "episodes": {"train": {"functions": 30}, "valid": 4, "max_tokens": 3000},
+    "episodes": {"train": {"functions": 30}, "valid": 4, "max_tokens": 2000},
     "sft": {
         "tokens": 60_000,
-        "micro_tokens": 3000,
+        "micro_tokens": 2000,
         "micro_batches": 2,
         "lr": 0.01,
         "warmup_steps": 2,
@@ -50,8 +50,15 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session")
+def tiny_unchanged() -> dict[str, Any]:
+    """For what is made once for many tests."""
+    return copy.deepcopy(TINY)
+
+
 @pytest.fixture
 def tiny_raw() -> dict[str, Any]:
+    """A copy that a test may change."""
     return copy.deepcopy(TINY)
 
 

@@ -2,8 +2,8 @@
 
 `FOLDER/step-00000120/state.safetensors` holds master weights, buffers and optimizer state; the shape of the whole
 (step, hyper-parameters, which tensor belongs where) is JSON in its header. A checkpoint is written under another name,
-flushed to the disk and renamed: one that is there is whole. The last two are kept. No state of a random generator is
-stored because the loop draws no random number: data order is a function of (seed, step).
+flushed to the disk and renamed: one that is there is whole. The last two are kept, at the end only the last. No state
+of a random generator is stored because the loop draws no random number: data order is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILE = "state.safetensors"
 _PREFIX = "step-"
 
 
-def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int = KEEP) -> None:
     """Write `state` (nested dicts, lists, tensors, JSON values) as the checkpoint of `step`, then drop old ones.
 
     Raises UserError when the disk is full; earlier checkpoints then stay as they are.
@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> None:
             f"could not write the checkpoint {final}: {getattr(e, 'strerror', None) or e}; earlier checkpoints are "
             "intact: free some space and run the same command again"
         ) from e
-    for old in _steps(folder)[:-KEEP]:
+    for old in _steps(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -51,7 +51,9 @@ class EpisodesConfig(_Section):
     train: dict[str, Count] = Field(description="family -> episodes", min_length=1)
     valid: int = Field(default=100, ge=1, description="per family, of the training split, with seeds of their own")
     max_tokens: int = Field(default=1600, ge=16, description="longer episodes are dropped (and counted)")
-    tool_dropout: Fraction = Field(0.0, description="share of episodes that declare few of the tools they do not call")
+    tool_dropout: Fraction = Field(
+        default=0.0, description="share of episodes that declare few of the tools they do not call"
+    )
     seed: int = Field(default=0, ge=0, lt=1000)
 
 

@@ -29,7 +29,7 @@ from openk2.core.runs import write_text
 from openk2.data.batches import Batch, BatchPlan
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip, StepStats
-from openk2.train.checkpoint import load_latest, save_checkpoint
+from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
 from openk2.train.recipe import TrainConfig
 
 
@@ -179,7 +179,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        save_checkpoint(self.folder / "checkpoints", self.step, state)
+        keep = 1 if self.step == self.config.steps else KEEP
+        save_checkpoint(self.folder / "checkpoints", self.step, state, keep)
 
     def run(
         self, on_step: Callable[[Progress], None] = lambda _: None, should_stop: Callable[[], bool] = lambda: False
@@ -246,8 +247,8 @@ class Trainer:
         mean = loss_sum / supervised
         if not math.isfinite(mean):
             raise UserError(
-                f"the loss is not finite at step {self.step + 1}: training has diverged, lower the learning rate or "
-                "the weights of the last checkpoint are to be used"
+                f"the loss is not finite at step {self.step + 1}: training has diverged, lower the learning rate and "
+                "start again"
             )
         return mean, int(tokens_sum), stop > 0
 

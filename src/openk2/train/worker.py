@@ -6,12 +6,15 @@ that the parent has died, and so does the worker. Rank 0 reports on standard out
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -54,7 +57,8 @@ def main(job_path: str, rank: int) -> int:
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
     job = Job.model_validate_json(Path(job_path).read_text())
     try:
-        _train(job, rank, stop)
+        with _only_writer(job.folder) if rank == 0 else contextlib.nullcontext():
+            _train(job, rank, stop)
     except UserError as e:
         _report({"event": "error", "message": str(e)})
         return 2
@@ -66,6 +70,15 @@ def _listen(stop: threading.Event) -> None:
         if line.strip() == "stop":
             stop.set()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Wait until the worker of a killed run, which may need a moment to notice, has let go of the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _report(event: dict[str, Any]) -> None:
