@@ -40,7 +40,8 @@ class _RMSNorm(torch.autograd.Function):
         grad_weight = (grad * unit).view(-1, size).sum(0)
         grad_unit = grad * weight
         along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(-1)
-        return torch.addcmul(grad_unit, unit, along, value=-1 / size).mul_(inverse), grad_weight, None
+        # Two binary operations: addcmul has no vectorised path for the broadcast column.
+        return grad_unit.sub_(unit * along, alpha=1 / size).mul_(inverse), grad_weight, None
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -227,17 +228,21 @@ class _HeadLoss(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_WD, dtype=torch.float32)
         total = torch.zeros((), dtype=torch.float32, device=x_MD.device)
         for start in range(0, x_MD.shape[0], _HEAD_ROWS):
-            x, target = x_MD[start : start + _HEAD_ROWS], target_M[start : start + _HEAD_ROWS, None]
+            x, target = x_MD[start : start + _HEAD_ROWS], target_M[start : start + _HEAD_ROWS]
             p = F.linear(x, weight_WD)
             torch.softmax(p, -1, out=p)
-            hit = p.gather(1, target).float()
+            # Flat indices: gather and scatter along a dimension copy the whole matrix.
+            flat = p.view(-1)
+            place = torch.arange(0, flat.numel(), p.shape[1], device=p.device) + target
+            hit = flat[place].float()
             # In bf16 a probability near one cannot be told from one. The sum of all the others can be, and it is both
             # the gradient at the target and what the loss must be computed from.
-            p.scatter_(1, target, 0)
-            rest = p.sum(-1, keepdim=True, dtype=torch.float32)
+            flat.index_fill_(0, place, 0)
+            rest = p.sum(-1)
+            flat.index_copy_(0, place, -rest)
+            rest = rest.float()
             whole = hit + rest
             total += torch.where(rest < hit, -torch.log1p(-rest / whole), -(hit / whole).log()).sum()
-            p.scatter_(1, target, (-rest).to(p.dtype))
             torch.mm(p, weight_WD, out=grad_x[start : start + _HEAD_ROWS])
             grad_weight += p.T @ x
         ctx.save_for_backward(grad_x, grad_weight.to(weight_WD.dtype))
