@@ -427,6 +427,8 @@ def _move(m: Maker) -> Job:
     ending = rng.choice(("txt", "md", "csv", "log", "json"))
     for _ in range(rng.randint(2, 4)):
         m.scratch.add(f"{m.scratch.stem()}.{ending}", m.scratch.prose(1))
+    # "all" must mean the same for everybody: no such file in a subfolder.
+    m.scratch.files = {p: c for p, c in m.scratch.files.items() if not (p.endswith(f".{ending}") and "/" in p)}
     folder = _into(m)
     end = {f"{folder}/{p}" if p.endswith(f".{ending}") and "/" not in p else p: c for p, c in m.scratch.files.items()}
     phrase = m.say(words.MOVE_ENDING, e=ending, x=f".{ending}", d=folder)

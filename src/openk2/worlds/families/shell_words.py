@@ -96,7 +96,7 @@ LIST_FOLDER = Book(
 COUNT_ENDING = Book(
     "shell.count_ending",
     "ask: how many {e} files are there",
-    "ask: how many {x} files (do i have|are here)",
+    "ask: how many {x} files (do i have|are there in all)",
     "ask: how many files end in {x}",
     "ask: what is the number of {e} files",
     "do: count the {e} files",
