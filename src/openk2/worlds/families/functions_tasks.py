@@ -118,7 +118,7 @@ def distractors(maker: Maker, right: Sequence[Action], count: int, hard: float =
             keys.append(other.key)
         else:
             other = make(maker, noun=maker.fresh_noun(*nouns))
-            if other.kind in ("send", "convert") and any(a.kind == other.kind for a in right):
+            if other.kind in ("send", "convert", "local") and any(a.kind == other.kind for a in right):
                 other = make(maker, "get", noun=maker.fresh_noun(*nouns))
         nouns.append(other.noun)
         tools.append(other.spec)
@@ -376,7 +376,9 @@ def ask(maker: Maker) -> Plan:
     """A required argument is missing: ask the user, then call."""
     rng, split = maker.rng, maker.split
     kind = rng.choices(OMITTING, (15, 40, 20, 8, 8, 5, 4))[0]
+    maker.sentence = rng.choice(("do", "do", "say"))  # a fragment without its argument would be a bare noun
     action = make(maker, kind, omit=True)
+    maker.sentence = None
     missing = action.missing
     if missing is None:
         raise AssertionError(f"nothing is missing from a request of kind {kind}")

@@ -66,8 +66,8 @@ UNITS = """meters miles feet inches yards grams pounds ounces liters gallons dol
     quarts cups teaspoons bushels cents pennies dimes florins lira baht"""
 OPAQUE_TAILS = """run do main call go exec step job op unit flow link core task proc item base set kit act point node
     bit hub key lab map net pad pin tab tap top way zap axis"""
-GENERIC_NAMES = """title label item key subject object target entry which reference handle identifier tag alias nick
-    moniker thing element record call spec what query word term"""
+GENERIC_NAMES = """title label item key subject object target entry reference handle identifier tag
+    alias nick moniker thing element record query word"""
 CONFIRM_WORDS = """confirm force approve agree accept override sure commit proceed final really allow permit verify
     approved confirmed yes allowed ok certain definite accepted forced checked permitted authorize
     endorse"""

@@ -98,12 +98,12 @@ NOUNS: dict[str, str] = {
 
 VERBS: dict[str, str] = {
     "get": "get fetch read find check show retrieve view see lookup pull inspect query report obtain display grab",
-    "create": "create add make register open start insert book build schedule set_up enter draft",
-    "update": "update set change edit modify adjust put alter switch assign revise tune configure",
+    "create": "create add make register open insert book build schedule set_up enter draft",
+    "update": "update set change edit modify adjust alter switch assign revise tune configure",
     "delete": "delete remove cancel drop erase clear discard revoke close scrap void undo withdraw",
-    "send": "send deliver mail forward post dispatch notify message transmit relay submit ship",
+    "send": "send deliver mail forward post dispatch transmit relay submit ship",
     "search": "search find list browse filter discover scan seek explore lookup locate",
-    "count": "count tally total number measure sum",
+    "count": "count tally total sum",
     "convert": "convert translate turn transform exchange swap recast",
     "move": "move transfer shift relocate carry bring haul",
     "rent": "rent reserve hire borrow lease charter hold claim",
