@@ -88,8 +88,9 @@ class EpisodePlan:
     """One whole episode per row, right-padded; rows of similar length share a micro-batch.
 
     Each epoch shuffles the episodes, sorts them by length inside windows of WINDOW episodes, cuts each window into
-    micro-batches of at most `micro_tokens` padded tokens and shuffles those. Short windows of similar lengths keep the
-    padding under a tenth without fixing who shares a batch with whom.
+    micro-batches of about `micro_tokens` padded tokens and shuffles those. Sorting inside windows keeps the padding
+    under a tenth without fixing who shares a batch with whom; rounding the number of rows (not always down) keeps
+    micro-batches of long and of short episodes equally costly, so that ranks seldom wait for each other.
 
     Raises UserError when an episode is longer than `micro_tokens`, or when there is none.
     """
@@ -129,7 +130,7 @@ class EpisodePlan:
         cut = []
         start = 0
         while start < len(window):
-            rows = self._micro_tokens // int(self._row_lengths[window[start]])
+            rows = max(1, round(self._micro_tokens / int(self._row_lengths[window[start]])))
             cut.append(window[start : start + rows])
             start += rows
         return cut

@@ -58,7 +58,7 @@ class EpisodesConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """One training stage. A step is `micro_batches` micro-batches of at most `micro_tokens` tokens each."""
+    """One training stage. A step is `micro_batches` micro-batches of about `micro_tokens` tokens each."""
 
     tokens: Count = Field(description="budget, padding included; the number of steps follows")
     micro_tokens: int = Field(default=4096, ge=16)
