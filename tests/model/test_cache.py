@@ -13,7 +13,7 @@ from openk2.model import LatentCache, ModelConfig, Transformer
 
 def build(**changes: object) -> Transformer:
     torch.manual_seed(0)
-    return Transformer(ModelConfig.preset("test", initializer_range=0.15, **changes)).eval()
+    return Transformer(ModelConfig.preset("test", **({"initializer_range": 0.15} | changes))).eval()
 
 
 MODEL = build()

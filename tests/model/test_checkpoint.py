@@ -1,0 +1,114 @@
+"""Round trips, and one clear sentence for every kind of damaged folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from openk2.core import UserError
+from openk2.model import ModelConfig, Transformer, load, save
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("saved")
+    save(Transformer(ModelConfig.preset("test")), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def test_round_trip_is_exact_and_stable(folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    assert not model.training
+    save(model, tmp_path / "again")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_expert_names_on_disk(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    model = load(folder)
+    gate_up = dict(model.named_parameters())["layers.1.mlp.experts.gate_up_proj"]
+    torch.testing.assert_close(tensors["model.layers.1.mlp.experts.3.gate_proj.weight"], gate_up[3, :32].detach())
+    torch.testing.assert_close(tensors["model.layers.1.mlp.experts.3.up_proj.weight"], gate_up[3, 32:].detach())
+    assert tensors["model.layers.1.mlp.gate.e_score_correction_bias"].dtype == torch.float32
+    assert "model.layers.0.mlp.gate_proj.weight" in tensors and "lm_head.weight" in tensors
+
+
+def test_the_tokenizer_comes_along(folder: Path, tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "tokenizer.json").write_text("{}")
+    (tokenizer / "chat_template.jinja").write_text("x")
+    save(load(folder), tmp_path / "out", tokenizer_folder=tokenizer)
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "x"
+    with pytest.raises(UserError, match="tokenizer"):
+        save(load(folder), tmp_path / "out", tokenizer_folder=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file(folder: Path, fraction: float) -> None:
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * fraction)])
+    with pytest.raises(UserError, match=r"model\.safetensors is cut short"):
+        load(folder)
+
+
+def test_a_missing_file(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors does not exist"):
+        load(folder)
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
+        load(folder / "nowhere")
+
+
+def test_a_missing_shard(folder: Path) -> None:
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="model-00001-of-00002"):
+        load(folder)
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"model_type": "deepseek_v3"}', "\0\1"])
+def test_a_bad_config(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(folder)
+
+
+def test_another_configuration(folder: Path) -> None:
+    config = ModelConfig.preset("test", kv_lora_rank=24).to_hf()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"kv_a_layernorm.* shape \[32\], config\.json asks for \[24\]"):
+        load(folder)
+
+
+def test_missing_and_foreign_tensors(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file({k: v for k, v in tensors.items() if k != "model.norm.weight"}, path)
+    with pytest.raises(UserError, match=r"1 tensors are missing.*model\.norm\.weight"):
+        load(folder)
+    save_file(tensors | {"model.extra": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"model\.extra does not belong"):
+        load(folder)
+
+
+def test_prediction_layers_past_the_last_are_ignored(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {"model.layers.3.eh_proj.weight": torch.zeros(1)}, path)
+    load(folder)
