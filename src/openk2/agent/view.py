@@ -60,7 +60,9 @@ def _call_body(call: ToolCall) -> RenderableType:
     rows: list[RenderableType] = []
     for name, value in arguments.items():
         if name in ("code", "command") and isinstance(value, str):
-            rows.append(Syntax(value, "python" if name == "code" else "bash", background_color="default", word_wrap=True))
+            rows.append(
+                Syntax(value, "python" if name == "code" else "bash", background_color="default", word_wrap=True)
+            )
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             rows.append(Text.assemble((f"{name}: ", "dim"), text))

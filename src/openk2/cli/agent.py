@@ -11,7 +11,7 @@ import typer
 
 def agent(
     task: Annotated[str, typer.Argument(help="What is to be done, in plain words.")],
-    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="The folder to act on.")] = Path("."),
+    workspace: Annotated[Path, typer.Option("--workspace", "-w", help="The folder to act on.")] = Path(),
     print_mode: Annotated[
         bool, typer.Option("--print", "-p", help="Do the one task and end; without it you can go on talking.")
     ] = False,
@@ -31,7 +31,14 @@ def agent(
     from openk2.agent.session import Settings, run_agent
 
     settings = Settings(
-        task=task, workspace=workspace, model=model, steps=steps, seconds=seconds, assume_yes=yes, device=device,
-        as_json=json, interactive=not (print_mode or json),
+        task=task,
+        workspace=workspace,
+        model=model,
+        steps=steps,
+        seconds=seconds,
+        assume_yes=yes,
+        device=device,
+        as_json=json,
+        interactive=not (print_mode or json),
     )
     raise typer.Exit(asyncio.run(run_agent(settings)))

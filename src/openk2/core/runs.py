@@ -62,7 +62,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as e:
         raise UserError(f"could not write {path}: {e.strerror or e}; free some space or choose another folder") from e
     finally:

@@ -79,5 +79,3 @@ class Event:
 
 
 OnEvent = Callable[[Event], None]
-
-

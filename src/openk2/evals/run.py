@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from openk2.agent.session import ask_consent
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
+from openk2.sandbox import resolve_sandbox
 
 LIMITS = Limits(steps=12, tokens=384, seconds=180.0)
 # Far apart, so that the tasks of two evaluation seeds never overlap.
@@ -108,7 +110,7 @@ async def evaluate(
         async with gate:
             trajectory = await rollout(policy, family.world(task), task, limits)
         if save is not None:
-            write_atif(trajectory, save / family.name / f"{task.id.replace('/', '_')}.json")
+            write_atif(save / family.name / f"{task.id.replace('/', '_')}.json", trajectory)
         if progress is not None and bar is not None:
             progress.advance(bar)
         return trajectory
@@ -140,6 +142,7 @@ async def evaluate_families(
     concurrency: int,
     save: str | None,
     device: str,
+    assume_yes: bool,
     as_json: bool,
 ) -> None:
     """Evaluate and print: a table for people, one JSON object per family for machines.
@@ -152,11 +155,17 @@ async def evaluate_families(
     unknown = [name for name in names if name not in EVAL_FAMILIES]
     if unknown:
         raise UserError(f"family {unknown[0]!r} is unknown: use one of {', '.join(EVAL_FAMILIES)}")
+    if any(name != "functions" for name in names):
+        notice = resolve_sandbox(True if assume_yes else ask_consent).notice
+        if notice:
+            Console(stderr=True).print(f"[yellow]{notice}[/]")
     policy = _policy(model, device, grammar)
     console = Console(stderr=as_json)
     try:
         for name in names:
             family = eval_family(name)
+            for sentence in getattr(family, "skipped", list)():
+                Console(stderr=True).print(f"[yellow]{sentence}[/]")
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
                 report = await evaluate(
