@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openk2.core import UserError
+from openk2.core.runs import sha256_file
 
 WINDOW = 13
 _WORD = re.compile(r"[^\W_]+")
@@ -32,9 +33,9 @@ class BenchmarkIndex:
     """All 13-word windows of some texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._words: dict[str, int] = {}
+        self._word_hashes = _WordHashes()
         found = [hashes for text in texts if (hashes := self._windows(text)).size]
-        self._sorted_N: Hashes = np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
+        self._sorted_N: Hashes = np.sort(np.concatenate(found)) if found else np.empty(0, np.uint64)
 
     @classmethod
     def from_folder(cls, folder: Path) -> BenchmarkIndex:
@@ -44,6 +45,7 @@ class BenchmarkIndex:
         return cls(_folder_texts(folder))
 
     def __len__(self) -> int:
+        """How many windows there are, repeated ones counted."""
         return len(self._sorted_N)
 
     def overlap(self, text: str) -> str | None:
@@ -62,7 +64,7 @@ class BenchmarkIndex:
         words = _words(text)
         if len(words) < WINDOW:
             return np.empty(0, np.uint64)
-        word_N = np.fromiter((self._word_hash(w) for w in words), np.uint64, len(words))
+        word_N = np.fromiter(map(self._word_hashes.__getitem__, words), np.uint64, len(words))
         count = len(words) - WINDOW + 1
         total_N = np.zeros(count, np.uint64)
         # A polynomial over the words, modulo 2^64 (numpy wraps around).
@@ -70,10 +72,13 @@ class BenchmarkIndex:
             total_N = total_N * np.uint64(0x9E3779B97F4A7C15) + word_N[i : i + count]
         return total_N
 
-    def _word_hash(self, word: str) -> int:
-        if word not in self._words:
-            self._words[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        return self._words[word]
+
+class _WordHashes(dict[str, int]):
+    """64-bit hashes of words, each computed once."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+        return self[word]
 
 
 def _words(text: str) -> list[str]:
@@ -81,11 +86,16 @@ def _words(text: str) -> list[str]:
 
 
 def _folder_texts(folder: Path) -> Iterator[str]:
+    seen: set[str] = set()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         relative = path.relative_to(folder).as_posix()
         if _NOT_BENCHMARK_FILES.search(relative) or path.suffix in _BINARY_SUFFIXES:
             continue
-        yield from _file_texts(path)
+        # A test library lies beside every exercise of a benchmark.
+        digest = sha256_file(path)
+        if digest not in seen:
+            seen.add(digest)
+            yield from _file_texts(path)
 
 
 def _file_texts(path: Path) -> Iterator[str]:
