@@ -87,5 +87,7 @@ def digest(family: str) -> str:
 
 FROZEN: dict[str, str] = {
     "functions": "dd9063e9d53a25ca9d7b177faaad6bd339086c06c78cb64beb199021419b997b",
+    "notebook": "45aaf8745be5f61a6245d6d58186a3eed15fab6a862b3b81cf06a55bd0426495",
+    "shell": "eb7813d1410400a70c7b092f15d65cee611c34960e57111546c1b91c92e175f1",
 }
 """Family -> digest at the freeze."""
