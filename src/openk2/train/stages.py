@@ -30,13 +30,17 @@ _WITHOUT_EFFECT = {"checkpoint_seconds", "archives"}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage, ready to run. `make(folder, bar)` returns its results; running it again must go on or redo safely."""
+    """One stage, ready to run. `make(folder, bar)` returns its results; running it again must go on or redo safely.
+
+    `scratch` names folders that are only needed until the manifest is there.
+    """
 
     name: str
     config: dict[str, Any]
     reads: tuple[str, ...]
     make: Callable[[Path, Bar], dict[str, Any]]
     outputs: tuple[str, ...]
+    scratch: tuple[str, ...] = ()
 
 
 def run_recipe(
@@ -50,6 +54,7 @@ def run_recipe(
     if until is not None and until not in STAGES:
         raise UserError(f"there is no stage {until!r}: choose one of {', '.join(STAGES)}")
     reporter = reporter or ConsoleReporter()
+    _check_device(device, recipe.workers)
     with _locked(run):
         done: dict[str, Manifest] = {}
         for name in STAGES:
@@ -64,6 +69,19 @@ def run_recipe(
     return run
 
 
+def _check_device(device: str, workers: int) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        raise UserError(f"the device {device!r} cannot be used here: choose cpu, or one that this machine has") from e
+    if workers > 1:
+        raise UserError(f"{workers} workers cannot share the device {device!r}: add --set workers=1")
+
+
 def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Reporter) -> Manifest:
     folder = run / stage.name
     inputs = {f"{name}/{path}": digest for name in stage.reads for path, digest in done[name].outputs.items()}
@@ -73,6 +91,7 @@ def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Rep
         for path, digest in manifest.outputs.items():
             if not (folder / path).is_file() or sha256_file(folder / path) != digest:
                 raise UserError(f"{folder / path} is not what its stage wrote: delete {folder} to make it again")
+        _clean_up(stage, folder)
         reporter.note(f"{stage.name}: already there")
         return manifest
     begun = folder / "begun.json"
@@ -100,9 +119,16 @@ def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Rep
         results=results,
     )
     write_manifest(folder, manifest)
-    begun.unlink()
+    _clean_up(stage, folder)
     reporter.note(f"{stage.name}: done" + (f" ({_one_line(results)})" if results else ""))
     return manifest
+
+
+def _clean_up(stage: Stage, folder: Path) -> None:
+    """What only an unfinished stage needs; after the manifest, so that a kill in between loses nothing."""
+    (folder / "begun.json").unlink(missing_ok=True)
+    for name in stage.scratch:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _require_same(
@@ -301,12 +327,12 @@ def _episodes(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
         }
         make_chunks([chunk for part in chunks.values() for chunk in part], recipe.workers, bar)
         results: dict[str, Any] = {part: join_chunks(made, folder / part) for part, made in chunks.items()}
-        shutil.rmtree(folder / "chunks")
         for key in ("episodes", "tokens", "too_long"):
             results[key] = sum(family[key] for family in results["train"].values())
         return results
 
-    return Stage("episodes", _json(config), ("tokenizer",), make, ("train/*.npy", "valid/*.npy"))
+    outputs = ("train/*.npy", "valid/*.npy")
+    return Stage("episodes", _json(config), ("tokenizer",), make, outputs, scratch=("chunks",))
 
 
 def _first_seed(recipe: Recipe) -> int:

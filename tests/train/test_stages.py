@@ -1,0 +1,107 @@
+"""Orchestration around the stages: what is refused before anything is computed, and how progress is told."""
+
+import fcntl
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from openk2.chat import Tokenizer
+from openk2.core import UserError
+from openk2.core.runs import read_manifest
+from openk2.data.shards import Shards
+from openk2.train.progress import ConsoleReporter
+from openk2.train.recipe import Recipe, parse_recipe
+from openk2.train.stages import run_recipe
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def reporter(said: io.StringIO) -> ConsoleReporter:
+    return ConsoleReporter(Console(file=said, width=200))
+
+
+def test_until_and_again(tiny: Recipe, tmp_path: Path, reporter: ConsoleReporter, said: io.StringIO) -> None:
+    run = run_recipe(tiny, tmp_path / "run", until="tokens", reporter=reporter)
+    assert sorted(p.name for p in run.iterdir()) == [".lock", "corpus", "tokenizer", "tokens"]
+    tokenizer = Tokenizer.load(run / "tokenizer")
+    assert tokenizer.vocab_size == 768
+    shards = Shards(run / "tokens" / "train")
+    assert len(shards.tokens) >= 6000
+    assert all(ids[-1] == tokenizer.id("[EOS]") for ids, _ in shards)
+    manifest = read_manifest(run / "tokens")
+    assert manifest is not None
+    assert set(manifest.inputs) == {
+        "corpus/text/train.jsonl",
+        "corpus/text/valid.jsonl",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/chat_template.jinja",
+    }
+    run_recipe(tiny, run, until="tokens", reporter=reporter)
+    lines = said.getvalue().splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        *(f"{stage}: done" for stage in ("corpus", "tokenizer", "tokens")),
+        *(f"{stage}: already there" for stage in ("corpus", "tokenizer", "tokens")),
+    ]
+    # A folder may move; a stage made from something else is not reused.
+    moved = shutil.move(run, tmp_path / "moved")
+    run_recipe(tiny, moved, until="tokens", reporter=reporter)
+    shutil.rmtree(moved / "tokens")
+    path = moved / "tokenizer" / "manifest.json"
+    path.write_text(path.read_text().replace('"vocab_size": 768', '"vocab_size": 800'))
+    with pytest.raises(UserError, match="vocab_size = 800, the recipe now says 768"):
+        run_recipe(tiny, moved, until="tokens", reporter=reporter)
+
+
+def test_an_unknown_stage(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'tokenise': choose one of corpus, tokenizer"):
+        run_recipe(tiny, tmp_path / "run", until="tokenise")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_not_there(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'abacus' cannot be used"):
+        run_recipe(tiny, tmp_path / "run", device="abacus")
+
+
+def test_a_run_folder_that_cannot_be(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be used"):
+        run_recipe(tiny, tmp_path / "file" / "run")
+
+
+def test_one_process_at_a_time(tiny: Recipe, tmp_path: Path) -> None:
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            run_recipe(tiny, tmp_path, until="corpus")
+
+
+def test_half_a_stage_of_another_recipe(tiny_raw: dict[str, Any], tmp_path: Path, reporter: ConsoleReporter) -> None:
+    (tmp_path / "corpus").mkdir()
+    begun = tmp_path / "corpus" / "begun.json"
+    begun.write_text(json.dumps({"config": {"paths": ["elsewhere"]}, "inputs": {}}))
+    with pytest.raises(UserError, match="delete"):
+        run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
+    begun.write_text("{")
+    with pytest.raises(UserError, match=r"begun\.json is damaged"):
+        run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
+
+
+def test_the_bar_runs_on_a_terminal(said: io.StringIO) -> None:
+    reporter = ConsoleReporter(Console(file=said, width=200, force_terminal=True))
+    with reporter.stage("pretrain") as bar:
+        bar(10, 100)
+        bar(50, 100, "loss 2.000")
+    assert "pretrain" in said.getvalue()
+    assert "50/100" in said.getvalue()
+    assert "loss 2.000" in said.getvalue()
