@@ -18,7 +18,7 @@ from openk2.sandbox import Caps, Sandbox, resolve_sandbox
 from openk2.worlds.machine import MACHINE_SYSTEM, MACHINE_TOOLS, MachineWorld, TaskMachineWorld
 
 TASK = Task("t", "machine", "any", 0, "tidy up")
-CAPS = Caps(seconds=20)
+CAPS = Caps(seconds=100)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,11 @@ async def test_a_death_between_calls_is_told_with_the_next(world: MachineWorld) 
 
 
 async def test_time_limits(box: Sandbox, work: Path) -> None:
-    world = MachineWorld(work, box, replace(CAPS, seconds=1))
+    world = MachineWorld(work, box, replace(CAPS, seconds=3))
     result = await use(world, "shell", command="echo a; sleep 60")
-    assert result == ToolResult("a\nstopped after 1 seconds", error=True)
+    assert result == ToolResult("a\nstopped after 3 seconds", error=True)
     result = await use(world, "python", code="print('b')\nimport time\ntime.sleep(60)")
-    assert result == ToolResult("b\nstopped after 1 seconds", error=True)
+    assert result == ToolResult("b\nstopped after 3 seconds", error=True)
     await world.close()
 
 
@@ -244,7 +244,7 @@ async def test_a_task_is_judged_by_what_became_of_the_folder(box: Sandbox, comma
 
 async def test_worlds_run_side_by_side(box: Sandbox) -> None:
     async def one(number: int) -> str:
-        world = TaskMachineWorld(lambda task, folder: None, verify, box)
+        world = TaskMachineWorld(lambda task, folder: None, verify, box, CAPS)
         await world.start(TASK)
         await use(world, "python", code=f"x = {number}; open('x', 'w').write(str(x))")
         text = (await use(world, "python", code="print(open('x').read(), x)")).content

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
+from openk2.sandbox import kernel_setup
 from openk2.sandbox.box import Caps, Process, Sandbox
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Kernel:
         kernel = cls(process, client, caps)
         try:
             if await kernel._ready():
+                await kernel._prepare()
                 return kernel
         except BaseException:
             await kernel.close()
@@ -96,13 +98,16 @@ class Kernel:
 
     async def run(self, code: str) -> Cell:
         """Run code until it ends, fails, or reaches a limit. A kernel that dies is told in the result."""
+        return await self._run(code, self._caps.seconds)
+
+    async def _run(self, code: str, seconds: float) -> Cell:
         cell = Cell()
         running = asyncio.ensure_future(self._execute(code, cell))
         dying = asyncio.ensure_future(self._process.wait())
         try:
-            await asyncio.wait({running, dying}, timeout=self._caps.seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, dying}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not running.done() and not dying.done():
-                cell.note = f"stopped after {self._caps.seconds:g} seconds"
+                cell.note = f"stopped after {seconds:g} seconds"
                 await self._interrupt(running, dying)
             elif running.done() and cell.note:
                 await self._interrupt(asyncio.ensure_future(self._until_idle()), dying)
@@ -113,7 +118,9 @@ class Kernel:
             dying.cancel()
         # A kernel told to exit reports the end of the cell first and is gone a moment later.
         cell.alive = self._process.alive
-        if cell.note and cell.error is not None and cell.error[0] == "KeyboardInterrupt":
+        if cell.error is not None and cell.error[0] == "OutputLimit":
+            cell.note = self._too_much()
+        if cell.note and cell.error is not None and cell.error[0] in ("OutputLimit", "KeyboardInterrupt"):
             cell.error = None
         return cell
 
@@ -137,6 +144,14 @@ class Kernel:
                 return True
         return False
 
+    async def _prepare(self) -> None:
+        source = Path(kernel_setup.__file__).read_text(encoding="utf-8")
+        source += f"\nlead_group()\nlimit_output({self._caps.output_bytes})\n"
+        # In a namespace of its own: the kernel's is the user's.
+        cell = await self._run(f"exec({source!r}, {{}})", START_SECONDS)
+        if cell.error is not None or not cell.alive:
+            raise UserError(f"the Python kernel could not be set up ({cell.error}): check the versions of ipykernel")
+
     async def _execute(self, code: str, cell: Cell) -> None:
         """Collect what a cell sends until it is idle, or until it has printed too much."""
         # With the history off on disk this keeps only the text of the cells, which a final semicolon is looked up in.
@@ -158,8 +173,11 @@ class Kernel:
                 case "error":
                     cell.error = (content["ename"], content["evalue"])
             if size > self._caps.output_bytes:
-                cell.note = f"stopped after {self._caps.output_bytes >> 20} MB of output"
+                cell.note = self._too_much()
                 return
+
+    def _too_much(self) -> str:
+        return f"stopped after {self._caps.output_bytes >> 20} MB of output"
 
     async def _until_idle(self) -> None:
         while await self._message() is not None:

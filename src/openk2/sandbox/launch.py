@@ -130,17 +130,8 @@ def _plain(spec: dict[str, Any]) -> Callable[[], int]:
 
 
 def _bubblewrap(spec: dict[str, Any]) -> list[str]:
-    command = [
-        spec["bwrap"],
-        "--unshare-all",
-        "--die-with-parent",
-        "--cap-drop",
-        "ALL",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-    ]
+    command = [spec["bwrap"], "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    command += ["--dev", "/dev", "--proc", "/proc"]
     for path in spec["read"]:
         if not path.startswith(("/dev", "/proc")):
             command += ["--ro-bind", path, path]
