@@ -185,7 +185,12 @@ def test_a_workspace_that_cannot_be_used(box: Sandbox, open_folder: Path) -> Non
         (open_folder / "locked").mkdir(mode=0)
         with pytest.raises(UserError, match=r"cannot be read: change"):
             MachineWorld(open_folder / "locked", box)
+        with pytest.raises(UserError, match=r"cannot be used .*Permission denied"):
+            MachineWorld(open_folder / "locked" / "below", box)
         (open_folder / "locked").chmod(0o700)
+    for strange in ("x" * 5000, "a\0b", "file/below"):
+        with pytest.raises(UserError, match="workspace"):
+            MachineWorld(open_folder / strange, box)
 
 
 async def test_files_without_permission(box: Sandbox, open_folder: Path) -> None:

@@ -185,7 +185,7 @@ def environment(scratch: Path) -> dict[str, str]:
 def readable() -> list[str]:
     """What may be read: the system and the Python that runs us."""
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent.parent)}
-    return [path for path in (*SYSTEM, *sorted(python)) if path != "/" and Path(path).exists()]
+    return [path for path in (*SYSTEM, *sorted(python)) if path != "/" and os.access(path, os.R_OK)]
 
 
 _PROBE = """

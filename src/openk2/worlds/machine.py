@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,9 +86,13 @@ class MachineWorld:
     """
 
     def __init__(self, workspace: Path, sandbox: Sandbox | None = None, caps: Caps | None = None) -> None:
-        if not workspace.exists():
-            raise UserError(f"the workspace {workspace} does not exist: create it or choose another folder")
-        if not workspace.is_dir():
+        try:
+            mode = workspace.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as e:
+            raise UserError(f"the workspace {workspace} does not exist: create it or choose another folder") from e
+        except (OSError, ValueError) as e:
+            raise UserError(f"the workspace {workspace} cannot be used ({e}): choose another folder") from e
+        if not stat.S_ISDIR(mode):
             raise UserError(f"the workspace {workspace} is a file: choose the folder it is in")
         if not os.access(workspace, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise UserError(
