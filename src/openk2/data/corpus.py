@@ -231,7 +231,6 @@ def _fetch_all(config: CorpusConfig, sources: list[Source], cache: Path, total: 
         return [_local_archive(source, Path(config.archives)) for source in sources]
     if not sources:
         return []
-    cache.mkdir(parents=True, exist_ok=True)
     report(0, total, f"downloading {len(sources)} packages")
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
         waiting = {pool.submit(fetch, source, cache): source for source in sources}
@@ -257,8 +256,18 @@ def _local_archive(source: Source, folder: Path) -> Path:
 def fetch(source: Source, cache: Path) -> Path:
     """Download a pinned archive into `cache`, unless it is there. Raises UserError if that fails."""
     target = cache / source.file
-    if target.is_file() and sha256_file(target) == source.sha256:
-        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not target.is_file() or sha256_file(target) != source.sha256:
+            _download(source, cache)
+    except OSError as e:
+        raise UserError(
+            f"could not store {target} ({e.strerror or e}): free some space or choose another folder"
+        ) from e
+    return target
+
+
+def _download(source: Source, cache: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as name:
         scratch = Path(name)
         pins = scratch / "pins.txt"
@@ -281,8 +290,7 @@ def fetch(source: Source, cache: Path) -> Path:
             )
         if sha256_file(found) != source.sha256:
             raise UserError(f"the downloaded {source.file} is not the pinned file (another sha256): try again")
-        found.replace(target)
-    return target
+        found.replace(cache / source.file)
 
 
 # Reading
