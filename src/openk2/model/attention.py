@@ -78,12 +78,11 @@ class MLA(nn.Module):
         batch, time, _ = x_BTD.shape
         q, latent_BTC, rope_BTR = self._project(x_BTD)
         q_BTHQ = q.view(batch, time, self.num_heads, self.qk_head_dim)
+        if step is not None and not step.fresh:
+            return F.linear(self._attend_to_cache(q_BTHQ, latent_BTC, rope_BTR, rotary, step), self.o_proj.weight)
         if step is not None:
             rotated_BTR = rotate(rope_BTR.unsqueeze(2), *rotary).squeeze(2)
             step.write(self.layer, torch.cat([latent_BTC, rotated_BTR], dim=-1))
-            if not step.fresh:
-                out_BTHV = self._attend_to_cache(q_BTHQ, rotary, step)
-                return F.linear(out_BTHV.flatten(2), self.o_proj.weight)
         q_BHTQ = kernels.rotate_query(q_BTHQ, *rotary, self.qk_nope_head_dim)
         kv = F.linear(latent_BTC, self.kv_b_proj.weight).view(batch, time, self.num_heads, -1)
         k_BHTQ, v_BHTV = kernels.expand_key_value(kv, rope_BTR, *rotary, self.qk_nope_head_dim)
@@ -96,9 +95,14 @@ class MLA(nn.Module):
             q = F.linear(x_BTD, self.q_proj.weight)
             latent_rope = F.linear(x_BTD, self.kv_a_proj_with_mqa.weight)
         else:
-            # One product for both down-projections; joining the weights costs little beside it.
-            down = F.linear(x_BTD, torch.cat([self.q_a_proj.weight, self.kv_a_proj_with_mqa.weight]))
-            q_latent, latent_rope = torch.split(down, [self.q_lora_rank, down.shape[-1] - self.q_lora_rank], dim=-1)
+            if torch.is_grad_enabled():
+                # One wide product is faster, and for a batch joining the weights costs little beside it.
+                down = F.linear(x_BTD, torch.cat([self.q_a_proj.weight, self.kv_a_proj_with_mqa.weight]))
+                sizes = [self.q_lora_rank, down.shape[-1] - self.q_lora_rank]
+                q_latent, latent_rope = torch.split(down, sizes, dim=-1)
+            else:
+                q_latent = F.linear(x_BTD, self.q_a_proj.weight)
+                latent_rope = F.linear(x_BTD, self.kv_a_proj_with_mqa.weight)
             q = F.linear(self.q_a_layernorm(q_latent), self.q_b_proj.weight)
         latent, rope_BTR = torch.split(latent_rope, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
         return q, self.kv_a_layernorm(latent), rope_BTR
@@ -147,22 +151,32 @@ class MLA(nn.Module):
         out = F.scaled_dot_product_attention(q_BHTQ, k_BHTQ, v_BHTV, is_causal=True, scale=self.scale)
         return out, q_BHTQ.new_full((self.num_heads,), torch.inf)
 
-    def _attend_to_cache(self, q_BTHQ: torch.Tensor, rotary: Rotary, step: CacheStep) -> torch.Tensor:
-        """Absorbed attention, [B, T, H, V]: queries move into the latent space, keys and values stay compressed."""
+    def _attend_to_cache(
+        self,
+        q_BTHQ: torch.Tensor,
+        latent_BTC: torch.Tensor,
+        rope_BTR: torch.Tensor,
+        rotary: Rotary,
+        step: CacheStep,
+    ) -> torch.Tensor:
+        """Absorbed attention, [B, T, H*V]: queries move into the latent space, keys and values stay compressed."""
         batch, time, heads, _ = q_BTHQ.shape
-        weight = self.kv_b_proj.weight.view(heads, -1, self.kv_lora_rank)
-        up_key_HNC, up_value_HVC = weight[:, : self.qk_nope_head_dim], weight[:, self.qk_nope_head_dim :]
-        nope, rope = q_BTHQ[..., : self.qk_nope_head_dim], q_BTHQ[..., self.qk_nope_head_dim :]
-        nope_HXN = nope.reshape(batch * time, heads, -1).transpose(0, 1)
-        latent_BTHC = torch.bmm(nope_HXN, up_key_HNC).transpose(0, 1).view(batch, time, heads, -1)
-        q_BYW = torch.cat([latent_BTHC, rotate(rope, *rotary)], dim=-1).view(batch, time * heads, -1)
+        nope, rank = self.qk_nope_head_dim, self.kv_lora_rank
+        ropes = torch.cat([q_BTHQ[..., nope:], rope_BTR.unsqueeze(2)], dim=2)
+        ropes = rotate(ropes, *rotary)  # the key as one more head
+        step.write(self.layer, torch.cat([latent_BTC, ropes[:, :, heads]], dim=-1))
+        weight_HXC = self.kv_b_proj.weight.view(heads, -1, rank)
+        nope_HXN = q_BTHQ[..., :nope].reshape(batch * time, heads, nope).transpose(0, 1)
+        q_XHC = torch.bmm(nope_HXN, weight_HXC[:, :nope]).transpose(0, 1)
+        q_BYW = torch.cat([q_XHC.reshape(batch, time, heads, rank), ropes[:, :, :heads]], dim=-1).flatten(1, 2)
         cached_BSW = step.read(self.layer)
         score_BYS = torch.bmm(q_BYW, cached_BSW.transpose(1, 2)).mul_(self.scale)
         if step.mask_BTS is not None:
             score_BYS.view(batch, time, heads, -1).add_(step.mask_BTS.unsqueeze(2))
-        mixed_BYC = torch.bmm(score_BYS.softmax(-1), cached_BSW[..., : self.kv_lora_rank])
-        mixed_HXC = mixed_BYC.view(batch * time, heads, -1).transpose(0, 1)
-        return torch.bmm(mixed_HXC, up_value_HVC.transpose(1, 2)).transpose(0, 1).view(batch, time, heads, -1)
+        mixed_BYC = torch.bmm(score_BYS.softmax(-1), cached_BSW[..., :rank])
+        mixed_HXC = mixed_BYC.view(batch * time, heads, rank).transpose(0, 1)
+        out_HXV = torch.bmm(mixed_HXC, weight_HXC[:, nope:].transpose(1, 2))
+        return out_HXV.transpose(0, 1).reshape(batch, time, -1)
 
     def _attend_plainly(
         self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor

@@ -4,6 +4,8 @@ Why they exist: on a CPU in bf16, torch's composed RMSNorm, its flash attention 
 a full-size cross-entropy cost several times the matrix products around them. Every function here states the plain
 expression that it equals; the tests compare values and gradients.
 
+Without gradients the short ones skip the autograd step, whose overhead would dominate a single token.
+
 Legend: B batch, T time, D hidden, H heads, Q query/key size, N nope size, R rotary size, V value size, G = B H,
 I intermediate, M rows, K rows per token, W vocabulary. Positions (cos, sin) broadcast against [B, T, H, R/2].
 """
@@ -24,11 +26,7 @@ _HEAD_ROWS = 512
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        # Rounding 1/rms to the working type scales a whole row by at most 2^-9 in bf16: as much as each of its elements
-        # is rounded anyway. A product of bf16 with fp32 would be thirty times slower.
-        inverse = (norm.square() / x.shape[-1] + eps).rsqrt().to(x.dtype)
-        unit = x * inverse
+        unit, inverse = _unit(x, eps)
         ctx.save_for_backward(unit, inverse, weight)
         out: Tensor = unit * weight
         return out
@@ -42,6 +40,15 @@ class _RMSNorm(torch.autograd.Function):
         along = torch.linalg.vecdot(grad_unit, unit).unsqueeze(-1)
         # Two binary operations: addcmul has no vectorised path for the broadcast column.
         return grad_unit.sub_(unit * along, alpha=1 / size).mul_(inverse), grad_weight, None
+
+
+def _unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / rms(x), and 1 / rms(x) with a last dimension of 1."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    # Rounding 1/rms to the working type scales a whole row by at most 2^-9 in bf16: as much as each of its elements is
+    # rounded anyway. A product of bf16 with fp32 would be thirty times slower.
+    inverse = norm.mul_(norm).mul_(1 / x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
+    return x * inverse, inverse
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -256,21 +263,31 @@ class _HeadLoss(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension."""
+    if not torch.is_grad_enabled():
+        return _unit(x, eps)[0].mul_(weight)
     return cast(Callable[..., Tensor], _RMSNorm.apply)(x, weight, eps)
 
 
 def swiglu(gate_up: Tensor, weight: Tensor | None = None) -> Tensor:
     """silu(gate) * up * weight for `gate_up` [M, 2I] = [gate | up] and, if given, one weight per row [M, 1]."""
+    if not torch.is_grad_enabled():
+        gate, up = gate_up.chunk(2, dim=-1)
+        out = F.silu(gate.contiguous()).mul_(up)
+        return out if weight is None else out.mul_(weight)
     return cast(Callable[..., Tensor], _SwiGLU.apply)(gate_up, weight)
 
 
 def dispatch(x: Tensor, token_M: Tensor, back_M: Tensor) -> Tensor:
     """x[token]: row m of the result is token `token_M[m]`; `back_M[n K + j]` says where the j-th row of token n is."""
+    if not torch.is_grad_enabled():
+        return x.index_select(0, token_M)
     return cast(Callable[..., Tensor], _Dispatch.apply)(x, token_M, back_M)
 
 
 def combine(y_MD: Tensor, token_M: Tensor, back_M: Tensor, tokens: int) -> Tensor:
     """The transpose of `dispatch`: the sum of each token's K rows."""
+    if not torch.is_grad_enabled():
+        return _sum_rows(y_MD, back_M, tokens)
     return cast(Callable[..., Tensor], _Combine.apply)(y_MD, token_M, back_M, tokens)
 
 

@@ -68,6 +68,8 @@ class Experts(nn.Module):
         self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor, count_E: torch.Tensor
     ) -> torch.Tensor:
         """The weighted sum of each token's experts, [N, D]. `count_E` is how often each expert was chosen."""
+        if x_ND.shape[0] <= FEW_TOKENS and not torch.is_grad_enabled():
+            return self._token_by_token(x_ND, weight_NK, chosen_NK)
         if self._can_group(x_ND):
             return self._grouped(x_ND, weight_NK, chosen_NK, count_E)
         return self._one_by_one(x_ND, weight_NK, chosen_NK)
@@ -89,6 +91,19 @@ class Experts(nn.Module):
         y_MD = F.grouped_mm(kernels.swiglu(gate_up, weight_M1), self.down_proj.transpose(1, 2), offs=ends_E)
         return kernels.combine(y_MD, token_M, back_M, x_ND.shape[0])
 
+    def _token_by_token(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
+        """For decoding: touches only the chosen experts' weights, without copying them."""
+        out_ND = torch.zeros_like(x_ND)
+        inner = self.down_proj.shape[2]
+        for x_D, out_D, weight_K1, chosen in zip(
+            x_ND, out_ND, weight_NK.to(x_ND.dtype).unsqueeze(2), chosen_NK.tolist(), strict=True
+        ):
+            gate_up = torch.stack([torch.mv(self.gate_up_proj[expert], x_D) for expert in chosen])
+            inner_KI = F.silu(gate_up[:, :inner]).mul_(gate_up[:, inner:]).mul_(weight_K1)
+            for expert, inner_I in zip(chosen, inner_KI, strict=True):
+                out_D.addmv_(self.down_proj[expert], inner_I)
+        return out_ND
+
     def _one_by_one(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
         """The reference: a loop over experts."""
         out_ND = torch.zeros_like(x_ND)
@@ -102,6 +117,8 @@ class Experts(nn.Module):
         return out_ND
 
 
+# Up to here a loop over tokens and their experts beats sorting and grouping.
+FEW_TOKENS = 2
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16)
 
 
