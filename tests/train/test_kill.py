@@ -58,8 +58,14 @@ def begun(stage: str) -> Callable[[Path], bool]:
     return lambda run: (run / stage / "begun.json").exists()
 
 
-def writing_checkpoint(stage: str) -> Callable[[Path], bool]:
-    return lambda run: any((run / stage / "checkpoints").glob(".step-*.building"))
+def writing_checkpoint(stage: str, after: int = 0) -> Callable[[Path], bool]:
+    """A checkpoint is being written, and `after` others are there."""
+
+    def condition(run: Path) -> bool:
+        folder = run / stage / "checkpoints"
+        return any(folder.glob(".step-*.building")) and len(list(folder.glob("step-*"))) >= after
+
+    return condition
 
 
 def chunk_done(run: Path) -> bool:
@@ -93,7 +99,7 @@ def test_killed_in_the_middle(tiny_raw: dict[str, Any], reference: Path, tmp_pat
     run = tmp_path / "run"
     assert kill_when(tiny_raw, run, writing_checkpoint("pretrain"), 0.0)
     assert kill_when(tiny_raw, run, chunk_done, 0.0)
-    assert kill_when(tiny_raw, run, writing_checkpoint("sft"), 0.02)
+    assert kill_when(tiny_raw, run, writing_checkpoint("sft", after=1), 0.0)
     said = finish(tiny_raw, run)
     assert "pretrain: already there" in said
     assert "sft: goes on from step" in said
