@@ -53,7 +53,7 @@ def inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     `beta_fast` and `beta_slow` full turns fit into the original context.
     """
     size, theta, yarn = config.qk_rope_head_dim, config.rope_theta, config.rope_scaling
-    frequency_P: torch.Tensor = theta ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
+    frequency_P: torch.Tensor = theta ** -(torch.arange(0, size, 2, dtype=torch.float32, device="cpu") / size)
     if yarn is None:
         return frequency_P
 
@@ -63,7 +63,7 @@ def inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     low = max(math.floor(pair_with_turns(yarn.beta_fast)), 0)
     high = min(math.ceil(pair_with_turns(yarn.beta_slow)), size - 1)
     width = high - low if high != low else 0.001
-    ramp_P = ((torch.arange(size // 2, dtype=torch.float32) - low) / width).clamp(0, 1)
+    ramp_P = ((torch.arange(size // 2, dtype=torch.float32, device="cpu") - low) / width).clamp(0, 1)
     return frequency_P / yarn.factor * ramp_P + frequency_P * (1 - ramp_P)
 
 
@@ -75,7 +75,7 @@ def rotary_table(config: ModelConfig, dtype: torch.dtype, device: torch.device) 
     to bf16 and back must not round the table twice.
     """
     with torch.inference_mode(False), torch.no_grad():
-        position_N = torch.arange(config.max_position_embeddings, dtype=torch.float32)
+        position_N = torch.arange(config.max_position_embeddings, dtype=torch.float32, device="cpu")
         angle_NP = torch.outer(position_N, inverse_frequencies(config))
         factor = 1.0 if config.rope_scaling is None else config.rope_scaling.rotary_factor
         cos, sin = angle_NP.cos() * factor, angle_NP.sin() * factor

@@ -64,25 +64,21 @@ class Experts(nn.Module):
         aligned = all(size * x_ND.element_size() % 16 == 0 for size in self.down_proj.shape[1:])
         return self.use_grouped and hasattr(F, "grouped_mm") and aligned and x_ND.dtype in _GROUPED_DTYPES
 
-    def forward(
-        self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor, count_E: torch.Tensor
-    ) -> torch.Tensor:
-        """The weighted sum of each token's experts, [N, D]. `count_E` is how often each expert was chosen."""
-        if x_ND.shape[0] <= FEW_TOKENS and not torch.is_grad_enabled():
+    def forward(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of each token's experts, [N, D]."""
+        if x_ND.shape[0] <= FEW_TOKENS and x_ND.device.type == "cpu" and not torch.is_grad_enabled():
             return self._token_by_token(x_ND, weight_NK, chosen_NK)
         if self._can_group(x_ND):
-            return self._grouped(x_ND, weight_NK, chosen_NK, count_E)
+            return self._grouped(x_ND, weight_NK, chosen_NK)
         return self._one_by_one(x_ND, weight_NK, chosen_NK)
 
-    def _grouped(
-        self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor, count_E: torch.Tensor
-    ) -> torch.Tensor:
+    def _grouped(self, x_ND: torch.Tensor, weight_NK: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
         """Rows sorted by expert, then one grouped product per weight."""
         per_token = chosen_NK.shape[1]
         order_M = chosen_NK.flatten().argsort(stable=True)
         back_M = torch.empty_like(order_M)
         back_M[order_M] = torch.arange(order_M.numel(), device=order_M.device)
-        ends_E = count_E.cumsum(0).to(torch.int32)
+        ends_E = _count(chosen_NK, self.down_proj.shape[0]).cumsum(0).to(torch.int32)
         token_M = order_M // per_token
         x_MD = kernels.dispatch(x_ND, token_M, back_M)
         gate_up = F.grouped_mm(x_MD, self.gate_up_proj.transpose(1, 2), offs=ends_E)
@@ -122,6 +118,11 @@ FEW_TOKENS = 2
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16)
 
 
+def _count(chosen_NK: torch.Tensor, experts: int) -> torch.Tensor:
+    """How often each expert was chosen, [E] int64."""
+    return torch.bincount(chosen_NK.flatten(), minlength=experts)
+
+
 class MoE(nn.Module):
     """Router, routed experts and the shared expert.
 
@@ -141,10 +142,9 @@ class MoE(nn.Module):
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         weight_NK, chosen_NK = self.gate(x_ND)
-        count_E = torch.bincount(chosen_NK.flatten(), minlength=self.expert_counts_E.numel())
         if self.training:
-            self.expert_counts_E += count_E
-        routed_ND: torch.Tensor = self.experts(x_ND, weight_NK, chosen_NK, count_E)
+            self.expert_counts_E += _count(chosen_NK, self.expert_counts_E.numel())
+        routed_ND: torch.Tensor = self.experts(x_ND, weight_NK, chosen_NK)
         shared_BTD: torch.Tensor = self.shared_experts(x_BTD)
         return shared_BTD + routed_ND.view_as(x_BTD)
 
