@@ -1,22 +1,23 @@
-"""One session of the agent: a task, a folder of yours, a policy, and the record that stays."""
+"""One session of the agent: requests, a folder of yours, a policy, and the record that stays."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import secrets
-import sys
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from openk2.agent.view import ConsoleView, print_json
-from openk2.core import Event, Limits, Message, Task, Trajectory, UserError
+from openk2.agent.interrupted import Interrupted
+from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
+from openk2.agent.view import ConsoleView, print_json, print_object
+from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Trajectory, UserError
+from openk2.core.atif import write_atif
+from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout
-from openk2.sandbox import Sandbox, resolve_sandbox
+from openk2.sandbox import Sandbox
 from openk2.worlds.machine import MachineWorld
 
 FINISHED, GAVE_UP = 0, 1
@@ -37,104 +38,183 @@ class Settings:
     interactive: bool = False
 
 
-class AgentWorld(MachineWorld):
-    """A person's own folder. The person is the user: `reply` asks them for the next message."""
+class SessionWorld(MachineWorld):
+    """A person's own folder over several requests: Python's variables and what was said stay until `end`."""
 
-    def __init__(self, workspace: Path, sandbox: Sandbox, *, console: Console | None = None) -> None:
+    def __init__(self, workspace: Path, sandbox: Sandbox) -> None:
         super().__init__(workspace, sandbox=sandbox)
-        self._console = console
+        self.said: list[Message] = []
 
-    async def reply(self, message: Message) -> Message | None:
-        if self._console is None:
-            return None
-        try:
-            said = await asyncio.to_thread(self._console.input, "[bold blue]you    [/]")
-        except EOFError:
-            return None
-        return Message("user", said.strip()) if said.strip() else None
+    async def start(self, task: Task) -> list[Message]:
+        opening = await super().start(task)
+        return [*self.said, *opening[-1:]] if self.said else opening
 
+    async def close(self) -> None:
+        """The end of one request is not the end of the session."""
 
-def trajectory_path() -> Path:
-    """Where a session's record goes: the state folder of this user, outside of every workspace."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.json"
-    return Path(state) / "openk2" / "trajectories" / name
+    async def end(self) -> None:
+        await super().close()
 
 
-def ask_consent(question: str) -> bool:
-    """Ask on the terminal; the answer without one is no."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+class Session:
+    """Requests one after the other, each with the whole of the limits; one record for all of them."""
+
+    def __init__(self, policy: Policy, world: SessionWorld, limits: Limits, record: Path, watch: OnEvent) -> None:
+        self.policy, self.world, self.limits, self.watch = policy, world, limits, watch
+        self.record = record
+        self._first: Task | None = None
+        self._steps: list[Step] = []
+        self._seconds = 0.0
+
+    async def ask(self, request: str) -> Trajectory:
+        """Work on a request; the trajectory, like the record, is that of the conversation up to here."""
+        again = self._first is not None
+        if not again and self.record.exists():
+            self.record = self.record.with_name(f"{record_name()}.json")
+        task = Task(f"agent/{self.record.stem}", "agent", "agent", seed=0, request=request)
+
+        def show(event: Event) -> None:
+            # The earlier requests are on the screen already, and nothing can verify what a person wanted.
+            if event.kind != "verdict" and not (again and event.kind == "user"):
+                self.watch(event)
+
+        trajectory = await rollout(self.policy, self.world, task, self.limits, on_event=show, record=self.record)
+        if self._first is not None:
+            trajectory.task = self._first
+            trajectory.steps[:0] = self._steps
+            trajectory.seconds += self._seconds
+            write_atif(self.record, trajectory)
+        self._first, self._steps, self._seconds = trajectory.task, trajectory.steps, trajectory.seconds
+        self.world.said = trajectory.messages
+        return trajectory
+
+    def forget(self) -> None:
+        """Begin a new conversation, with a record of its own. Files and Python's variables stay."""
+        self._first, self._steps, self._seconds = None, [], 0.0
+        self.world.said = []
 
 
 def check_workspace(workspace: Path) -> Path:
-    """The absolute workspace. Raises UserError if it is not a folder that can be read and written."""
-    if not workspace.exists():
-        raise UserError(f"the workspace {workspace} does not exist: name a folder with --workspace")
-    if not workspace.is_dir():
-        raise UserError(f"the workspace {workspace} is not a folder: name a folder with --workspace")
-    if not os.access(workspace, os.R_OK | os.W_OK | os.X_OK):
-        raise UserError(f"the workspace {workspace} cannot be read and written by you: change its permissions")
-    return workspace.resolve()
-
-
-async def run_agent(settings: Settings) -> int:
-    """Run one session; print it (or its events as JSON), leave the trajectory file, return the exit status.
-
-    Raises UserError for a workspace or a model that cannot be used.
-    """
-    if not settings.task.strip():
-        raise UserError("the task is empty: say what is to be done")
-    workspace = check_workspace(settings.workspace)
-    console = Console(highlight=False)
-    sandbox = resolve_sandbox(True if settings.assume_yes else ask_consent)
-    if sandbox.notice:
-        Console(stderr=True).print(f"[yellow]{sandbox.notice}[/]")
-
-    from openk2.policy import resolve_policy
-
-    policy = resolve_policy(settings.model, device=settings.device)
-    world = AgentWorld(workspace, sandbox, console=console if settings.interactive else None)
-    task = Task(id=f"agent/{secrets.token_hex(4)}", family="agent", skill="agent", seed=0, request=settings.task)
-    path = trajectory_path()
-    view = print_json if settings.as_json else ConsoleView(console)
-
-    def show(event: Event) -> None:
-        if event.kind != "verdict":  # nothing here can verify what a person wanted
-            view(event)
-
+    """The absolute workspace. Raises UserError if it is not a folder that can be read."""
+    advice = "name a folder with --workspace"
     try:
-        limits = Limits(steps=settings.steps, seconds=settings.seconds)
-        trajectory = await rollout(policy, world, task, limits, on_event=show, record=path)
-    finally:
-        await policy.close()
-    _say_end(trajectory, path, console, settings.as_json)
-    return FINISHED if trajectory.finished else GAVE_UP
+        found = workspace.resolve(strict=True)
+        is_folder = found.is_dir()
+    except FileNotFoundError as e:
+        raise UserError(f"the workspace {workspace} does not exist: {advice}") from e
+    except NotADirectoryError as e:
+        raise UserError(f"the workspace {workspace} lies below a file: {advice}") from e
+    except (OSError, RuntimeError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise UserError(f"the workspace {workspace} cannot be reached ({reason}): {advice}") from e
+    if not is_folder:
+        raise UserError(f"the workspace {workspace} is not a folder: {advice}")
+    if not os.access(found, os.R_OK | os.X_OK):
+        raise UserError(f"the workspace {workspace} cannot be read by you: change its permissions, or {advice}")
+    if found == Path(found.anchor):
+        raise UserError(f"the workspace {workspace} is the whole system: {advice}")
+    return found
 
 
-def _say_end(trajectory: Trajectory, path: Path, console: Console, as_json: bool) -> None:
+def run_agent(settings: Settings) -> int:
+    """Run a session; print it (or its events as JSON), leave the record, return the exit status.
+
+    Raises UserError for a workspace or a model that cannot be used, Interrupted on Ctrl-C.
+    """
+    workspace = check_workspace(settings.workspace)
+    request = settings.task.strip()
+    if not request and not settings.interactive:
+        raise UserError("the task is empty: say what is to be done")
+    sandbox = acquire_sandbox(settings.assume_yes)
+    policy = acquire_policy(settings.model, device=settings.device)
+    view = ConsoleView(Console(highlight=False), speaker=speaker_of(settings.model))
+    limits = Limits(steps=settings.steps, seconds=settings.seconds)
+    record = records_folder() / f"{record_name()}.json"
+    session = Session(
+        policy, SessionWorld(workspace, sandbox), limits, record, print_json if settings.as_json else view
+    )
+    try:
+        with asyncio.Runner() as runner:
+            try:
+                with view:
+                    trajectory = _talk(runner, session, view, request, settings.interactive)
+            finally:
+                runner.run(session.world.end())
+                runner.run(policy.close())
+    except KeyboardInterrupt as e:
+        raise _interrupted(session.record, settings.as_json) from e
+    if settings.as_json:
+        _print_result(session.record, trajectory)
+    elif trajectory is not None:
+        # Never broken, so that it can be copied.
+        view.console.print(f"record: {session.record}", style="dim", markup=False, soft_wrap=True)
+    return FINISHED if trajectory is None or trajectory.finished else GAVE_UP
+
+
+def _talk(
+    runner: asyncio.Runner, session: Session, view: ConsoleView, request: str, interactive: bool
+) -> Trajectory | None:
+    """The request and, if `interactive`, what the person says next; the last trajectory. None: nothing was asked."""
+    trajectory: Trajectory | None = None
+    while True:
+        if request:
+            trajectory = runner.run(session.ask(request))
+            if not trajectory.finished and session.watch is view:
+                view.note(f"gave up: {WHY[trajectory.stop]}", "yellow")
+        if not interactive:
+            return trajectory
+        if trajectory is None:
+            view.note("Say what is to be done; an empty line ends.")
+        elif trajectory.stop == "context":
+            view.note("A new conversation begins; files and Python's variables stay.", "yellow")
+            session.forget()
+        view.rest()
+        said = _listen(view.console)
+        if said is None:
+            return trajectory
+        request = said
+
+
+def _listen(console: Console) -> str | None:
+    """What the person types; None at the end of input or for an empty line."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  (gives `input` editing and a history)
+    # The marks tell readline that colours take no room on the line.
+    label = "\001\033[1;34m\002you\001\033[0m\002     " if console.color_system and not console.no_color else "you     "
+    try:
+        return input(label).strip() or None
+    except EOFError:
+        console.print()
+        return None
+
+
+def _interrupted(record: Path, as_json: bool) -> Interrupted:
+    if not record.exists():
+        return Interrupted("interrupted before anything was done")
     if as_json:
-        result = {
+        print_object({"event": "result", "answer": "", "trajectory": str(record), "finished": False})
+    return Interrupted(f"interrupted: what was done so far is recorded in {record}")
+
+
+def _print_result(record: Path, trajectory: Trajectory | None) -> None:
+    """The last event; `finished` says whether the agent ended by itself."""
+    assert trajectory is not None
+    print_object(
+        {
             "event": "result",
             "answer": trajectory.answer,
-            "trajectory": str(path),
+            "trajectory": str(record),
             "finished": trajectory.finished,
         }
-        print(json.dumps(result, ensure_ascii=False), flush=True)
-        return
-    if not trajectory.finished:
-        console.print(f"[yellow]gave up: {WHY[trajectory.stop]}[/]")
-    console.print(f"[dim]record: {path}[/]", soft_wrap=True)
+    )
 
 
-WHY = {
+WHY: dict[StopReason, str] = {
     "answered": "",
     "steps": "the limit of turns was reached (--steps)",
     "seconds": "the time limit was reached (--seconds)",
     "length": "an answer did not end within the tokens of one turn",
-    "context": "the conversation no longer fits into the model's context",
+    "context": "the conversation does not fit into the model's context",
     "malformed": "the model wrote a call that cannot be read",
     "repeated": "the model repeated the same failing call",
     "interrupted": "interrupted",

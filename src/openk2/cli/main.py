@@ -6,22 +6,39 @@ Heavy rooms (torch, pandas) are imported inside the commands, so that `openk2 --
 from __future__ import annotations
 
 import errno
-import os
+import io
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from openk2 import __version__
+from openk2.agent.interrupted import Interrupted
 from openk2.cli import agent, demo, evaluate, test, train
 from openk2.core.errors import UserError
 
+
+class Commands(TyperGroup):
+    """The subcommands. Ctrl-C in any of them is an error with a sentence; typer alone would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            raise Interrupted("interrupted") from e
+
+
 app = typer.Typer(
     name="openk2",
+    cls=Commands,
     help="The whole Kimi K2 system, from tokenizer to agent, small enough to train on two CPU cores.",
     epilog="Begin with: ./k2 demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain text: it wraps well, and reads the same on a narrow terminal, without colours and in a pipe.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("demo")(demo.demo)
@@ -46,20 +63,22 @@ def options(
 
 def main() -> None:
     """Run the command; bad input ends in one sentence on stderr and a non-zero exit, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a model or a file says may not fit the terminal's encoding, and must not end the program.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except UserError as e:
-        typer.echo(f"openk2: {e}", err=True)
-        sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("openk2: interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has gone: nothing is left to say, not even when Python flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _fail(str(e), e.exit_code)
     except OSError as e:
-        if e.errno != errno.ENOSPC:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail("no space left on the disk: free some and run the same command again", UserError.exit_code)
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or e.filename is None:
             raise
-        typer.echo("openk2: no space left on the disk: free some and run the same command again", err=True)
-        sys.exit(2)
+        _fail(f"{e.filename} cannot be used: {e.strerror}", UserError.exit_code)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"openk2: {sentence}", err=True)
+    sys.exit(code)

@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test(
     context: typer.Context,
-    slow: bool = typer.Option(False, "--slow", help="Also the tests that take minutes (kill tests, real kernels)."),
+    slow: bool = typer.Option(False, "--slow", help="Also the tests that take minutes (kill tests, long training)."),
 ) -> None:
     """Run the tests; anything else on the line goes to pytest.
 
-    Examples: `./k2 test`, `./k2 test --slow`, `./k2 test tests/model -k parity -x`.
+    Examples: ./k2 test, ./k2 test --slow, ./k2 test tests/model -k parity -x
     """
     if not (ROOT / "tests").is_dir():
         raise UserError(f"there are no tests beside {ROOT / 'src'}: run this from a clone of the repository")

@@ -7,25 +7,43 @@ from typing import Annotated
 
 import typer
 
+from openk2.agent.interrupted import Interrupted
+from openk2.cli.common import DeviceOption
+
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/nano.toml or recipes/micro.toml.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as recipes/nano.toml or recipes/micro.toml.")
+    ],
     run: Annotated[
-        Path | None, typer.Option("--run", help="The run folder. Default: runs/NAME, by the recipe's name.")
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="The run folder.", show_default="runs/NAME, by the recipe's name"),
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", show_default=False)
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. sft.lr=0.004.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another value, say sft.lr=0.004; may be repeated.", show_default=False
+        ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, mps. Not yet run on a GPU.")] = "cpu",
+    device: DeviceOption = "cpu",
 ) -> None:
-    """Train from scratch: corpus, tokenizer, pre-training, episodes, fine-tuning.
+    """Train from scratch, every stage, or go on where it stopped.
 
     The same command again continues: finished stages are skipped, a stopped one goes on from its last checkpoint and
-    ends in the same bytes. Each stage leaves a manifest.json and the trained ones a metrics.jsonl in the run folder.
+    ends in the same bytes.
+
+    Each stage leaves a manifest.json in the run folder, the trained ones a metrics.jsonl. The stages are corpus,
+    tokenizer, tokens, pretrain, base, episodes, sft, instruct.
     """
     from openk2.train.recipe import load_recipe
     from openk2.train.stages import run_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    run_recipe(loaded, run or Path("runs") / loaded.name, until=until, device=device)
+    folder = run or Path("runs") / loaded.name
+    try:
+        run_recipe(loaded, folder, until=until, device=device)
+    except KeyboardInterrupt as e:
+        raise Interrupted(f"interrupted: all that was finished is kept in {folder}") from e

@@ -6,17 +6,18 @@ tasks in steps. They are not a selection of what works; the rates are in the mod
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from openk2.agent.session import ask_consent
-from openk2.agent.view import ConsoleView, print_json
-from openk2.core import Event, Limits, Task, UserError, World
+from openk2.agent.interrupted import Interrupted
+from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
+from openk2.agent.view import ConsoleView, print_json, print_object
+from openk2.core import Limits, OnEvent, Policy, Task, UserError, World
 from openk2.evals.families import eval_family
-from openk2.sandbox import resolve_sandbox
+from openk2.rollout import rollout
 
 # Family and seed; the test split. The seeds of `real` are positions in its list (all three about penguins.csv).
 TASKS = (("real", 0), ("real", 1), ("real", 2), ("shell", 101), ("shell", 102), ("functions", 101), ("functions", 103))
@@ -28,50 +29,63 @@ WHAT_NANO_IS_NOT = (
     "of that it is wrong with confidence. Its measured rates: ./k2 eval nano"
 )
 
+Job = tuple[Task, Callable[[Task], World]]
 
-def demo_tasks(csv: Path | None) -> list[tuple[Task, Callable[[Task], World]]]:
+
+def demo_tasks(csv: Path | None) -> list[Job]:
     """The tasks in the order they are shown, each with what makes its world. Raises UserError for a bad CSV."""
     from openk2.evals.own_csv import csv_tasks, csv_world
 
-    own = [(task, csv_world) for task in csv_tasks(csv)] if csv is not None else []
-    fixed = []
+    own: list[Job] = [(task, csv_world) for task in csv_tasks(csv)] if csv is not None else []
+    fixed: list[Job] = []
     for name, seed in TASKS:
         family = eval_family(name)
         fixed.append((family.sample("test", seed), family.world))
     return [*own, *fixed]
 
 
-async def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, device: str, as_json: bool) -> int:
+def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, device: str, as_json: bool) -> int:
     """Show every task; the exit status: 0, or 1 under `strict` when a verdict is 'failed'.
 
-    Raises UserError for a bad CSV, an unknown model, or no sandbox and no consent.
+    Raises UserError for a bad CSV, an unknown model, or no sandbox and no consent; Interrupted on Ctrl-C.
     """
     tasks = demo_tasks(csv)
-    console = Console(highlight=False)
-    sandbox = resolve_sandbox(True if assume_yes else ask_consent)
-    if sandbox.notice:
-        Console(stderr=True).print(f"[yellow]{sandbox.notice}[/]")
+    acquire_sandbox(assume_yes)
+    policy = acquire_policy(model, device=device)
+    records = records_folder() / f"demo-{record_name()}"
+    view = ConsoleView(Console(highlight=False), speaker=speaker_of(model), total=len(tasks))
+    if not as_json and model == "nano":
+        view.note(f"{WHAT_NANO_IS_NOT}\n")
+    try:
+        with view:
+            passed, failed = asyncio.run(show(policy, tasks, print_json if as_json else view, records))
+    except KeyboardInterrupt as e:
+        done = len(list(records.glob("*.json")))
+        kept = f": what was done so far ({done} of {len(tasks)} tasks) is recorded in {records}" if done else ""
+        raise Interrupted(f"interrupted{kept or ' before anything was done'}") from e
+    if as_json:
+        print_object({"event": "summary", "passed": passed, "failed": failed})
+    else:
+        view.console.print(f"[bold]{passed} passed, {failed} failed[/], judged by code that never looks at the model.")
+        view.console.print(f"records: {records}", style="dim", markup=False, soft_wrap=True)
+        view.note('Your own folder: ./k2 agent "how many rows are in data.csv?" --workspace DIR')
+    return int(strict and failed > 0)
 
-    from openk2.policy import resolve_policy
-    from openk2.rollout import rollout
 
-    policy = resolve_policy(model, device=device)
-    view: Callable[[Event], None] = print_json if as_json else ConsoleView(console, total=len(tasks))
-    if not as_json:
-        console.print(f"[dim]{WHAT_NANO_IS_NOT}[/]\n")
+async def show(policy: Policy, tasks: Sequence[Job], watch: OnEvent, records: Path) -> tuple[int, int]:
+    """Roll out the tasks one after the other and close the policy; how many passed and how many failed.
+
+    Each leaves an ATIF file in `records`. Raises UserError for a task that nothing can judge.
+    """
     passed = failed = 0
     try:
-        for task, make_world in tasks:
-            trajectory = await rollout(policy, make_world(task), task, LIMITS, on_event=view)
+        for number, (task, make_world) in enumerate(tasks, start=1):
+            record = records / f"{number:02}-{task.family}-{task.skill}.json"
+            trajectory = await rollout(policy, make_world(task), task, LIMITS, on_event=watch, record=record)
             if trajectory.verdict.passed is None:
                 raise UserError(f"the task {task.id} came to no verdict: {trajectory.verdict.reason or 'no verifier'}")
             passed += trajectory.verdict.passed
             failed += not trajectory.verdict.passed
     finally:
         await policy.close()
-    if as_json:
-        print(json.dumps({"event": "summary", "passed": passed, "failed": failed}), flush=True)
-    else:
-        console.print(f"[bold]{passed} passed, {failed} failed[/], judged by code that never looks at the model.")
-        console.print('[dim]Your own folder: ./k2 agent "how many rows are in data.csv?" --workspace DIR[/]')
-    return int(strict and failed > 0)
+    return passed, failed

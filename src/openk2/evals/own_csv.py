@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from openk2.core import Message, Task, UserError, Verdict, World
-from openk2.evals.real import read_table
 from openk2.worlds.families.notebook_check import check_answer, final_answer
-from openk2.worlds.families.notebook_query import Query, expectation
-from openk2.worlds.families.tables import Table
+from openk2.worlds.families.notebook_query import Query, Unfit, expectation
+from openk2.worlds.families.tables import Column, Kind, Table
 from openk2.worlds.text import is_binary
 
-MAX_BYTES = 50_000_000
+MAX_BYTES = 20_000_000
 # A column is worth grouping by when it has so few different values that a person would read the answer.
 MOST_GROUPS = 8
+
+# What pandas reads as a missing value.
+_MISSING = frozenset(
+    (
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "<NA>"),
+        *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "-NaN", "-nan"),
+    )
+)
+# Longer ones are numbers, too, but not exact as floats.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_YEAR = re.compile(r"(1[89]|20)[0-9]{2}")
+_IDENTIFIER = re.compile(r"(^|[ _-])id$|[a-z]I[dD]$", re.IGNORECASE)
 
 
 def load_csv(path: Path) -> Table:
@@ -25,17 +40,19 @@ def load_csv(path: Path) -> Table:
     Raises UserError, one sentence, if it is missing, unreadable, empty, binary, too large, not separated by commas,
     without a header or without rows.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}: name a CSV file")
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name a CSV file")
+        if not path.is_file():
+            raise UserError(f"there is no file {path}: name a CSV file")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise UserError(
-                f"{path} has {size / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that this takes: cut it down"
+                f"{path} has {size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that this takes: cut it down"
             )
         data = path.read_bytes()
     except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}") from e
+        raise UserError(f"{path} cannot be read ({e.strerror}): name a CSV file that you can read") from e
     if not data.strip():
         raise UserError(f"{path} is empty: name a CSV file with a header and rows")
     if is_binary(data[:100_000]):
@@ -44,40 +61,77 @@ def load_csv(path: Path) -> Table:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not UTF-8 text (byte {e.start}): convert it first, e.g. with iconv") from e
+    if "\0" in text:
+        raise UserError(f"{path} is binary, not text: name a comma-separated text file")
+    return _table(path, _rows(path, text))
+
+
+def _rows(path: Path, text: str) -> list[list[str]]:
+    """Header and rows, all of the same length. Raises UserError."""
+    first = next(line for line in text.splitlines() if line.strip())
+    mark = max(";\t|", key=first.count)
+    if first.count(mark) > first.count(","):
+        raise UserError(f"{path} is not separated by commas (its first line is {first[:60]!r}): convert it first")
+    rows: list[list[str]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        rows = [row for row in csv.reader(text.splitlines()) if row]
+        for row in reader:
+            if not row:
+                continue
+            if rows and len(row) != len(rows[0]):
+                raise UserError(
+                    f"{path} has {len(row)} cells in line {reader.line_num} and {len(rows[0])} in its header: repair it"
+                )
+            rows.append(row)
     except csv.Error as e:
-        raise UserError(f"{path} is not a readable CSV: {e}") from e
-    _check_rows(path, rows)
-    return read_table(path.name, text)
+        raise UserError(f"{path} is not a readable CSV (line {reader.line_num}: {e}): repair it") from e
+    return rows
 
 
-def _check_rows(path: Path, rows: list[list[str]]) -> None:
-    head = rows[0]
-    if len(head) == 1 and any(mark in head[0] for mark in ";\t|"):
-        raise UserError(f"{path} is not separated by commas (its first line is {head[0][:60]!r}): convert it first")
-    if any(_is_number(cell) for cell in head) or any(not cell.strip() for cell in head):
+def _table(path: Path, rows: list[list[str]]) -> Table:
+    """The table of checked rows. Raises UserError where there is no header or nothing to ask about."""
+    head, *body = rows
+    columns = [tuple(row[i].strip() for row in rows) for i in range(len(head))]
+    if _no_header(columns):
         raise UserError(f"{path} seems to have no header (its first line is {','.join(head)[:60]!r}): add column names")
-    if len(set(head)) < len(head):
-        raise UserError(f"{path} has two columns of the same name: rename one")
-    if len(rows) < 2:
+    # A column without a name, as an index has that was written along, gets the name that pandas gives it.
+    names = [cell or f"Unnamed: {i}" for i, cell in enumerate(head)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has two columns named {twice!r}: rename one")
+    if not body:
         raise UserError(f"{path} has a header but no rows: there is nothing to ask about")
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(head):
-            raise UserError(f"{path} has {len(row)} cells in row {number} and {len(head)} in its header: repair it")
+    cells = tuple(tuple("" if cell in _MISSING else cell for cell in row) for row in body)
+    kinds = [_kind([row[i] for row in cells]) for i in range(len(names))]
+    return Table(path.name, tuple(Column(name, kind, (name,)) for name, kind in zip(names, kinds, strict=True)), cells)
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _no_header(columns: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line looks like data: numbers that are no years, nothing at all, or a value that comes again.
+
+    Years may head the columns of a wide table, next to names.
+    """
+    head = [column[0] for column in columns]
+    named = [cell for cell in head if cell]
+    numbers = [cell for cell in named if _DECIMAL.fullmatch(cell)]
+    if not named or len(numbers) == len(named) or any(not _YEAR.fullmatch(cell) for cell in numbers):
+        return True
+    return any(column[0] and column[0] in column[1:] for column in columns)
+
+
+def _kind(cells: Sequence[str]) -> Kind:
+    """Numbers as pandas would read them; a column without any value is not one."""
+    present = [cell.strip() for cell in cells if cell]
+    if present and all(_INTEGER.fullmatch(cell) for cell in present):
+        return "int"
+    if present and all(_DECIMAL.fullmatch(cell) and math.isfinite(float(cell)) for cell in present):
+        return "float"
+    return "category"
 
 
 def questions(table: Table) -> list[tuple[str, str, Query]]:
     """Skill, request and meaning of up to three questions that fit the table."""
-    numeric = [c.name for c in table.columns if c.kind in ("int", "float") and not c.name.lower().endswith("id")]
+    numeric = [c.name for c in table.columns if c.kind in ("int", "float") and not _IDENTIFIER.search(c.name)]
     groups = [c.name for c in table.columns if c.kind == "category" and 2 <= _distinct(table, c.name) <= MOST_GROUPS]
     asked = [("count", f"How many rows are in {table.file}?", Query("rows"))]
     if numeric:
@@ -89,25 +143,22 @@ def questions(table: Table) -> list[tuple[str, str, Query]]:
 
 
 def _distinct(table: Table, column: str) -> int:
-    at = table.index(column)
-    return len({row[at] for row in table.rows if row[at]})
+    return len({cell for cell in table.cells(column) if cell})
 
 
 def csv_tasks(path: Path) -> list[Task]:
     """The questions about `path` as tasks. Raises as `load_csv`."""
     table = load_csv(path)
-    return [
-        Task(
-            id=f"csv/{path.name}/{skill}",
-            family="csv",
-            skill=skill,
-            seed=0,
-            request=request,
-            data={"path": str(path.resolve()), "expect": expectation(table, query)},
-            split="test",
-        )
-        for skill, request, query in questions(table)
-    ]
+    tasks = []
+    for skill, request, query in questions(table):
+        try:
+            expect = expectation(table, query)
+        except Unfit:
+            # Say, a group without a single value: there is no clear answer.
+            continue
+        data = {"path": str(path.resolve()), "expect": expect}
+        tasks.append(Task(f"csv/{path.name}/{skill}", "csv", skill, 0, request, data, "test"))
+    return tasks
 
 
 def csv_world(task: Task) -> World:
@@ -119,7 +170,10 @@ def csv_world(task: Task) -> World:
 
 def _setup(task: Task, folder: Path) -> None:
     source = Path(task.data["path"])
-    shutil.copy(source, folder / source.name)
+    try:
+        shutil.copyfile(source, folder / source.name)
+    except OSError as e:
+        raise UserError(f"{source} cannot be copied ({e.strerror}): leave it in place while the demo runs") from e
 
 
 def _verify(task: Task, folder: Path, messages: Sequence[Message]) -> Verdict:

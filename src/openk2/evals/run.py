@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from openk2.agent.session import ask_consent
+from openk2.agent.interrupted import Interrupted
+from openk2.agent.setup import acquire_policy, acquire_sandbox, warn
+from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
-from openk2.sandbox import resolve_sandbox
+from openk2.worlds.text import clean
 
 LIMITS = Limits(steps=12, tokens=384, seconds=180.0)
 # Far apart, so that the tasks of two evaluation seeds never overlap.
 SEED_STRIDE = 1_000_000
+SHOWN_FAILURES = 5
 
 
 def wilson(passed: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -56,7 +59,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Report:
-    """The verdicts of one family. `stops` counts how rollouts ended, `failures` keeps the first few reasons."""
+    """The verdicts of one family. `stops` counts how rollouts ended, `failures` says why."""
 
     family: str
     total: Tally = field(default_factory=Tally)
@@ -97,7 +100,11 @@ async def evaluate(
     save: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Roll out every task (at most `concurrency` at a time) and count the verdicts."""
+    """Roll out every task (at most `concurrency` at a time) and count the verdicts.
+
+    With `save`, each finished trajectory is written to a file of its family's folder there. Raises what a rollout
+    raises.
+    """
     from openk2.core.atif import write_atif
     from openk2.rollout import rollout
 
@@ -115,8 +122,12 @@ async def evaluate(
             progress.advance(bar)
         return trajectory
 
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(one(task)) for task in todo]
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one(task)) for task in todo]
+    except ExceptionGroup as several:
+        # The first failure has cancelled the other rollouts: it alone says what was wrong.
+        raise several.exceptions[0] from None
     for task, done in zip(todo, running, strict=True):
         report.add(done.result(), rows_of(task))
     return report
@@ -132,7 +143,7 @@ def test_tasks(family: Family, n: int, seed: int) -> list[Task]:
     return [sample_task(family.name, "test", seed * SEED_STRIDE + i) for i in range(n)]
 
 
-async def evaluate_families(
+def evaluate_families(
     model: str,
     families: Sequence[str],
     *,
@@ -140,46 +151,63 @@ async def evaluate_families(
     seed: int,
     grammar: bool,
     concurrency: int,
-    save: str | None,
+    save: Path | None,
     device: str,
     assume_yes: bool,
     as_json: bool,
 ) -> None:
     """Evaluate and print: a table for people, one JSON object per family for machines.
 
-    Raises UserError for an unknown family or model.
+    Raises UserError for an unknown family or model and a folder that cannot be written, Interrupted on Ctrl-C.
     """
-    from openk2.evals.families import EVAL_FAMILIES, eval_family
+    from openk2.evals.families import EVAL_FAMILIES
 
-    names = list(families) or list(EVAL_FAMILIES)
+    names = list(dict.fromkeys(families)) or list(EVAL_FAMILIES)
     unknown = [name for name in names if name not in EVAL_FAMILIES]
     if unknown:
         raise UserError(f"family {unknown[0]!r} is unknown: use one of {', '.join(EVAL_FAMILIES)}")
+    if save is not None:
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"{save} cannot be made a folder for trajectories ({e.strerror}): choose another") from e
     if any(name != "functions" for name in names):
-        notice = resolve_sandbox(True if assume_yes else ask_consent).notice
-        if notice:
-            Console(stderr=True).print(f"[yellow]{notice}[/]")
+        acquire_sandbox(assume_yes)
     policy = _policy(model, device, grammar)
-    console = Console(stderr=as_json)
+    try:
+        asyncio.run(_evaluate_all(policy, names, n, seed, concurrency, save, as_json))
+    except KeyboardInterrupt as e:
+        kept = f"; the trajectories of the finished tasks are in {save}" if save else ""
+        raise Interrupted(f"interrupted: a family that was under way is not counted{kept}") from e
+
+
+async def _evaluate_all(
+    policy: Policy, names: Sequence[str], n: int, seed: int, concurrency: int, save: Path | None, as_json: bool
+) -> None:
+    from openk2.evals.families import eval_family
+
+    progress_console = Console(stderr=True)
     try:
         for name in names:
             family = eval_family(name)
             for sentence in getattr(family, "skipped", list)():
-                Console(stderr=True).print(f"[yellow]{sentence}[/]")
+                warn(sentence)
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            with Progress(
+                *columns, console=progress_console, transient=True, disable=not progress_console.is_terminal
+            ) as progress:
                 report = await evaluate(
                     policy,
                     family,
                     test_tasks(family, n, seed),
                     concurrency=concurrency,
-                    save=Path(save) if save else None,
+                    save=save,
                     progress=progress,
                 )
             if as_json:
-                print(json.dumps(report.to_json()), flush=True)
+                print_object(report.to_json())
             else:
-                print_report(console, report)
+                print_report(Console(), report)
     finally:
         await policy.close()
 
@@ -189,9 +217,7 @@ def _policy(model: str, device: str, grammar: bool) -> Policy:
         from openk2.evals.baseline import BaselinePolicy
 
         return BaselinePolicy()
-    from openk2.policy import resolve_policy
-
-    return resolve_policy(model, device=device, grammar=grammar)
+    return acquire_policy(model, device=device, grammar=grammar)
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -207,6 +233,9 @@ def print_report(console: Console, report: Report) -> None:
             skill, str(tally.n), str(tally.passed), f"{row['rate']:.1%}", f"{low:.1%} - {high:.1%}", style=style
         )
     console.print(table)
-    for task_id, reason in report.failures[:5]:
-        console.print(f"[dim]failed {task_id}: {reason[:150]}[/]", highlight=False)
+    for task_id, reason in report.failures[:SHOWN_FAILURES]:
+        console.print(Text(f"failed {task_id}: {clean(reason)}", style="dim"))
+    left = len(report.failures) - SHOWN_FAILURES
+    if left > 0:
+        console.print(Text(f"... and {left} more; --save DIR keeps every trajectory", style="dim"))
     console.print()
