@@ -25,7 +25,7 @@ from openk2.sandbox.box import Caps, Process, Sandbox
 if TYPE_CHECKING:
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 INTERRUPT_SECONDS = 3.0
 
 # Nothing of the user's own Jupyter set-up is read, and no history is kept.
