@@ -170,9 +170,11 @@ class MLA(nn.Module):
         q_XHC = torch.bmm(nope_HXN, weight_HXC[:, :nope]).transpose(0, 1)
         q_BYW = torch.cat([q_XHC.reshape(batch, time, heads, rank), ropes[:, :, :heads]], dim=-1).flatten(1, 2)
         cached_BSW = step.read(self.layer)
-        score_BYS = torch.bmm(q_BYW, cached_BSW.transpose(1, 2)).mul_(self.scale)
-        if step.mask_BTS is not None:
-            score_BYS.view(batch, time, heads, -1).add_(step.mask_BTS.unsqueeze(2))
+        if step.mask_BTS is None:
+            bias, beta = q_BYW.new_empty(1), 0
+        else:
+            bias, beta = step.mask_BTS.repeat_interleave(heads, dim=1) if time > 1 else step.mask_BTS, 1
+        score_BYS = torch.baddbmm(bias, q_BYW, cached_BSW.transpose(1, 2), beta=beta, alpha=self.scale)
         mixed_BYC = torch.bmm(score_BYS.softmax(-1), cached_BSW[..., :rank])
         mixed_HXC = mixed_BYC.view(batch * time, heads, rank).transpose(0, 1)
         out_HXV = torch.bmm(mixed_HXC, weight_HXC[:, nope:].transpose(1, 2))

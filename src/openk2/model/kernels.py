@@ -13,6 +13,7 @@ I intermediate, M rows, K rows per token, W vocabulary. Positions (cos, sin) bro
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -47,8 +48,15 @@ def _unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     # Rounding 1/rms to the working type scales a whole row by at most 2^-9 in bf16: as much as each of its elements is
     # rounded anyway. A product of bf16 with fp32 would be thirty times slower.
-    inverse = norm.mul_(norm).mul_(1 / x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
+    inverse = torch.addcmul(_constant(eps, x.device), norm, norm, value=1 / x.shape[-1]).rsqrt_().to(x.dtype)
     return x * inverse, inverse
+
+
+@lru_cache(maxsize=16)
+def _constant(value: float, device: torch.device) -> Tensor:
+    """A number as a tensor, made once: turning a Python number into one costs as much as the operation it is for."""
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=torch.float32, device=device)
 
 
 class _SwiGLU(torch.autograd.Function):

@@ -45,8 +45,7 @@ class Router(nn.Module):
         score_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
         chosen_NK = (score_NE.detach() + self.e_score_correction_bias).topk(self.num_experts_per_tok, sorted=False)[1]
         weight_NK = score_NE.gather(1, chosen_NK)
-        weight_NK = weight_NK / (weight_NK.sum(-1, keepdim=True) + 1e-20) * self.routed_scaling_factor
-        return weight_NK, chosen_NK
+        return weight_NK * (self.routed_scaling_factor / (weight_NK.sum(-1, keepdim=True) + 1e-20)), chosen_NK
 
 
 class Experts(nn.Module):
