@@ -67,7 +67,7 @@ async def test_time_limit(sandbox: Sandbox, tmp_path: Path, scratch: Path) -> No
     kernel = await Kernel.start(sandbox, tmp_path, scratch, replace(CAPS, seconds=3))
     await kernel.run("x = 1")
     cell = await kernel.run("print('a')\nwhile True: pass")
-    assert cell.note == "stopped after 3 seconds" and cell.printed == "a\n" and cell.error is None and cell.alive
+    assert cell.note == "stopped after 3 seconds" and cell.error is None and cell.alive
     assert (await kernel.run("x")).value == "1"
     deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)"
     cell = await kernel.run(deaf)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
 START_SECONDS = 180.0
-INTERRUPT_SECONDS = 3.0
+INTERRUPT_SECONDS = 10.0
 
 # Nothing of the user's own Jupyter set-up is read, and no history is kept.
 _OPTIONS = (

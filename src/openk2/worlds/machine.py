@@ -15,6 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,6 +79,12 @@ KERNEL_DEATHS = 2
 """With so many dead kernels Python stays off: the model kills it each time."""
 
 
+def _temporary(owner: object, prefix: str) -> tuple[Path, Callable[[], object]]:
+    """A new folder and what removes it; a world that nobody closed takes it along when it goes."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+    return folder, weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+
+
 class MachineWorld:
     """The five tools over a folder. Nothing can verify what a person asked for, so the verdict is open.
 
@@ -105,7 +112,7 @@ class MachineWorld:
         self._kernel: Kernel | None = None
         self._deaths = 0
         # What the confined programs may write beside the folder; also holds the sockets, whose names must be short.
-        self._scratch = Path(tempfile.mkdtemp(prefix="openk2-")).resolve()
+        self._scratch, self._clear_scratch = _temporary(self, "openk2-")
 
     @property
     def tools(self) -> Sequence[ToolSpec]:
@@ -140,7 +147,7 @@ class MachineWorld:
         if self._kernel is not None:
             await self._kernel.close()
             self._kernel = None
-        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        await asyncio.to_thread(self._clear_scratch)
 
     async def _python(self, code: str) -> ToolResult:
         before = ""
@@ -205,13 +212,13 @@ class TaskMachineWorld(MachineWorld):
     ) -> None:
         self._setup, self._verify = setup, verify
         self._task: Task | None = None
-        self._parent = Path(tempfile.mkdtemp(prefix="openk2-task-")).resolve()
-        folder = self._parent / "work"
+        parent, self._clear_folder = _temporary(self, "openk2-task-")
+        folder = parent / "work"
         folder.mkdir()
         try:
             super().__init__(folder, sandbox, caps)
         except UserError:
-            shutil.rmtree(self._parent)
+            self._clear_folder()
             raise
 
     async def start(self, task: Task) -> list[Message]:
@@ -226,4 +233,4 @@ class TaskMachineWorld(MachineWorld):
 
     async def close(self) -> None:
         await super().close()
-        await asyncio.to_thread(shutil.rmtree, self._parent, ignore_errors=True)
+        await asyncio.to_thread(self._clear_folder)
