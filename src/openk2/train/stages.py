@@ -271,7 +271,6 @@ def _train(
 
     def make_job(rendezvous: Path) -> Job:
         return Job(
-            kind="pretrain" if name == "pretrain" else "sft",
             folder=(run / name).resolve(),
             seed=recipe.seed,
             workers=recipe.workers,

@@ -35,7 +35,7 @@ from openk2.train.recipe import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a finished step looked like. `tokens` counts this process group's padded tokens since the start."""
+    """What a finished step looked like. The speed is that of all ranks, padding included, since the process began."""
 
     step: int
     steps: int
@@ -191,8 +191,7 @@ class Trainer:
         Raises UserError when training diverges or the disk is full.
         """
         saved_at = started_at = time.monotonic()
-        saved_step = self.step if self.step else -1
-        first_step, tokens = self.step, 0
+        tokens = 0
         while self.step < self.config.steps:
             lr = self.schedule.at(self.step)
             loss, step_tokens, stop = self._forward_backward(should_stop)
@@ -211,11 +210,9 @@ class Trainer:
                 on_step(Progress(self.step, self.config.steps, loss, valid_loss, speed))
                 if last or stop or time.monotonic() - saved_at >= self.config.checkpoint_seconds:
                     self.save()
-                    saved_at, saved_step = time.monotonic(), self.step
+                    saved_at = time.monotonic()
             if stop:
                 break
-        if self.rank == 0 and saved_step != self.step and self.step > first_step:
-            self.save()
         return Outcome(self.step, self.step == self.config.steps, self.valid_loss)
 
     def _forward_backward(self, should_stop: Callable[[], bool]) -> tuple[float, int, bool]:

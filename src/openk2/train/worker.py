@@ -18,22 +18,23 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from openk2.core import UserError
+from openk2.data.batches import BatchPlan, EpisodePlan, PackedPlan
+from openk2.data.shards import Shards
 from openk2.train.recipe import PretrainConfig, TrainConfig
 
 REPORT_SECONDS = 0.5
 
 
 class Job(BaseModel):
-    """What all ranks of one training stage need to know."""
+    """What all ranks of one training stage need to know. Either `pretrain` or `sft` is given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["pretrain", "sft"]
     folder: Path
     pretrain: PretrainConfig | None = None
     sft: TrainConfig | None = None
@@ -131,41 +132,26 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
         dist.destroy_process_group()
 
 
-def _plans(job: Job) -> tuple[Any, Any, TrainConfig]:
+def _plans(job: Job) -> tuple[BatchPlan, BatchPlan, TrainConfig]:
     """Batch plans for training and validation, and the stage's numbers."""
-    from openk2.data.batches import EpisodePlan, PackedPlan
-    from openk2.data.shards import Shards
-
     train, valid = Shards(job.train_shards), Shards(job.valid_shards)
     if job.pretrain is not None:
         config = job.pretrain
-        rows = config.micro_tokens // config.seq_len
-        return (
-            PackedPlan(train, seq_len=config.seq_len, rows=rows, micro_batches=config.micro_batches, seed=job.seed),
-            PackedPlan(
-                valid, seq_len=config.seq_len, rows=rows, micro_batches=config.valid_micro_batches, seed=job.seed
-            ),
-            config,
-        )
+
+        def packed(shards: Shards, micro_batches: int) -> PackedPlan:
+            rows = config.micro_tokens // config.seq_len
+            return PackedPlan(shards, seq_len=config.seq_len, rows=rows, micro_batches=micro_batches, seed=job.seed)
+
+        return packed(train, config.micro_batches), packed(valid, config.valid_micro_batches), config
     assert job.sft is not None
     sft = job.sft
-    return (
-        EpisodePlan(
-            train,
-            micro_tokens=sft.micro_tokens,
-            micro_batches=sft.micro_batches,
-            pad_id=job.pad_id,
-            seed=job.seed,
-        ),
-        EpisodePlan(
-            valid,
-            micro_tokens=sft.micro_tokens,
-            micro_batches=sft.valid_micro_batches,
-            pad_id=job.pad_id,
-            seed=job.seed,
-        ),
-        sft,
-    )
+
+    def episodes(shards: Shards, micro_batches: int) -> EpisodePlan:
+        return EpisodePlan(
+            shards, micro_tokens=sft.micro_tokens, micro_batches=micro_batches, pad_id=job.pad_id, seed=job.seed
+        )
+
+    return episodes(train, sft.micro_batches), episodes(valid, sft.valid_micro_batches), sft
 
 
 if __name__ == "__main__":
