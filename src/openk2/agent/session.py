@@ -109,7 +109,7 @@ def check_workspace(workspace: Path) -> Path:
         raise UserError(f"the workspace {workspace} cannot be reached ({reason}): {advice}") from e
     if not is_folder:
         raise UserError(f"the workspace {workspace} is not a folder: {advice}")
-    if not os.access(found, os.R_OK | os.X_OK):
+    if not os.access(found, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise UserError(f"the workspace {workspace} cannot be read by you: change its permissions, or {advice}")
     if found == Path(found.anchor):
         raise UserError(f"the workspace {workspace} is the whole system: {advice}")

@@ -27,7 +27,8 @@ from openk2.core import Event, ToolCall
 from openk2.worlds.text import clean
 
 GUTTER = 8
-RESULT_LINES = 12
+HEAD_LINES, TAIL_LINES = 8, 3
+"""Of a longer result the start and the end are shown; the end often says how it went."""
 # An argument longer than this, or of several lines, is shown as a block of its own.
 INLINE_CHARS = 60
 _LEXERS = {"code": "python", "command": "bash"}
@@ -117,10 +118,11 @@ class ConsoleView:
 
 
 def shortened(result: str) -> str:
-    """The first lines of a result, and how many more there are."""
-    lines = result.rstrip("\n").splitlines()
-    if len(lines) > RESULT_LINES:
-        lines = [*lines[:RESULT_LINES], f"... {len(lines) - RESULT_LINES} more lines"]
+    """The first and the last lines of a result, and how many are between them."""
+    lines = result.rstrip("\n").split("\n")
+    left_out = len(lines) - HEAD_LINES - TAIL_LINES
+    if left_out > 1:
+        lines[HEAD_LINES:-TAIL_LINES] = [f"... {left_out} more lines ..."]
     return "\n".join(lines)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -68,7 +69,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app()
+        app(prog_name="openk2")
     except UserError as e:
         _fail(str(e), e.exit_code)
     except OSError as e:
@@ -79,6 +80,11 @@ def main() -> None:
         _fail(f"{e.filename} cannot be used: {e.strerror}", UserError.exit_code)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail(sentence: str, code: int) -> NoReturn:
     typer.echo(f"openk2: {sentence}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Its disk is full or its reader has gone: Python must not complain of it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -1,0 +1,246 @@
+"""`openk2 agent`: the interface that others script against, bad input, and talking on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openk2.core import Message
+from openk2.core.atif import read_atif
+
+Run = Callable[..., Any]
+Call = Callable[..., Message]
+Script = Callable[[Sequence[Message | str]], str]
+
+
+def test_events_and_result(call: Call, cli: Run, script: Script, workspace: Path, state: Path) -> None:
+    model = script([call("shell", command="wc -l < notes.txt"), "There are 3 lines."])
+    done = cli("agent", "How many lines?", "--workspace", workspace, "-p", "--json", "--yes", "--model", model)
+    assert done.code == 0 and done.err == ""
+    *events, result = done.events
+    assert [event["event"] for event in events] == ["start", "user", "assistant", "call", "result", "assistant"]
+    assert events[1]["content"] == "How many lines?"
+    assert events[3]["name"] == "shell" and json.loads(events[3]["arguments"]) == {"command": "wc -l < notes.txt"}
+    assert events[4]["content"] == "3" and events[4]["error"] is False
+    record = Path(result["trajectory"])
+    assert result == {"event": "result", "answer": "There are 3 lines.", "trajectory": str(record), "finished": True}
+    assert record.is_relative_to(state)
+    trajectory = read_atif(record)
+    assert trajectory.finished and trajectory.answer == "There are 3 lines."
+    assert [m.role for m in trajectory.messages] == ["system", "user", "assistant", "tool", "assistant"]
+
+
+def test_the_work_is_done_in_the_workspace(call: Call, cli: Run, script: Script, workspace: Path) -> None:
+    model = script([call("write_file", path="new/a.txt", content="x\n"), "Done."])
+    assert cli("agent", "make a.txt", "-w", workspace, "-p", "--yes", "--model", model).code == 0
+    assert (workspace / "new" / "a.txt").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("turn", "options", "why"),
+    [
+        ({"name": "read_file", "path": "missing.txt"}, [], "the same failing call"),
+        ({"name": "read_file", "path": "notes.txt"}, ["--steps", "2"], "--steps"),
+        ({"name": "shell", "command": "sleep 60"}, ["--seconds", "1"], "--seconds"),
+    ],
+)
+def test_giving_up_is_status_one(
+    call: Call, cli: Run, script: Script, workspace: Path, turn: dict[str, str], options: list[str], why: str
+) -> None:
+    arguments = ["agent", "do it", "-w", workspace, "-p", "--yes", "--model", script([call(**turn)] * 5), *options]
+    done = cli(*arguments)
+    assert done.code == 1 and "gave up: " in done.out and why in done.out
+    done = cli(*arguments, "--json")
+    assert done.code == 1 and done.events[-1]["finished"] is False
+    assert read_atif(Path(done.events[-1]["trajectory"])).finished is False
+
+
+def test_what_a_person_sees(call: Call, cli: Run, script: Script, workspace: Path) -> None:
+    long = "This sentence has so many words that it does not fit into one line of eighty columns, as answers often do."
+    model = script([call("shell", command="seq 20; ls missing"), long])
+    done = cli("agent", "count [bold] for me", "-w", workspace, "-p", "--yes", "--model", model)
+    lines = done.out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80 and "\x1b" not in done.out
+    assert lines[0] == "you     count [bold] for me"
+    assert lines[1:3] == ["call    shell", "        seq 20; ls missing"]
+    assert lines[3] == "error   1" and "        ... " in done.out and "        exit code 2" in lines
+    spoken = lines.index("model   This sentence has so many words that it does not fit into one line of")
+    assert lines[spoken + 1].startswith("        eighty columns")
+    assert lines[-1].startswith("record: ") and Path(lines[-1].removeprefix("record: ")).exists()
+
+
+def test_in_a_pipe_it_does_the_one_task(cli_process: Run, script: Script, workspace: Path) -> None:
+    """Standard input stays open and silent: waiting for it would never end."""
+    read, write = os.pipe()
+    done = cli_process("agent", "hello", "-w", workspace, "--yes", "--model", script(["Hello."]), stdin=read)
+    os.close(read)
+    os.close(write)
+    assert done.code == 0 and "Hello." in done.out
+
+
+class TestBadInput:
+    def test_workspace(self, cli: Run, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        cli("agent", "x", "-p", "-w", tmp_path / "missing").refused("missing does not exist", "--workspace")
+        cli("agent", "x", "-p", "-w", tmp_path / "file").refused("is not a folder")
+        cli("agent", "x", "-p", "-w", tmp_path / "file" / "below").refused("lies below a file")
+        cli("agent", "x", "-p", "-w", "/").refused("the whole system")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        cli("agent", "x", "-p", "-w", tmp_path / "loop").refused("cannot be reached")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    def test_workspace_of_somebody_else(self, cli: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
+        folder = tmp_path_factory.mktemp("private") / "inner"
+        folder.mkdir(mode=0o700)
+        nobody = 65534
+        os.seteuid(nobody)
+        try:
+            done = cli("agent", "x", "-p", "-w", folder)
+        finally:
+            os.seteuid(0)
+        done.refused("cannot be")
+
+    def test_task(self, cli: Run, workspace: Path) -> None:
+        cli("agent", "  ", "-p", "-w", workspace).refused("the task is empty")
+        cli("agent", "-w", workspace).refused("the task is empty")
+
+    def test_models(self, cli: Run, workspace: Path, tmp_path: Path) -> None:
+        ask = ("agent", "x", "-p", "--yes", "-w", workspace, "--model")
+        cli(*ask, "no-such-model").refused("no-such-model")
+        cli(*ask, "random:k2").refused("random:k2")
+        cli(*ask, tmp_path).refused("config.json")
+        cli(*ask, f"script:{tmp_path / 'missing'}").refused("missing")
+        (tmp_path / "bad").write_text("{nonsense\n")
+        cli(*ask, f"script:{tmp_path / 'bad'}").refused("line 1 is not JSON")
+        cli(*ask, "random:test", "--device", "nonsense").refused("device 'nonsense'")
+
+    def test_a_script_that_is_too_short_keeps_the_record(
+        self, call: Call, cli: Run, script: Script, workspace: Path, state: Path
+    ) -> None:
+        model = script([call("read_file", path="notes.txt")])
+        done = cli("agent", "x", "-p", "--json", "--yes", "-w", workspace, "--model", model)
+        assert done.code == 2 and "was asked for one more" in done.err and done.err.count("\n") == 1
+        (record,) = (state / "openk2" / "trajectories").glob("*.json")
+        assert len(read_atif(record).steps) == 1
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, command: Sequence[object]) -> None:
+        self._fd, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [*map(str, command)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(theirs)
+        self._seen = ""
+
+    def until(self, words: str, seconds: float = 500) -> str:
+        """Read what is shown until these words come; what came before them."""
+        deadline = time.monotonic() + seconds
+        while words not in self._seen:
+            assert time.monotonic() < deadline, self._seen
+            if not select.select([self._fd], [], [], 1)[0]:
+                continue
+            try:
+                data = os.read(self._fd, 4096)
+            except OSError:  # nobody writes to the terminal any more
+                data = b""
+            assert data, self._seen
+            self._seen += data.decode(errors="replace")
+        before, _, self._seen = self._seen.partition(words)
+        return before
+
+    def write(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._fd)
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_talking_on_a_terminal(command: list[str], call: Call, script: Script, workspace: Path, state: Path) -> None:
+    model = script([call("shell", command="wc -l < notes.txt"), "Three lines.", "You are welcome."])
+    with Terminal([*command, "agent", "How many lines?", "-w", workspace, "--yes", "--model", model]) as terminal:
+        terminal.until("How many lines?")
+        terminal.until("Three lines.")
+        terminal.until("you")
+        terminal.write("thank you\n")
+        shown = terminal.until("You are welcome.")
+        assert shown.count("thank you") == 1, "what was typed is not shown again"
+        terminal.until("you")
+        terminal.write("\n")
+        terminal.until("record: ")
+        assert terminal.process.wait(60) == 0
+    (record,) = (state / "openk2" / "trajectories").glob("*.json")
+    trajectory = read_atif(record)
+    assert [m.content for m in trajectory.messages if m.role == "user"] == ["How many lines?", "thank you"]
+    assert len(trajectory.steps) == 3
+
+
+def test_ctrl_c_keeps_what_was_done(
+    command: list[str], call: Call, script: Script, workspace: Path, state: Path
+) -> None:
+    model = script([call("shell", command="wc -l < notes.txt"), call("shell", command="sleep 500"), "Done."])
+    with Terminal([*command, "agent", "wait", "-w", workspace, "--yes", "-p", "--model", model]) as terminal:
+        terminal.until("sleep 500")
+        terminal.until("running")
+        terminal.write("\x03")
+        terminal.until("openk2: interrupted: what was done so far is recorded in ")
+        assert terminal.process.wait(60) == 130
+    (record,) = (state / "openk2" / "trajectories").glob("*.json")
+    trajectory = read_atif(record)
+    assert trajectory.stop == "interrupted"
+    assert [m.content for m in trajectory.messages if m.role == "tool"] == ["3"]
+
+
+def test_ctrl_c_as_json(command: list[str], call: Call, script: Script, workspace: Path, state: Path) -> None:
+    model = script([call("shell", command="sleep 500"), "Done."])
+    arguments = ["agent", "wait", "-w", str(workspace), "--yes", "--json", "--model", model]
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while json.loads(process.stdout.readline())["event"] != "call":
+        pass
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("openk2: interrupted") and err.count("\n") == 1
+    result = json.loads(out.splitlines()[-1])
+    assert result["event"] == "result" and result["finished"] is False
+    assert read_atif(Path(result["trajectory"])).stop == "interrupted"
+
+
+def test_ctrl_c_at_the_prompt(command: list[str], script: Script, workspace: Path) -> None:
+    with Terminal([*command, "agent", "hi", "-w", workspace, "--yes", "--model", script(["Hello."])]) as terminal:
+        terminal.until("Hello.")
+        terminal.until("you")
+        terminal.write("\x03")
+        terminal.until("openk2: interrupted")
+        assert terminal.process.wait(60) == 130

@@ -1,0 +1,134 @@
+"""The command itself: help, errors in one sentence, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openk2 import __version__
+from openk2.cli import main as module
+from openk2.core import UserError
+
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("agent",), ("train",), ("eval",), ("test",)])
+def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str, ...]) -> None:
+    done = cli(*command, "--help")
+    assert done.code == 0 and done.err == ""
+    assert done.out.startswith(f"Usage: openk2 {' '.join(command)}".rstrip())
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "..." not in done.out.replace("[ARGS]...", "")
+    assert "\x1b" not in done.out
+
+
+def test_the_help_names_every_command(cli: Run) -> None:
+    done = cli("--help")
+    for command in ("demo", "agent", "train", "eval", "test"):
+        assert f"  {command} " in done.out
+    assert cli().out == done.out or cli().err == done.out
+
+
+def test_version(cli: Run) -> None:
+    assert cli("--version").out == f"openk2 {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["agent", "--help"], ["--version"], ["nonsense"]])
+def test_nothing_heavy_is_imported_for_help(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['openk2', *{arguments!r}]\n"
+        "from openk2.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print([m for m in ('torch', 'pandas', 'numpy', 'jupyter_client') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["eval"], "MODEL"),
+        (["eval", "nano", "--n", "0"], "--n"),
+        (["eval", "nano", "--n", "many"], "--n"),
+        (["agent", "x", "--seconds", "0"], "--seconds"),
+        (["demo", "--loud"], "--loud"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(cli: Run, arguments: list[str], words: str) -> None:
+    done = cli(*arguments)
+    assert done.code == 2 and done.out == ""
+    assert words in done.err and "Traceback" not in done.err
+
+
+def _fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def app(prog_name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "app", app)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (UserError("it is broken: mend it"), 2, "openk2: it is broken: mend it\n"),
+        (OSError(28, "No space left on device"), 2, "openk2: no space left on the disk"),
+        (PermissionError(13, "Permission denied", "/etc/x"), 2, "openk2: /etc/x cannot be used: Permission denied\n"),
+        (OSError(30, "Read-only file system", "/mnt/x"), 2, "openk2: /mnt/x cannot be used"),
+    ],
+)
+def test_what_the_world_refuses_is_one_sentence(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, sentence: str
+) -> None:
+    _fails_with(monkeypatch, error)
+    done = cli()
+    assert done.code == code
+    assert done.err.startswith(sentence) and done.err.count("\n") == 1
+
+
+def test_what_is_a_mistake_of_ours_is_not_hidden(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fails_with(monkeypatch, OSError(9, "Bad file descriptor"))
+    with pytest.raises(OSError, match="Bad file"):
+        cli()
+
+
+def test_a_reader_that_goes_away_is_no_error(command: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*command, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output(cli_process: Run) -> None:
+    with open("/dev/full", "w") as full:
+        done = cli_process(
+            *("eval", "baseline", "--family", "functions", "--n", "2", "--json"),
+            capture_output=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.code == 2
+    assert done.err == "openk2: no space left on the disk: free some and run the same command again\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_encoding_of_the_terminal_will_do(cli_process: Run, encoding: str, tmp_path: Path) -> None:
+    name = "d\u00e4t\u4e2d.csv"
+    done = cli_process(
+        "demo",
+        "--csv",
+        tmp_path / name,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        encoding=encoding,
+    )
+    assert done.code == 2
+    assert "there is no file" in done.err and "Traceback" not in done.err
