@@ -30,7 +30,7 @@ def evaluate(
     ] = True,
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, metavar="N", help="Rollouts at the same time.")
-    ] = 24,
+    ] = 8,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="DIR", help="Keep every trajectory there (ATIF).", show_default=False),

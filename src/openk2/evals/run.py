@@ -20,7 +20,7 @@ from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
 from openk2.worlds.text import clean
 
-LIMITS = Limits(steps=12, tokens=384, seconds=180.0)
+LIMITS = Limits(steps=12, tokens=384, seconds=300.0)
 # Far apart, so that the tasks of two evaluation seeds never overlap.
 SEED_STRIDE = 1_000_000
 SHOWN_FAILURES = 5
