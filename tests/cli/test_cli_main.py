@@ -129,6 +129,7 @@ def test_any_encoding_of_the_terminal_will_do(cli_process: Run, encoding: str, t
         tmp_path / name,
         env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
         encoding=encoding,
+        errors="replace",
     )
     assert done.code == 2
     assert "there is no file" in done.err and "Traceback" not in done.err

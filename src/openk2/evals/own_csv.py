@@ -17,7 +17,8 @@ from openk2.worlds.families.tables import Column, Kind, Table
 from openk2.worlds.text import is_binary
 
 MAX_BYTES = 20_000_000
-# A column is worth grouping by when it has so few different values that a person would read the answer.
+# A column is worth grouping by when it has so few different values that a person would read the answer, and most of
+# them come again.
 MOST_GROUPS = 8
 
 # What pandas reads as a missing value.
@@ -31,7 +32,7 @@ _MISSING = frozenset(
 _INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _YEAR = re.compile(r"(1[89]|20)[0-9]{2}")
-_IDENTIFIER = re.compile(r"(^|[ _-])id$|[a-z]I[dD]$", re.IGNORECASE)
+_IDENTIFIER = re.compile(r"(^|[ _-])[iI][dD]$|[a-z]I[dD]$")
 
 
 def load_csv(path: Path) -> Table:
@@ -132,7 +133,8 @@ def _kind(cells: Sequence[str]) -> Kind:
 def questions(table: Table) -> list[tuple[str, str, Query]]:
     """Skill, request and meaning of up to three questions that fit the table."""
     numeric = [c.name for c in table.columns if c.kind in ("int", "float") and not _IDENTIFIER.search(c.name)]
-    groups = [c.name for c in table.columns if c.kind == "category" and 2 <= _distinct(table, c.name) <= MOST_GROUPS]
+    most = min(MOST_GROUPS, len(table.rows) // 2)
+    groups = [c.name for c in table.columns if c.kind == "category" and 2 <= _distinct(table, c.name) <= most]
     asked = [("count", f"How many rows are in {table.file}?", Query("rows"))]
     if numeric:
         asked.append(("mean", f"What is the average {numeric[0]} in {table.file}?", Query("mean", (numeric[0],))))

@@ -133,7 +133,7 @@ async def evaluate(
     return report
 
 
-def test_tasks(family: Family, n: int, seed: int) -> list[Task]:
+def held_out_tasks(family: Family, n: int, seed: int) -> list[Task]:
     """The held-out tasks of an evaluation seed: `n` fresh draws, or the whole set of a family with a fixed one."""
     from openk2.worlds.families import sample_task
 
@@ -199,7 +199,7 @@ async def _evaluate_all(
                 report = await evaluate(
                     policy,
                     family,
-                    test_tasks(family, n, seed),
+                    held_out_tasks(family, n, seed),
                     concurrency=concurrency,
                     save=save,
                     progress=progress,
