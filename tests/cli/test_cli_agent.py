@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -134,6 +135,10 @@ class TestBadInput:
         assert len(read_atif(record).steps) == 1
 
 
+# Colours, movements of the cursor and the like.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
 class Terminal:
     """The command on a terminal of its own."""
 
@@ -163,7 +168,7 @@ class Terminal:
             except OSError:  # nobody writes to the terminal any more
                 data = b""
             assert data, self._seen
-            self._seen += data.decode(errors="replace")
+            self._seen = _CONTROL.sub("", self._seen + data.decode(errors="replace"))
         before, _, self._seen = self._seen.partition(words)
         return before
 
@@ -198,7 +203,7 @@ def test_talking_on_a_terminal(command: list[str], call: Call, script: Script, w
         terminal.until("you")
         terminal.write("\n")
         terminal.until("record: ")
-        assert terminal.process.wait(60) == 0
+        assert terminal.process.wait(300) == 0
     (record,) = (state / "openk2" / "trajectories").glob("*.json")
     trajectory = read_atif(record)
     assert [m.content for m in trajectory.messages if m.role == "user"] == ["How many lines?", "thank you"]
@@ -214,7 +219,7 @@ def test_ctrl_c_keeps_what_was_done(
         terminal.until("running")
         terminal.write("\x03")
         terminal.until("openk2: interrupted: what was done so far is recorded in ")
-        assert terminal.process.wait(60) == 130
+        assert terminal.process.wait(300) == 130
     (record,) = (state / "openk2" / "trajectories").glob("*.json")
     trajectory = read_atif(record)
     assert trajectory.stop == "interrupted"
@@ -229,7 +234,7 @@ def test_ctrl_c_as_json(command: list[str], call: Call, script: Script, workspac
     while json.loads(process.stdout.readline())["event"] != "call":
         pass
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.startswith("openk2: interrupted") and err.count("\n") == 1
     result = json.loads(out.splitlines()[-1])
@@ -241,6 +246,8 @@ def test_ctrl_c_at_the_prompt(command: list[str], script: Script, workspace: Pat
     with Terminal([*command, "agent", "hi", "-w", workspace, "--yes", "--model", script(["Hello."])]) as terminal:
         terminal.until("Hello.")
         terminal.until("you")
+        # Pressed in the moment before the line editor listens it would only be noticed at the next key.
+        time.sleep(1)
         terminal.write("\x03")
         terminal.until("openk2: interrupted")
-        assert terminal.process.wait(60) == 130
+        assert terminal.process.wait(300) == 130

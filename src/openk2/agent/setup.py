@@ -44,7 +44,7 @@ def warn(text: str) -> None:
 def acquire_policy(model: str, *, device: str, grammar: bool = True) -> Policy:
     """The policy that `--model` names; while it loads, a terminal says so. Raises UserError as `resolve_policy`."""
     console = Console(stderr=True)
-    with console.status(Text(f"loading {model} ...", style="dim")) if console.is_terminal else nullcontext():
+    with console.status(Text("loading the model ...", style="dim")) if console.is_terminal else nullcontext():
         # Here and not above: this is what takes the time.
         from openk2.policy import resolve_policy
 
