@@ -6,20 +6,21 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from openk2.core import UserError
+from openk2.core.runs import write_text
 from openk2.train.worker import Job
 
 LAST_WORDS_SECONDS = 3.0
+SCRATCH_PREFIX = ".workers-"
 Event = dict[str, Any]
 
 
@@ -37,41 +38,42 @@ def worker_environment() -> dict[str, str]:
     }
 
 
-def train_in_workers(make_job: Callable[[Path], Job], on_event: Callable[[Event], None]) -> Event:
+def train_in_workers(job: Job, on_event: Callable[[Event], None]) -> Event:
     """Run a job to its end and return its last event.
 
-    `make_job` gets the path of a fresh rendezvous file. Raises UserError with a worker's own sentence, or saying that
+    Raises UserError with a worker's own sentence, or saying that
     a worker was killed. On KeyboardInterrupt the workers finish their step and save; then it is raised again (a second
     one ends them at once).
     """
-    with tempfile.TemporaryDirectory(prefix="openk2-train-") as scratch:
-        job = make_job(Path(scratch) / "rendezvous")
-        with _Workers(job, Path(scratch)) as workers:
-            try:
-                return workers.watch(on_event)
-            except KeyboardInterrupt:
-                on_event({"event": "stopping"})
-                workers.stop()
-                workers.watch(on_event)
-                raise
+    with _Workers(job) as workers:
+        try:
+            return workers.watch(on_event)
+        except KeyboardInterrupt:
+            on_event({"event": "stopping"})
+            workers.stop()
+            workers.watch(on_event)
+            raise
 
 
 class _Workers:
     """The processes of one job; leaving the block kills whatever still runs."""
 
-    def __init__(self, job: Job, scratch: Path) -> None:
-        self._scratch = scratch
+    def __init__(self, job: Job) -> None:
+        self._scratch = job.scratch
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
         self._processes: list[subprocess.Popen[str]] = []
-        self._job_path = scratch / "job.json"
-        self._job_path.write_text(job.model_dump_json())
+        self._job = job
         self._count = job.workers
 
     def __enter__(self) -> _Workers:
+        for left_by_a_kill in self._scratch.parent.glob(f"{SCRATCH_PREFIX}*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
+        job_path = self._scratch / "job.json"
+        write_text(job_path, self._job.model_dump_json())
         for rank in range(self._count):
             with open(self._scratch / f"stderr-{rank}", "w") as stderr:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "openk2.train.worker", str(self._job_path), str(rank)],
+                    [sys.executable, "-m", "openk2.train.worker", str(job_path), str(rank)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
@@ -92,6 +94,7 @@ class _Workers:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _read(self, rank: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,26 +263,12 @@ def _train(
     pad_id: int,
     job: dict[str, Any],
 ) -> dict[str, Any]:
-    from openk2.train.launch import train_in_workers
+    from openk2.train.launch import SCRATCH_PREFIX, train_in_workers
     from openk2.train.worker import Job
 
     begun = json.loads((run / name / "begun.json").read_text())
     identity = sha256_text(json.dumps({"config": config, "inputs": begun["inputs"]}, sort_keys=True))
     valid_text = ""
-
-    def make_job(rendezvous: Path) -> Job:
-        return Job(
-            folder=(run / name).resolve(),
-            seed=recipe.seed,
-            workers=recipe.workers,
-            device=device,
-            train_shards=(shards / "train").resolve(),
-            valid_shards=(shards / "valid").resolve(),
-            pad_id=pad_id,
-            identity=identity,
-            rendezvous=rendezvous,
-            **job,
-        )
 
     def on_event(event: dict[str, Any]) -> None:
         nonlocal valid_text
@@ -298,7 +285,23 @@ def _train(
             case "stopping":
                 reporter.note(f"{name}: stopping after this step ...")
 
-    end = train_in_workers(make_job, on_event)
+    folder = (run / name).resolve()
+    end = train_in_workers(
+        Job(
+            folder=folder,
+            seed=recipe.seed,
+            workers=recipe.workers,
+            device=device,
+            train_shards=(shards / "train").resolve(),
+            valid_shards=(shards / "valid").resolve(),
+            pad_id=pad_id,
+            identity=identity,
+            # The process number keeps a dying worker of a killed run from meeting the new ones.
+            scratch=folder / f"{SCRATCH_PREFIX}{os.getpid()}",
+            **job,
+        ),
+        on_event,
+    )
     return {"steps": end["step"], "valid_loss": end["valid_loss"]}
 
 

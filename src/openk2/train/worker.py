@@ -47,7 +47,7 @@ class Job(BaseModel):
     valid_shards: Path
     pad_id: int
     identity: str
-    rendezvous: Path
+    scratch: Path
 
 
 def main(job_path: str, rank: int) -> int:
@@ -98,7 +98,7 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
     if job.workers > 1:
         dist.init_process_group(
             "gloo",
-            init_method=f"file://{job.rendezvous}",
+            init_method=f"file://{job.scratch / 'rendezvous'}",
             rank=rank,
             world_size=job.workers,
             timeout=timedelta(hours=1),
