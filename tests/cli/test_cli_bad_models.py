@@ -24,7 +24,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [path.read_text() for path in sorted(Path(openk2.__file__).parent.rglob("*.py"))]
     tokenizer = Tokenizer.train(iter(texts), vocab_size=640)
     tokenizer.save(folder)
-    save(Transformer(ModelConfig.preset("test", vocab_size=tokenizer.vocab_size)), folder)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    save(Transformer(ModelConfig.preset("test", vocab_size=tokenizer.vocab_size, **ids)), folder)
     return folder
 
 

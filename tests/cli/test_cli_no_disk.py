@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +30,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _fill(folder: Path) -> None:
-    with open(folder / "rest", "wb") as file:
-        try:
-            while True:
-                file.write(b"x" * 1000)
-                file.flush()
-        except OSError:
-            return
+    file = os.open(folder / "rest", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while os.write(file, b"x" * 1000):
+            pass
+    os.close(file)
 
 
 def test_evaluation(cli: Run, small_disk: Path) -> None:

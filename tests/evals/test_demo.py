@@ -15,8 +15,11 @@ import pytest
 
 from openk2.core import Event, Message, Task, ToolSpec, Turn
 from openk2.core.atif import read_atif
-from openk2.evals.demo import TASKS, WHAT_NANO_IS_NOT, demo_tasks, run_demo, show
+from openk2.evals.demo import KINDS, QUESTIONS, WHAT_NANO_IS_NOT, demo_tasks, run_demo, show
 from openk2.evals.families import eval_family
+
+FAMILIES = ["real"] * QUESTIONS + [family for family, _ in KINDS]
+TASKS = len(FAMILIES)
 
 
 @pytest.fixture(autouse=True)
@@ -61,21 +64,22 @@ async def test_an_expert_passes_every_task(tmp_path: Path) -> None:
     events: list[Event] = []
     passed, failed = await show(Expert([task for task, _ in tasks]), tasks, events.append, tmp_path / "records")
     reasons = [e.verdict.reason for e in events if e.kind == "verdict" and e.verdict and not e.verdict.passed]
-    assert (passed, failed) == (len(TASKS), 0), reasons
+    assert (passed, failed) == (TASKS, 0), reasons
     calls = {e.call.name for e in events if e.call is not None}
     assert {"python", "shell"} <= calls
     records = sorted((tmp_path / "records").iterdir())
-    assert len(records) == len(TASKS)
-    assert [read_atif(r).task.family for r in records] == [family for family, _ in TASKS]
+    assert len(records) == TASKS
+    assert [read_atif(r).task.family for r in records] == FAMILIES
 
 
 def test_it_shows_what_it_promises() -> None:
     tasks = [task for task, _ in demo_tasks(None)]
     families = [task.family for task in tasks]
     assert families.count("real") == 3 and families.count("shell") == 2 and families.count("functions") == 2
-    for task in tasks:
-        if task.family == "functions":
-            assert len(task.data["tools"]) >= 2 and len(task.data["groups"]) >= 2, "several tools, in steps"
+    assert all(task.split == "test" for task in tasks)
+    in_steps = [t for t in tasks if t.family == "functions" and len(t.data["tools"]) > 2 and len(t.data["groups"]) > 2]
+    assert in_steps, "a task with several tools, in steps"
+    assert [t.id for t, _ in demo_tasks(None)] == [t.id for t in tasks], "the same every time"
 
 
 def test_json(shrug: str, capsys: pytest.CaptureFixture[str], state: Path) -> None:
@@ -83,12 +87,12 @@ def test_json(shrug: str, capsys: pytest.CaptureFixture[str], state: Path) -> No
     captured = capsys.readouterr()
     assert captured.err == ""
     *events, summary = map(json.loads, captured.out.splitlines())
-    assert summary == {"event": "summary", "passed": 0, "failed": len(TASKS)}
+    assert summary == {"event": "summary", "passed": 0, "failed": TASKS}
     assert [e["event"] for e in events[:4]] == ["start", "user", "assistant", "verdict"]
     verdicts = [e for e in events if e["event"] == "verdict"]
-    assert len(verdicts) == len(TASKS) and all(e["passed"] is False and e["reason"] for e in verdicts)
+    assert len(verdicts) == TASKS and all(e["passed"] is False and e["reason"] for e in verdicts)
     (folder,) = state.iterdir()
-    assert len(list(folder.glob("*.json"))) == len(TASKS)
+    assert len(list(folder.glob("*.json"))) == TASKS
 
 
 def test_strict(shrug: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,11 +105,11 @@ def test_what_a_person_sees(shrug: str, capsys: pytest.CaptureFixture[str]) -> N
     lines = out.splitlines()
     assert "\x1b" not in out
     assert all(len(line) <= 80 for line in lines if not line.startswith("records: "))
-    for number, (family, _) in enumerate(TASKS, start=1):
-        assert any(line.startswith(f"{number}/{len(TASKS)} {family}: ") for line in lines)
-    assert lines.count("model   I do not know.") == len(TASKS)
-    assert sum(line.startswith("verdict failed: ") for line in lines) == len(TASKS)
-    assert f"0 passed, {len(TASKS)} failed, judged by code" in out
+    for number, family in enumerate(FAMILIES, start=1):
+        assert any(line.startswith(f"{number}/{TASKS} {family}: ") for line in lines)
+    assert lines.count("model   I do not know.") == TASKS
+    assert sum(line.startswith("verdict failed: ") for line in lines) == TASKS
+    assert f"0 passed, {TASKS} failed, judged by code" in out
     assert WHAT_NANO_IS_NOT[:20] not in out, "another model is not nano"
 
 

@@ -113,7 +113,7 @@ async def test_the_world_has_a_copy_and_judges(tmp_path: Path) -> None:
         ("only\n1\n2\n", ["only"], ["int"]),
         ("a,b\n1,\n2,NA\n", ["a", "b"], ["int", "category"]),
         ("a,b,c\n1_000,inf,nan\n2,1e400,3\n", ["a", "b", "c"], ["category", "category", "int"]),
-        ("a\n123456789012345678901234567890\n5\n", ["a"], ["float"]),
+        ("a\n123456789012345678901234567890\n5\n", ["a"], ["category"]),
         ("a,b\r\n1,2\r\n\r\n3,4\r\n", ["a", "b"], ["int", "int"]),
     ],
 )

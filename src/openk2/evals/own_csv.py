@@ -28,8 +28,9 @@ _MISSING = frozenset(
         *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "-NaN", "-nan"),
     )
 )
-# Longer ones are numbers, too, but not exact as floats.
+# Longer ones are account numbers and the like, and no float holds them exactly.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
+_LONG = re.compile(r"[+-]?[0-9]{16,}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _YEAR = re.compile(r"(1[89]|20)[0-9]{2}")
 _IDENTIFIER = re.compile(r"(^|[ _-])[iI][dD]$|[a-z]I[dD]$")
@@ -125,9 +126,13 @@ def _kind(cells: Sequence[str]) -> Kind:
     present = [cell.strip() for cell in cells if cell]
     if present and all(_INTEGER.fullmatch(cell) for cell in present):
         return "int"
-    if present and all(_DECIMAL.fullmatch(cell) and math.isfinite(float(cell)) for cell in present):
+    if present and all(_is_decimal(cell) for cell in present):
         return "float"
     return "category"
+
+
+def _is_decimal(cell: str) -> bool:
+    return bool(_DECIMAL.fullmatch(cell)) and not _LONG.fullmatch(cell) and math.isfinite(float(cell))
 
 
 def questions(table: Table) -> list[tuple[str, str, Query]]:
