@@ -129,6 +129,14 @@ def test_on_a_terminal_it_says_what_is_waited_for() -> None:
     assert "thinking" not in seen(Event("start", TASK), says("x"))
 
 
+def test_notes_wrap_between_words() -> None:
+    out = io.StringIO()
+    ConsoleView(Console(file=out, width=40)).note("word " * 20 + "end\n")
+    lines = out.getvalue().split("\n")
+    assert all(len(line) <= 40 and line == line.rstrip() for line in lines)
+    assert out.getvalue().split() == ["word"] * 20 + ["end"]
+
+
 def test_json_events_are_one_line_of_ascii_each(capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("line\nbreak", "\u00e4\U0001f600", "\udc80 alone", "\x1b[31m"):
         print_json(says(text))

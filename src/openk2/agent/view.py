@@ -97,7 +97,9 @@ class ConsoleView:
     def note(self, text: str, style: str = "dim") -> None:
         """A remark that is not part of the conversation; it is wrapped between words only."""
         self.rest()
-        self.console.print(Text(clean(text), style=style))
+        for line in Text(clean(text), style=style).wrap(self.console, self.console.width):
+            line.rstrip()
+            self.console.print(line, soft_wrap=True)
 
     def _start(self, event: Event) -> None:
         self._started += 1
