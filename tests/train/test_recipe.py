@@ -83,3 +83,10 @@ def test_a_model_field_that_does_not_exist_is_refused(tiny_raw: dict[str, Any], 
     tiny_raw["model"]["hidden_sise"] = 3
     with pytest.raises(UserError, match="hidden_sise"):
         parse_recipe(tiny_raw, "x.toml")
+
+
+def test_an_unknown_key_comes_before_missing_ones(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("no_such_key = 1\n")
+    with pytest.raises(UserError, match="unknown key 'no_such_key'"):
+        load_recipe(path)

@@ -217,8 +217,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem in one sentence."""
-    first = error.errors()[0]
+    """The first problem in one sentence; an unknown key first, since a misspelt one is also missing."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     location = first["loc"]
     key = ".".join(str(part) for part in location)
     match first["type"]:
