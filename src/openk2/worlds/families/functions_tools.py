@@ -16,6 +16,10 @@ from openk2.worlds.families import lexicon
 from openk2.worlds.families.lexicon import Rng
 from openk2.worlds.families.phrasing import Book, Phrase, listing, number_word, protect
 
+OF_LIST_COINED = 0.35
+VERB_COINED = 0.1
+"""The shares of coined words among attributes and parameters, and among verbs (training only)."""
+
 NUMBER_WORDS = """price weight height width length depth size area volume speed distance duration age score rating
     balance cost fee capacity temperature humidity pressure voltage power charge load level altitude
     mileage deposit discount quantity stock budget salary rent tax toll brightness thickness radius
@@ -178,6 +182,9 @@ class Maker:
     # words
 
     def of(self, words: str) -> str:
+        """A word of a list; in training sometimes one that nobody knows, so that a list is not learned by heart."""
+        if lexicon.coins(self.rng, self.split, OF_LIST_COINED):
+            return lexicon.coined(self.rng)
         return self.rng.choice(lexicon.of_split(words, self.split))
 
     def noun(self) -> str:
@@ -199,6 +206,8 @@ class Maker:
         raise AssertionError("the word stock is too small")
 
     def verb(self, meaning: str) -> str:
+        if lexicon.coins(self.rng, self.split, VERB_COINED):
+            return lexicon.coined(self.rng)
         return self.rng.choice(lexicon.verbs(self.split, meaning))
 
     def asked(self, meaning: str, verb: str) -> str:

@@ -158,6 +158,12 @@ SHARED = frozenset(
 )
 """Words without a split: structural names (`id`, `status`), and the function words of made-up texts."""
 
+COINED_SHARE = 0.5
+"""The share of training's nouns and adjectives that are coined."""
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+RESERVED_WORDS = SHARED | set(_words("nan null none true false inf infinity"))
+"""What is never coined: words with a meaning of their own, also to the tools that read them."""
+
 ONSETS = tuple(_words("b c d f g h j k l m n p r s t v w z br cl dr fl gr kr pl pr sh sk sl st th tr"))
 VOWELS = tuple(_words("a e i o u a e i o ai ea oo"))
 CODAS = ["", "", "", "l", "m", "n", "r", "s", "t", "k", "nd", "rt", "sh", "x"]
@@ -241,15 +247,46 @@ def topics() -> tuple[str, ...]:
 
 
 def noun(rng: Rng, split: Split, topic: str | None = None) -> str:
-    return rng.choice(nouns(split, topic))
+    return coined(rng) if coins(rng, split) else rng.choice(nouns(split, topic))
 
 
 def adjective(rng: Rng, split: Split) -> str:
-    return rng.choice(adjectives(split))
+    return coined(rng) if coins(rng, split) else rng.choice(adjectives(split))
+
+
+def coins(rng: Rng, split: Split, share: float = COINED_SHARE) -> bool:
+    """Whether a draw of the training split coins its word; always false, and drawing nothing, in the test split."""
+    return split == "train" and rng.random() < share
+
+
+def coined(rng: Rng) -> str:
+    """A word of the training split that hardly comes twice, 3-10 lower-case letters: any string, sounding or not.
+
+    A third are blends of two nouns (`ket` + `ender`), a third syllables, a third letters drawn by nothing but chance.
+    """
+    stock = nouns("train")
+    for _ in range(400):
+        roll = rng.random()
+        if roll < 0.34:
+            head, tail = rng.choice(stock), rng.choice(stock)
+            word = head[: rng.randint(2, len(head))] + tail[-rng.randint(2, len(tail)) :]
+        elif roll < 0.67:
+            syllables = rng.randint(1, 3)
+            word = "".join(
+                rng.choice(LETTERS) * (rng.random() < 0.9) + rng.choice("aeiouy") + rng.choice(CODAS)
+                for _ in range(syllables)
+            )
+        else:
+            word = "".join(rng.choices(LETTERS, k=rng.randint(3, 8)))
+        if 3 <= len(word) <= 10 and split_of(word) == "train" and word not in RESERVED_WORDS:
+            return word
+    raise AssertionError("400 coined words in a row were refused")  # chance below 1e-38
 
 
 def pseudoword(rng: Rng, split: Split) -> str:
     """A pronounceable word that no dictionary has (mostly), 4-8 letters, lower case, of the split."""
+    if coins(rng, split, COINED_SHARE / 2):
+        return coined(rng)
     for _ in range(400):
         syllables = rng.choice((2, 2, 2, 3))
         word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(CODAS)
@@ -267,7 +304,7 @@ def word(rng: Rng, split: Split) -> str:
 
 
 def first_name(rng: Rng, split: Split) -> str:
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or coins(rng, split):
         return pseudoword(rng, split).capitalize()
     return rng.choice(of_split(FIRST_NAMES, split))
 
@@ -279,7 +316,7 @@ def person(rng: Rng, split: Split) -> str:
 
 def place(rng: Rng, split: Split) -> str:
     """A town, real or made up."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or coins(rng, split):
         return pseudoword(rng, split).capitalize()
     return rng.choice(of_split(PLACES, split))
 

@@ -280,7 +280,7 @@ def content_word(rng: Random, split: Split) -> str:
 
 def _pick(rng: Random, kind: str, words: str, split: Split, strange: float) -> str:
     pool = _pool(kind, words.split(), split)
-    if not pool or rng.random() < strange:
+    if not pool or rng.random() < strange or lexicon.coins(rng, split, 0.3):
         return content_word(rng, split)
     return rng.choice(pool)
 
@@ -302,7 +302,7 @@ def styled(words: Sequence[str], style: Style) -> str:
 
 def _numeric_column(rng: Random, split: Split, prefix: str | None) -> tuple[tuple[str, ...], str, float, float, int]:
     measures = _pool("measure", _MEASURES, split)
-    if rng.random() < 0.75:
+    if rng.random() < 0.75 and not lexicon.coins(rng, split, 0.3):
         measure = rng.choice(measures)
         units, low, high, decimals = _MEASURES[measure]
     else:
