@@ -253,7 +253,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 192,
         "n_routed_experts": 8,
         "num_experts_per_tok": 2,
-        "routed_scaling_factor": 1.991,
+        "routed_scaling_factor": 1.409,
         "max_position_embeddings": 2048,
         "bos_token_id": 960,
         "eos_token_id": 962,
