@@ -6,14 +6,20 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from openk2.core.runs import versions
 
 _CHILD = "OPENK2_BENCH_CHILD"
+_RANK = "OPENK2_BENCH_RANK"
+_MEETING = "OPENK2_BENCH_MEETING"
 
 
 def enter_child(threads: int) -> None:
@@ -35,6 +41,37 @@ def enter_child(threads: int) -> None:
     }
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+
+
+@contextmanager
+def ranks(count: int) -> Iterator[Any]:
+    """The process group of `count` data-parallel processes, None for one. Call it in the child, at most once.
+
+    Rank 0 is this process; it starts the others with the same command line. Only rank 0 has a screen.
+    """
+    if count == 1:
+        yield None
+        return
+    import torch.distributed as dist
+
+    rank = int(os.environ.get(_RANK, "0"))
+    with tempfile.TemporaryDirectory() as scratch:
+        meeting = os.environ.setdefault(_MEETING, str(Path(scratch) / "meeting"))
+        others = [
+            subprocess.Popen(
+                [sys.executable, *sys.argv], env=os.environ | {_RANK: str(other)}, stdout=subprocess.DEVNULL
+            )
+            for other in range(1, count if rank == 0 else 0)
+        ]
+        try:
+            dist.init_process_group(
+                "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=timedelta(minutes=5)
+            )
+            yield dist.group.WORLD
+            dist.destroy_process_group()
+        finally:
+            for other in others:
+                other.terminate() if sys.exc_info()[0] else other.wait()
 
 
 def ratio_with_interval(

@@ -3,7 +3,8 @@
 The loop gives the peer what a careful person would give it: the fastest of its attention and expert implementations,
 either autocast or bf16 copies with fp32 master weights, fused AdamW for the non-matrices. torch.optim.Muon takes only
 2-D parameters, so each expert's gate, up and down matrix is a parameter of its own that shares the stacked tensor's
-memory. It has no router balancing, no logit monitor and no QK-Clip to pay for.
+memory. It has no router balancing, no logit monitor and no QK-Clip to pay for. With several processes their gradients
+are summed in one flat all-reduce, as ours are; every process then takes the whole optimizer step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
@@ -66,8 +68,16 @@ def logit_gap(model: Transformer, variant: Variant, ids_BT: Tensor) -> float:
 class PeerLoop:
     """The peer's training step: forward, backward, torch.optim.Muon and AdamW."""
 
-    def __init__(self, model: Transformer, variant: Variant, dtype: torch.dtype, lr: float) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        variant: Variant,
+        dtype: torch.dtype,
+        lr: float,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
         self.variant = variant
+        self.group = group
         self.dtype = dtype
         self.copies = variant.precision == "bf16 copies"
         peer = peer_of(model, variant, torch.float32).train()
@@ -98,9 +108,11 @@ class PeerLoop:
                 module.float()
         return peer
 
-    def step(self, batches: list[tuple[Tensor, Tensor]]) -> float:
-        """One optimizer step over the micro-batches; returns the mean loss per supervised token."""
-        supervised = sum(int((targets != -100).sum()) for _, targets in batches)
+    def step(self, batches: list[tuple[Tensor, Tensor]], supervised: int) -> float:
+        """One optimizer step over this process's micro-batches; returns the mean loss per supervised token.
+
+        `supervised` counts those of all processes.
+        """
         total = 0.0
         for ids_BT, targets_BT in batches:
             with torch.autocast("cpu", self.dtype, enabled=not self.copies and self.dtype != torch.float32):
@@ -109,6 +121,8 @@ class PeerLoop:
             (loss / supervised).backward()
             total += loss.item()
         self._hand_over_gradients()
+        if self.group is not None:
+            total = self._sum_over_processes(total, self.group)
         for optimizer in self._optimizers:
             optimizer.step()
         self._refresh()
@@ -124,6 +138,14 @@ class PeerLoop:
             for leaf, part in zip(leaves, grad.float().view(len(leaves), *leaves[0].shape), strict=True):
                 leaf.grad = part
             parameter.grad = None
+
+    def _sum_over_processes(self, loss: float, group: dist.ProcessGroup) -> float:
+        grads = [leaf.grad for leaves in self._leaves.values() for leaf in leaves if leaf.grad is not None]
+        flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor([loss])])
+        dist.all_reduce(flat, group=group)
+        *parts, loss_1 = flat.split([*(grad.numel() for grad in grads), 1])
+        torch._foreach_copy_(grads, [part.view_as(grad) for part, grad in zip(parts, grads, strict=True)])
+        return float(loss_1)
 
     @torch.no_grad()
     def _refresh(self) -> None:

@@ -1,10 +1,11 @@
 """Training speed: this project's whole loop against transformers' DeepseekV3ForCausalLM with torch.optim.Muon.
 
-    python bench/train.py --steps 30
+    python bench/train.py --steps 30 --workers 2
 
 Same weights, data, dtype, batch, threads and allocator, in one process, steps taken in turns. Ours is the trainer that
 `./k2 train` runs, with logging, router balancing, logit monitor and QK-Clip; theirs is described in `_peer.py`, in the
-fastest of its variants, found first. Before any timing the fp32 logits of both must agree within 1e-4, and the two
+fastest of its variants, found first. With `--workers 2` both sides run in the same two data-parallel processes, two
+threads in all. Before any timing the fp32 logits of both must agree within 1e-4, and the two
 loss curves are printed: both must learn the same.
 """
 
@@ -15,8 +16,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from _common import enter_child, machine, ratio_with_interval, table, write_results
+from _common import enter_child, machine, ranks, ratio_with_interval, table, write_results
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
 
 
 def main() -> None:
@@ -29,17 +34,22 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, default=2, help="per step")
     parser.add_argument("--supervised", type=float, default=1.0, help="share of targets that have a loss (tuning: 0.3)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="per process")
+    parser.add_argument("--workers", type=int, default=1, help="data-parallel processes, of both sides alike")
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    if min(arguments.steps, arguments.probe_steps, arguments.rows, arguments.micro_batches, arguments.threads) < 1:
-        parser.error("steps, probe-steps, rows, micro-batches and threads must be at least 1")
+    counts = (arguments.steps, arguments.probe_steps, arguments.rows, arguments.micro_batches)
+    if min(*counts, arguments.threads, arguments.workers) < 1:
+        parser.error("steps, probe-steps, rows, micro-batches, threads and workers must be at least 1")
+    if arguments.micro_batches % arguments.workers:
+        parser.error("workers must divide micro-batches")
     enter_child(arguments.threads)
-    compare(arguments)
+    with ranks(arguments.workers) as group:
+        compare(arguments, group)
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare(arguments: argparse.Namespace, group: dist.ProcessGroup | None) -> None:
     import numpy as np
     import torch
     from _peer import PeerLoop, Variant, logit_gap, variants
@@ -69,9 +79,11 @@ def compare(arguments: argparse.Namespace) -> None:
             return sum(self.batch(step, index).supervised for index in range(self.micro_batches))
 
         def tensors(self, step: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-            batches = [self.batch(step, index) for index in range(self.micro_batches)]
+            """This process's share of a step."""
+            batches = [self.batch(step, index) for index in range(rank, self.micro_batches, arguments.workers)]
             return [(torch.from_numpy(b.input_ids_BT), torch.from_numpy(b.targets_BT)) for b in batches]
 
+    rank = 0 if group is None else group.rank()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
@@ -84,19 +96,20 @@ def compare(arguments: argparse.Namespace) -> None:
     for variant in variants(precisions):
         if variant.precision == precisions[0]:
             gap = max(gap, logit_gap(model, variant, plan.tensors(0)[0][0][:2, :128]))
-        loop = PeerLoop(model, variant, dtype, arguments.lr)
+        loop = PeerLoop(model, variant, dtype, arguments.lr, group)
         times = []
         for step in range(1 + arguments.probe_steps):
             start = time.perf_counter()
-            loop.step(plan.tensors(step))
+            loop.step(plan.tensors(step), plan.supervised(step))
             times.append(time.perf_counter() - start)
-        seconds[variant] = min(times[1:])
+        # Every process must choose the same variant.
+        seconds[variant] = agreed(min(times[1:]), group)
         print(f"peer, {variant}: {seconds[variant]:.3f} s a step", flush=True)
     if not gap <= 1e-4:
         raise SystemExit(f"the logits differ by {gap:.2e}, more than 1e-4: nothing is measured")
 
     best = min(seconds, key=lambda variant: seconds[variant])
-    peer = PeerLoop(model, best, dtype, arguments.lr)
+    peer = PeerLoop(model, best, dtype, arguments.lr, group)
     warm_up = 3
     # The last step of a run also validates, so it is not measured.
     steps = warm_up + arguments.steps + 1
@@ -123,16 +136,19 @@ def compare(arguments: argparse.Namespace) -> None:
         ours_s.append(time.perf_counter() - clock)
         our_loss.append(progress.loss)
         start = time.perf_counter()
-        their_loss.append(peer.step(plan.tensors(progress.step - 1)))
+        step = progress.step - 1
+        their_loss.append(peer.step(plan.tensors(step), plan.supervised(step)))
         theirs_s.append(time.perf_counter() - start)
         print(f"step {progress.step}: ours {ours_s[-1]:.3f} s, theirs {theirs_s[-1]:.3f} s", flush=True)
         clock = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model, plan, plan, config, Path(folder))
+        trainer = Trainer(model, plan, plan, config, Path(folder), group=group)
         clock = time.perf_counter()
         trainer.run(on_step=take_turns)
 
+    if rank != 0:
+        return
     kept = slice(warm_up, warm_up + arguments.steps)
     ratio, interval = ratio_with_interval(theirs_s[kept], ours_s[kept])
     ours, theirs = statistics.median(ours_s[kept]), statistics.median(theirs_s[kept])
@@ -163,12 +179,24 @@ def compare(arguments: argparse.Namespace) -> None:
     ]  # fmt: skip
     markdown = (
         f"# Training: {arguments.preset}, {arguments.dtype}, {arguments.rows} x {arguments.time} tokens x "
-        f"{arguments.micro_batches}, {arguments.threads} thread(s)\n\n"
+        f"{arguments.micro_batches}, {arguments.workers} process(es) of {arguments.threads} thread(s)\n\n"
         + table(("loop", "s/step", "tokens/s", "first loss", "last loss"), rows)
         + f"\n**{ratio:.2f}x** (95 % interval {interval[0]:.2f} to {interval[1]:.2f}; {arguments.steps} steps)."
         + f" fp32 logits agree within {gap:.1e}.\n"
     )
     write_results(arguments.out, "train", result, markdown)
+
+
+def agreed(seconds: float, group: dist.ProcessGroup | None) -> float:
+    """The largest of all processes' numbers."""
+    if group is None:
+        return seconds
+    import torch
+    import torch.distributed as dist
+
+    shared = torch.tensor(seconds, dtype=torch.float64)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=group)
+    return float(shared)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
-TINY = {
-    "train": "--preset test --steps 2 --probe-steps 1 --rows 2 --time 64",
-    "generate": "--model random:test --rounds 2 --batch 1 2 --prompt 16 --new 8",
-}
+TINY = [
+    ("train", "--preset test --steps 2 --probe-steps 1 --rows 2 --time 64"),
+    ("train", "--preset test --steps 2 --probe-steps 1 --rows 2 --time 64 --workers 2"),
+    ("generate", "--model random:test --rounds 2 --batch 1 2 --prompt 16 --new 8"),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
-def test_benchmark_writes_its_results(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "options"), TINY)
+def test_benchmark_writes_its_results(name: str, options: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    command = [sys.executable, str(BENCH / f"{name}.py"), *TINY[name].split(), "--out", str(tmp_path)]
+    command = [sys.executable, str(BENCH / f"{name}.py"), *options.split(), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / f"{name}.json").read_text())

@@ -187,7 +187,8 @@ class Trainer:
     ) -> Outcome:
         """Train to the end of the schedule, or until `should_stop()` (asked on rank 0 once a step).
 
-        Rank 0 writes `metrics.jsonl` (what was computed), `timings.jsonl` (how long it took) and the checkpoints.
+        Every rank calls its `on_step`. Rank 0 writes `metrics.jsonl` (what was computed), `timings.jsonl` (how long it
+        took) and the checkpoints.
         Raises UserError when training diverges or the disk is full.
         """
         saved_at = started_at = time.monotonic()
@@ -204,13 +205,13 @@ class Trainer:
             valid_loss = self.validate() if last or self.step % self.config.valid_every == 0 else None
             if valid_loss is not None:
                 self.valid_loss = valid_loss
+            speed = tokens / (time.monotonic() - started_at)
             if self.rank == 0:
-                speed = tokens / (time.monotonic() - started_at)
                 self._log(loss, valid_loss, step_tokens, stats, speed if valid_loss is not None else None)
-                on_step(Progress(self.step, self.config.steps, loss, valid_loss, speed))
-                if last or stop or time.monotonic() - saved_at >= self.config.checkpoint_seconds:
-                    self.save()
-                    saved_at = time.monotonic()
+            on_step(Progress(self.step, self.config.steps, loss, valid_loss, speed))
+            if self.rank == 0 and (last or stop or time.monotonic() - saved_at >= self.config.checkpoint_seconds):
+                self.save()
+                saved_at = time.monotonic()
             if stop:
                 break
         return Outcome(self.step, self.step == self.config.steps, self.valid_loss)

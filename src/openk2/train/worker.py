@@ -118,6 +118,8 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
 
     def on_step(progress: Progress) -> None:
         nonlocal reported_at
+        if rank != 0:
+            return
         now = time.monotonic()
         if now - reported_at >= REPORT_SECONDS or progress.valid_loss is not None:
             reported_at = now
