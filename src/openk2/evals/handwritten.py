@@ -7,17 +7,15 @@ its family: what to set up, how code can tell that it was done, and a solution t
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
 
 from openk2.core import Demonstration, Split, Task, UserError, World
 from openk2.worlds.families import notebook, shell
+from openk2.worlds.families.expert import demonstrated
 from openk2.worlds.families.functions import FunctionsFamily, FunctionsWorld
 from openk2.worlds.families.notebook_query import query_of
-from openk2.worlds.machine import MACHINE_TOOLS
 
 
 @cache
@@ -58,11 +56,7 @@ class HandwrittenFamily:
     def demonstrate(self, task: Task) -> Demonstration:
         if task.data["kind"] == "functions":
             return FunctionsFamily().demonstrate(task)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            shell.setup(task, folder)
-            if task.data["kind"] == "notebook":
-                messages = notebook.run_expert(task, folder, query_of(task.data["query"]))
-            else:
-                messages = shell.run_expert(task, folder)
-        return Demonstration(task, MACHINE_TOOLS, messages)
+        if task.data["kind"] == "notebook":
+            query = query_of(task.data["query"])
+            return demonstrated(task, shell.setup, lambda folder: notebook.run_expert(task, folder, query))
+        return demonstrated(task, shell.setup, lambda folder: shell.run_expert(task, folder))

@@ -7,7 +7,6 @@ The files are read where the packages are installed; the questions of a package 
 from __future__ import annotations
 
 import csv
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,11 +14,11 @@ from importlib import resources
 from pathlib import Path
 
 from openk2.core import Demonstration, Message, Split, Task, UserError, Verdict, World
+from openk2.worlds.families.expert import demonstrated
 from openk2.worlds.families.notebook import run_expert
 from openk2.worlds.families.notebook_check import check_answer, final_answer
 from openk2.worlds.families.notebook_query import Filter, Query, expectation
 from openk2.worlds.families.tables import Column, Kind, Table
-from openk2.worlds.machine import MACHINE_TOOLS
 
 # What pandas reads as a missing value in these files.
 _MISSING = frozenset(("", "NA", "N/A", "NaN", "nan", "null", "None"))
@@ -279,8 +278,5 @@ class RealFamily:
         return TaskMachineWorld(setup, verify)
 
     def demonstrate(self, task: Task) -> Demonstration:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            setup(task, folder)
-            query = QUESTIONS[task.data["question"]].query
-            return Demonstration(task, MACHINE_TOOLS, run_expert(task, folder, query))
+        query = QUESTIONS[task.data["question"]].query
+        return demonstrated(task, setup, lambda folder: run_expert(task, folder, query))

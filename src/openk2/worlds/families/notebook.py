@@ -7,22 +7,20 @@ say the result in one sentence. What counts as right is computed without pandas 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from openk2.core import Demonstration, Message, Split, Task, ToolCall, Verdict, World, compact_json
+from openk2.core import Demonstration, Message, Split, Task, Verdict, World
 from openk2.worlds.families import lexicon
 from openk2.worlds.families import notebook_words as words
+from openk2.worlds.families.expert import Expert, demonstrated
 from openk2.worlds.families.mix import draw_skill
 from openk2.worlds.families.notebook_check import check_answer, final_answer
 from openk2.worlds.families.notebook_query import Filter, Query, Unfit, code, expectation, query_of, sentence
 from openk2.worlds.families.phrasing import Phrase, request
 from openk2.worlds.families.tables import Column, Table, make_table, numbers
-from openk2.worlds.inline import InlineMachine
-from openk2.worlds.machine import MACHINE_SYSTEM, MACHINE_TOOLS
 
 SKILLS = ("count", "mean", "sum", "minmax", "groupby", "filter", "topk", "correlation", "missing", "argmax")
 TRIES = 60
@@ -34,27 +32,6 @@ LIST_VALUES = "for c in df.select_dtypes(exclude='number'):\n    print(c, df[c].
 def look_code(file: str) -> str:
     """The expert's first look at a table."""
     return f"import pandas as pd\ndf = pd.read_csv('{file}')\nprint(df.head(2).to_csv(index=False))"
-
-
-class Expert:
-    """Writes a demonstration call by call against an in-process machine."""
-
-    def __init__(self, request_text: str, folder: Path) -> None:
-        self.machine = InlineMachine(folder)
-        self.messages = [Message("system", MACHINE_SYSTEM), Message("user", request_text)]
-        self.calls = 0
-
-    def call(self, tool: str, **arguments: str) -> str:
-        """Make one call and return what came back."""
-        call = ToolCall(f"functions.{tool}:{self.calls}", tool, compact_json(arguments))
-        self.calls += 1
-        result = self.machine.call(call)
-        self.messages.append(Message("assistant", tool_calls=(call,)))
-        self.messages.append(Message("tool", result.content, tool_call_id=call.id, name=tool))
-        return result.content
-
-    def say(self, text: str) -> None:
-        self.messages.append(Message("assistant", text))
 
 
 def run_expert(task: Task, folder: Path, query: Query) -> tuple[Message, ...]:
@@ -376,7 +353,4 @@ class NotebookFamily:
         return TaskMachineWorld(setup, verify)
 
     def demonstrate(self, task: Task) -> Demonstration:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            setup(task, folder)
-            return Demonstration(task, MACHINE_TOOLS, run_expert(task, folder, query_of(task.data["query"])))
+        return demonstrated(task, setup, lambda folder: run_expert(task, folder, query_of(task.data["query"])))

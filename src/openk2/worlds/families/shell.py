@@ -8,19 +8,17 @@ state of the folder, computed without a shell, or the answer.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from openk2.core import Demonstration, Message, Split, Task, Verdict, World
 from openk2.worlds.families import lexicon
+from openk2.worlds.families.expert import Expert, demonstrated
 from openk2.worlds.families.mix import draw_skill
-from openk2.worlds.families.notebook import Expert
 from openk2.worlds.families.notebook_check import check_answer, final_answer
 from openk2.worlds.families.phrasing import request
 from openk2.worlds.families.scratch import check_folder, write_folder
 from openk2.worlds.families.shell_jobs import JOBS, Maker
-from openk2.worlds.machine import MACHINE_TOOLS
 
 SKILLS = tuple(JOBS)
 
@@ -98,15 +96,4 @@ class ShellFamily:
         return TaskMachineWorld(setup, verify)
 
     def demonstrate(self, task: Task) -> Demonstration:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            setup(task, folder)
-            return Demonstration(task, MACHINE_TOOLS, run_expert(task, folder))
-
-
-def verify_demonstration(task: Task) -> Verdict:
-    """Run the expert and judge it as a model would be judged."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        setup(task, folder)
-        return verify(task, folder, run_expert(task, folder))
+        return demonstrated(task, setup, lambda folder: run_expert(task, folder))
