@@ -35,6 +35,10 @@ def test_round_trip_is_exact_and_stable(folder: Path, tmp_path: Path) -> None:
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_weights_are_as_readable_as_the_config(folder: Path) -> None:
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
 def test_expert_names_on_disk(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     model = load(folder)

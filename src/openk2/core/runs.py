@@ -59,7 +59,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        # Some writers (safetensors) replace the file by one that only its owner may read.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         temporary.replace(path)
