@@ -161,6 +161,12 @@ def test_the_environment_can_be_elsewhere(clone: Clone, tmp_path: Path) -> None:
     assert code == 2 and "k2: the environment cannot be made in /dev/null/env" in err
 
 
+def test_an_environment_that_cannot_be_locked(clone: Clone) -> None:
+    (clone.venv / ".lock").mkdir(parents=True)
+    code, _, err = clone.run("demo")
+    assert code == 2 and "k2: the environment cannot be made in" in err and "OPENK2_VENV" in err
+
+
 class TestPython:
     def test_too_old(self, clone: Clone) -> None:
         code, out, err = clone.run("demo", FAKE_OLD="3.9")

@@ -30,6 +30,9 @@ def write(folder: Path, content: str | bytes, name: str = "my data.csv") -> Path
     [
         ("", "is empty"),
         (" \n\n  \n", "is empty"),
+        (b"\xef\xbb\xbf\n", "is empty"),
+        ("\u00a0\n", "is empty"),
+        (",".join(f"c{i}" for i in range(1001)) + "\n", "has 1,001 columns"),
         (b"PK\x03\x04\x00\x00\x08", "is binary"),
         (bytes(range(128, 256)) * 20, "is binary"),
         (b"name,points\nAnn,3\n" + b"x,4\n" * 30_000 + b"\0,5\n", "is binary"),
@@ -115,6 +118,7 @@ async def test_the_world_has_a_copy_and_judges(tmp_path: Path) -> None:
         ("a,b,c\n1_000,inf,nan\n2,1e400,3\n", ["a", "b", "c"], ["category", "category", "int"]),
         ("a\n123456789012345678901234567890\n5\n", ["a"], ["category"]),
         ("a,b\r\n1,2\r\n\r\n3,4\r\n", ["a", "b"], ["int", "int"]),
+        ("id,type\n1,type\n2,x\n", ["id", "type"], ["int", "category"]),
     ],
 )
 def test_unusual_but_good_files(tmp_path: Path, content: str, names: list[str], kinds: list[str]) -> None:

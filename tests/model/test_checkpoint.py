@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,41 @@ def test_a_bad_config(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
         load(folder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rope_parameters", [1]), ("eos_token_id", []), ("hidden_size", None)])
+def test_a_damaged_entry_of_the_config(folder: Path, key: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(folder)
+
+
+def test_weights_that_are_no_floats(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor.to(torch.int8) for name, tensor in weights.items()}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"torch\.int8, not floats"):
+        load(folder)
+
+
+def test_a_full_disk_is_one_sentence(folder: Path) -> None:
+    """In a process of its own, whose files may not grow beyond 100 kB."""
+    code = (
+        "import resource, signal, sys\n"
+        "from openk2.core import UserError\n"
+        "from openk2.model import load, save\n"
+        f"model = load({str(folder)!r})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        f"    save(model, {str(folder / 'copy')!r})\n"
+        "except UserError as e:\n"
+        "    sys.exit(str(e))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("could not write") and "free some space" in done.stderr
+    assert not list((folder / "copy").glob("*.safetensors"))
 
 
 def test_another_configuration(folder: Path) -> None:

@@ -14,6 +14,7 @@ from openk2.chat import Tokenizer
 from openk2.core import UserError
 from openk2.core.runs import read_manifest
 from openk2.data.shards import Shards
+from openk2.train import stages
 from openk2.train.progress import ConsoleReporter
 from openk2.train.recipe import Recipe, parse_recipe
 from openk2.train.stages import run_recipe
@@ -69,8 +70,24 @@ def test_an_unknown_stage(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there(tiny: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'abacus' cannot be used"):
-        run_recipe(tiny, tmp_path / "run", device="abacus")
+    for device in ("abacus", "meta"):
+        with pytest.raises(UserError, match=f"'{device}' cannot be used"):
+            run_recipe(tiny, tmp_path / "run", device=device)
+
+
+def test_a_model_that_no_machine_holds(tiny_raw: dict[str, Any], tmp_path: Path) -> None:
+    tiny_raw["model"]["hidden_size"] = 10_000_000
+    with pytest.raises(UserError, match=r"this machine has .* GB"):
+        run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path / "run")
+
+
+def test_episodes_of_another_generator(
+    tiny: Recipe, tmp_path: Path, reporter: ConsoleReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_recipe(tiny, tmp_path / "run", until="tokenizer", reporter=reporter)
+    monkeypatch.setattr(stages, "_generator", lambda family: "changed")
+    with pytest.raises(UserError, match="was made with families"):
+        run_recipe(tiny, tmp_path / "run", until="tokenizer", reporter=reporter)
 
 
 def test_a_run_folder_that_cannot_be(tiny: Recipe, tmp_path: Path) -> None:
@@ -92,9 +109,10 @@ def test_half_a_stage_of_another_recipe(tiny_raw: dict[str, Any], tmp_path: Path
     begun.write_text(json.dumps({"config": {"paths": ["elsewhere"]}, "inputs": {}}))
     with pytest.raises(UserError, match="delete"):
         run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
-    begun.write_text("{")
-    with pytest.raises(UserError, match=r"begun\.json is damaged"):
-        run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
+    for damaged in ("{", "null"):
+        begun.write_text(damaged)
+        with pytest.raises(UserError, match=r"begun\.json is damaged"):
+            run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
 
 
 def test_the_bar_runs_on_a_terminal(said: io.StringIO) -> None:

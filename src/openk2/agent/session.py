@@ -17,7 +17,7 @@ from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Tra
 from openk2.core.atif import write_atif
 from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout
-from openk2.sandbox import Sandbox
+from openk2.sandbox import Sandbox, touched
 from openk2.worlds.machine import MachineWorld
 
 FINISHED, GAVE_UP = 0, 1
@@ -95,7 +95,7 @@ class Session:
 
 
 def check_workspace(workspace: Path) -> Path:
-    """The absolute workspace. Raises UserError if it is not a folder that can be read."""
+    """The absolute workspace. Raises UserError if it is not a folder that can be read, or one of OpenK2's own."""
     advice = "name a folder with --workspace"
     try:
         found = workspace.resolve(strict=True)
@@ -113,6 +113,8 @@ def check_workspace(workspace: Path) -> Path:
         raise UserError(f"the workspace {workspace} cannot be read by you: change its permissions, or {advice}")
     if found == Path(found.anchor):
         raise UserError(f"the workspace {workspace} is the whole system: {advice}")
+    if own := touched(found):
+        raise UserError(f"in the workspace {found} OpenK2 itself could be changed ({own}): {advice}")
     return found
 
 

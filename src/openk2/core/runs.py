@@ -74,9 +74,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file atomically."""
+    """Write a whole text file atomically, the same bytes on every machine: UTF-8, lines end in a newline alone."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -89,6 +89,6 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        return Manifest.model_validate_json(path.read_text())
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as e:
         raise UserError(f"{path} is damaged ({type(e).__name__}): delete the folder {folder} to redo this stage") from e

@@ -120,6 +120,12 @@ def pinned_sources() -> tuple[Source, ...]:
     return _pinned().source
 
 
+def pins_digest(config: CorpusConfig) -> str:
+    """The hash of everything that the pinned archives of a corpus are and of what is taken from them."""
+    chosen = [source.model_dump(mode="json") for source in _chosen(config)]
+    return hashlib.sha256(json.dumps([chosen, _pinned().drop], sort_keys=True).encode()).hexdigest()
+
+
 def build_corpus(config: CorpusConfig, folder: Path, progress: Progress | None = None) -> Manifest:
     """Fetch, filter, deduplicate, check against benchmarks, split; write the stage's folder. Returns its manifest.
 
@@ -271,7 +277,7 @@ def _download(source: Source, cache: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as name:
         scratch = Path(name)
         pins = scratch / "pins.txt"
-        pins.write_text(f"{source.name}=={source.version} --hash=sha256:{source.sha256}\n")
+        pins.write_text(f"{source.name}=={source.version} --hash=sha256:{source.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--dest", str(scratch), "--requirement", str(pins)]
         if source.is_wheel:

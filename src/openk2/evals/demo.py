@@ -27,7 +27,7 @@ FIRST_SEED = 101
 LIMITS = Limits(steps=10, tokens=384, seconds=60.0)
 
 WHAT_NANO_IS_NOT = (
-    "openk2-nano has 8.8 million parameters and was trained from scratch on two CPU cores. It is not a chat model: it "
+    "openk2-nano has 7.6 million parameters and was trained from scratch on two CPU cores. It is not a chat model: it "
     "calls declared functions, answers plain questions about a CSV and does small jobs on files, in English; outside "
     "of that it is wrong with confidence. Its measured rates: ./k2 eval nano"
 )

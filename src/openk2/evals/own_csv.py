@@ -7,6 +7,7 @@ import io
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from openk2.worlds.families.tables import Column, Kind, Table
 from openk2.worlds.text import is_binary
 
 MAX_BYTES = 20_000_000
+MOST_COLUMNS = 1000
 # A column is worth grouping by when it has so few different values that a person would read the answer, and most of
 # them come again.
 MOST_GROUPS = 8
@@ -55,8 +57,6 @@ def load_csv(path: Path) -> Table:
         data = path.read_bytes()
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror}): name a CSV file that you can read") from e
-    if not data.strip():
-        raise UserError(f"{path} is empty: name a CSV file with a header and rows")
     if is_binary(data[:100_000]):
         raise UserError(f"{path} is binary, not text: name a comma-separated text file")
     try:
@@ -65,6 +65,8 @@ def load_csv(path: Path) -> Table:
         raise UserError(f"{path} is not UTF-8 text (byte {e.start}): convert it first, e.g. with iconv") from e
     if "\0" in text:
         raise UserError(f"{path} is binary, not text: name a comma-separated text file")
+    if not text.strip():
+        raise UserError(f"{path} is empty: name a CSV file with a header and rows")
     return _table(path, _rows(path, text))
 
 
@@ -93,13 +95,17 @@ def _rows(path: Path, text: str) -> list[list[str]]:
 def _table(path: Path, rows: list[list[str]]) -> Table:
     """The table of checked rows. Raises UserError where there is no header or nothing to ask about."""
     head, *body = rows
+    if len(head) > MOST_COLUMNS:
+        raise UserError(
+            f"{path} has {len(head):,} columns, more than the {MOST_COLUMNS:,} that this takes: cut it down"
+        )
     columns = [tuple(row[i].strip() for row in rows) for i in range(len(head))]
     if _no_header(columns):
         raise UserError(f"{path} seems to have no header (its first line is {','.join(head)[:60]!r}): add column names")
     # A column without a name, as an index has that was written along, gets the name that pandas gives it.
     names = [cell or f"Unnamed: {i}" for i, cell in enumerate(head)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    twice, times = Counter(names).most_common(1)[0]
+    if times > 1:
         raise UserError(f"{path} has two columns named {twice!r}: rename one")
     if not body:
         raise UserError(f"{path} has a header but no rows: there is nothing to ask about")
@@ -111,14 +117,17 @@ def _table(path: Path, rows: list[list[str]]) -> Table:
 def _no_header(columns: Sequence[Sequence[str]]) -> bool:
     """Whether the first line looks like data: numbers that are no years, nothing at all, or a value that comes again.
 
-    Years may head the columns of a wide table, next to names.
+    Years may head the columns of a wide table, next to names. A word over a column of numbers is a header
+    whatever comes again elsewhere.
     """
     head = [column[0] for column in columns]
     named = [cell for cell in head if cell]
     numbers = [cell for cell in named if _DECIMAL.fullmatch(cell)]
     if not named or len(numbers) == len(named) or any(not _YEAR.fullmatch(cell) for cell in numbers):
         return True
-    return any(column[0] and column[0] in column[1:] for column in columns)
+    if any(cell and all(map(_DECIMAL.fullmatch, filter(None, rest))) and any(rest) for cell, *rest in columns):
+        return False
+    return any(cell and cell in rest for cell, *rest in columns)
 
 
 def _kind(cells: Sequence[str]) -> Kind:

@@ -72,7 +72,13 @@ def save(
     }
     config = model.config.to_hf() | {"dtype": _DTYPE_NAMES[dtype], "torch_dtype": _DTYPE_NAMES[dtype]}
     with atomic_path(folder / _WEIGHTS) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        try:
+            save_file(state, temporary, metadata={"format": "pt"})
+        except SafetensorError as e:
+            # A full disk is none of OSError here.
+            raise UserError(
+                f"could not write {folder / _WEIGHTS} ({e}): free some space or choose another folder"
+            ) from e
     (folder / _INDEX).unlink(missing_ok=True)
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     if tokenizer_folder is not None and Path(tokenizer_folder).resolve() != folder.resolve():
@@ -105,6 +111,8 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
                 f"{path}: tensor {name} has shape {list(tensor.shape)}, config.json asks for {list(wanted[name])}: "
                 "the weights belong to another configuration"
             )
+        if not tensor.is_floating_point():
+            raise UserError(f"{path}: tensor {name} holds {tensor.dtype}, not floats: quantised weights are not read")
         stored[name] = tensor
     missing = sorted(wanted.keys() - stored.keys())
     if missing:
@@ -140,7 +148,7 @@ def _weight_files(folder: Path) -> list[Path]:
         names = [_WEIGHTS]
     else:
         try:
-            raw: Any = json.loads(index.read_text())
+            raw: Any = json.loads(index.read_text(encoding="utf-8"))
             names = sorted(set(raw["weight_map"].values()))
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
             raise UserError(f"{index} is damaged ({type(e).__name__}): copy or save the model again") from e

@@ -161,7 +161,7 @@ class ModelConfig(BaseModel):
         """Read `config.json` as written by us or by transformers. Raises UserError naming the file."""
         path = Path(folder) / "config.json"
         try:
-            raw = json.loads(path.read_text())
+            raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as e:
             raise UserError(f"{path} does not exist: name a folder that holds a saved model") from e
         except (json.JSONDecodeError, UnicodeDecodeError) as e:
@@ -183,7 +183,9 @@ class ModelConfig(BaseModel):
             if raw.get(key, value) not in (value, None):
                 raise UserError(f"{where}: {key} is {raw[key]!r}, this model supports only {value!r}")
         fields = {key: raw[key] for key in cls.model_fields if key in raw and key != "rope_scaling"}
-        rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
+        rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+        if not isinstance(rope, dict):
+            raise UserError(f"{where}: the rotary settings are a {type(rope).__name__}, not an object: repair the file")
         if "rope_theta" in rope:
             fields["rope_theta"] = rope["rope_theta"]
         kind = rope.get("rope_type", rope.get("type", "default"))
@@ -191,7 +193,7 @@ class ModelConfig(BaseModel):
             fields["rope_scaling"] = {key: rope[key] for key in YarnScaling.model_fields if rope.get(key) is not None}
         elif kind != "default":
             raise UserError(f"{where}: rope type {kind!r} is not supported, only 'default' and 'yarn' are")
-        if isinstance(fields.get("eos_token_id"), list):
+        if fields.get("eos_token_id") and isinstance(fields["eos_token_id"], list):
             fields["eos_token_id"] = fields["eos_token_id"][0]
         return cls.build(fields, where=where)
 

@@ -24,6 +24,9 @@ from openk2.sandbox import launch
 
 Kind = Literal["sandlock", "bubblewrap", "none"]
 
+# Read once: what changes on the disk while we run must not decide what runs outside the sandbox.
+_LAUNCHER = Path(launch.__file__).read_text(encoding="utf-8")
+
 UNCONFINED = "No sandbox: what the model runs has the rights of your user."
 
 # A system that is read and never written. Of /etc only what programs need to start: it also holds secrets.
@@ -165,7 +168,7 @@ class Sandbox:
             "write": [str(folder), str(scratch), "/dev/null"],
             **asdict(caps),
         }
-        return [sys.executable, "-I", launch.__file__, json.dumps(spec)]
+        return [sys.executable, "-I", "-c", _LAUNCHER, json.dumps(spec)]
 
 
 def environment(scratch: Path) -> dict[str, str]:

@@ -100,7 +100,9 @@ def join_chunks(chunks: Sequence[Chunk], folder: Path) -> dict[str, dict[str, in
             counts["episodes"] += len(shards)
             counts["tokens"] += len(shards.tokens)
             counts["supervised"] += int(shards.mask.sum())
-            counts["too_long"] += json.loads((Path(chunk.folder) / "dropped.json").read_text())["too_long"]
+            counts["too_long"] += json.loads((Path(chunk.folder) / "dropped.json").read_text(encoding="utf-8"))[
+                "too_long"
+            ]
     return summary
 
 

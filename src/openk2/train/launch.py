@@ -71,7 +71,7 @@ class _Workers:
         job_path = self._scratch / "job.json"
         write_text(job_path, self._job.model_dump_json())
         for rank in range(self._count):
-            with open(self._scratch / f"stderr-{rank}", "w") as stderr:
+            with open(self._scratch / f"stderr-{rank}", "w", encoding="utf-8") as stderr:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "openk2.train.worker", str(job_path), str(rank)],
                     stdin=subprocess.PIPE,
@@ -145,5 +145,7 @@ class _Workers:
                 f"training worker {rank} was ended from outside ({signal.Signals(-code).name}; out of memory, "
                 "perhaps): run the same command again to go on from the last checkpoint"
             )
-        tail = (self._scratch / f"stderr-{rank}").read_text().strip()
-        raise RuntimeError(f"training worker {rank} failed with exit code {code}:\n{tail}")
+        log = self._job.folder / "worker-error.log"
+        (self._scratch / f"stderr-{rank}").replace(log)
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"exit code {code}"]
+        raise UserError(f"training worker {rank} failed ({lines[-1][:300]}): {log} has the whole of it")

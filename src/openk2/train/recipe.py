@@ -12,22 +12,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from openk2.core import UserError
 from openk2.data.corpus import CorpusConfig
+from openk2.worlds.families import FAMILIES
 
 if TYPE_CHECKING:
     from openk2.model import ModelConfig
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
 _FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinity has no JSON, which jobs and manifests are written in.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TokenizerConfig(_Section):
@@ -56,6 +59,14 @@ class EpisodesConfig(_Section):
     )
     seed: int = Field(default=0, ge=0, lt=1000)
 
+    @field_validator("train")
+    @classmethod
+    def _families_exist(cls, train: dict[str, int]) -> dict[str, int]:
+        unknown = sorted(train.keys() - FAMILIES.keys())
+        if unknown:
+            raise ValueError(f"there is no task family {unknown[0]!r}: use {', '.join(FAMILIES)}")
+        return train
+
 
 class TrainConfig(_Section):
     """One training stage. A step is `micro_batches` micro-batches of about `micro_tokens` tokens each."""
@@ -71,8 +82,8 @@ class TrainConfig(_Section):
     decay_shape: Literal["linear", "sqrt", "cosine"] = "sqrt"
     final_lr_fraction: Fraction = 0.0
     weight_decay: Fraction = 0.1
-    momentum: float = Field(default=0.95, ge=0, lt=1)
-    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    momentum: Beta = 0.95
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.95)
     qk_clip_threshold: float = Field(default=100.0, gt=0)
     router_bias_rate: float = Field(default=0.001, ge=0, le=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -93,7 +104,7 @@ class TrainConfig(_Section):
         if self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError(
                 f"warmup_steps = {self.warmup_steps} and decay_fraction = {self.decay_fraction} are together longer "
-                f"than the {self.steps} steps that tokens = {self.tokens} gives"
+                f"than the {self.steps} steps that tokens = {self.tokens} gives: change one of them"
             )
         return self
 
@@ -104,7 +115,7 @@ class PretrainConfig(TrainConfig):
     @model_validator(mode="after")
     def _a_row_fits(self) -> PretrainConfig:
         if self.seq_len > self.micro_tokens:
-            raise ValueError(f"seq_len = {self.seq_len} does not fit micro_tokens = {self.micro_tokens}")
+            raise ValueError(f"seq_len = {self.seq_len} does not fit micro_tokens = {self.micro_tokens}: change one")
         return self
 
 
@@ -136,12 +147,12 @@ class Recipe(_Section):
             micro_batches = getattr(self, name).micro_batches
             if micro_batches % self.workers:
                 raise ValueError(
-                    f"{name}.micro_batches = {micro_batches} is not a multiple of workers = {self.workers}"
+                    f"{name}.micro_batches = {micro_batches} is not a multiple of workers = {self.workers}: change one"
                 )
         if self.episodes.max_tokens - 1 > self.sft.micro_tokens:
             raise ValueError(
                 f"an episode of episodes.max_tokens = {self.episodes.max_tokens} does not fit "
-                f"sft.micro_tokens = {self.sft.micro_tokens}"
+                f"sft.micro_tokens = {self.sft.micro_tokens}: change one of them"
             )
         return self
 
@@ -153,7 +164,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     wrong kind and numbers that cannot work together.
     """
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"there is no recipe {path}: try recipes/micro.toml or recipes/nano.toml") from e
     except (OSError, UnicodeDecodeError) as e:
@@ -193,10 +204,14 @@ def build_model_config(recipe: Recipe, token_ids: Mapping[str, int], where: str)
         raise UserError(
             f"{where}: model.{key} follows from the tokenizer: remove it (tokenizer.vocab_size sets the size)"
         )
+    for key in sorted(changes.keys() - ModelConfig.model_fields.keys()):
+        raise UserError(f"{where}: unknown key 'model.{key}': {_hint(key, ['model'], list(ModelConfig.model_fields))}")
     decided: dict[str, int | None] = dict.fromkeys(_FROM_TOKENIZER)
-    return ModelConfig.preset(
-        recipe.model.preset, **changes | decided | {"vocab_size": recipe.tokenizer.vocab_size} | dict(token_ids)
-    )
+    fields = changes | decided | {"vocab_size": recipe.tokenizer.vocab_size} | dict(token_ids)
+    try:
+        return ModelConfig.preset(recipe.model.preset, **fields)
+    except UserError as e:
+        raise UserError(f"{where}: [model]: {e}") from e
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -223,15 +238,18 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in location)
     match first["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(str(location[-1]), _valid_keys(location[:-1]), n=1, cutoff=0.5)
-            hint = f"did you mean {'.'.join([*map(str, location[:-1]), near[0]])!r}?" if near else "remove it"
-            return f"unknown key {key!r}: {hint}"
+            return f"unknown key {key!r}: {_hint(str(location[-1]), location[:-1], _valid_keys(location[:-1]))}"
         case "missing":
             return f"{key!r} is missing: add it"
         case "value_error":
-            return str(first["ctx"]["error"]) + (f" (in [{key}])" if key else "") + ": change one of them"
+            return str(first["ctx"]["error"]) + (f" (in [{key}])" if key else "")
         case _:
             return f"{key} = {first['input']!r} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _hint(key: str, section: Sequence[int | str], valid: list[str]) -> str:
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    return f"did you mean {'.'.join([*map(str, section), near[0]])!r}?" if near else "remove it"
 
 
 def _valid_keys(location: Sequence[int | str]) -> list[str]:

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def run_recipe(
         raise UserError(f"there is no stage {until!r}: choose one of {', '.join(STAGES)}")
     reporter = reporter or ConsoleReporter()
     _check_device(device, recipe.workers)
+    _check_memory(recipe)
     with _locked(run):
         done: dict[str, Manifest] = {}
         for name in STAGES:
@@ -76,11 +78,29 @@ def _check_device(device: str, workers: int) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        # Read back: a device such as "meta" holds no numbers.
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         raise UserError(f"the device {device!r} cannot be used here: choose cpu, or one that this machine has") from e
     if workers > 1:
         raise UserError(f"{workers} workers cannot share the device {device!r}: add --set workers=1")
+
+
+# fp32 weights, momentum and gradient, and the bf16 copy that is computed with.
+_BYTES_PER_PARAMETER = 14
+
+
+def _check_memory(recipe: Recipe) -> None:
+    """Refuse at once what the last stages could never hold. Raises UserError."""
+    parameters = build_model_config(recipe, {}, recipe.name).parameter_count()
+    need = parameters * _BYTES_PER_PARAMETER * recipe.workers
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        raise UserError(
+            f"{recipe.name}: training {parameters:,} parameters in {recipe.workers} processes takes "
+            f"{need / 1e9:,.0f} GB and more, this machine has {have / 1e9:,.0f} GB: make [model] smaller or "
+            "use fewer workers"
+        )
 
 
 def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Reporter) -> Manifest:
@@ -98,9 +118,9 @@ def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Rep
     begun = folder / "begun.json"
     if begun.exists():
         try:
-            earlier = json.loads(begun.read_text())
+            earlier = json.loads(begun.read_text(encoding="utf-8"))
             _require_same(stage, folder, earlier["config"], earlier["inputs"], inputs)
-        except (ValueError, KeyError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise UserError(f"{begun} is damaged: delete {folder} to start this stage afresh") from e
     else:
         write_text(begun, json.dumps({"config": stage.config, "inputs": inputs}, indent=2, sort_keys=True) + "\n")
@@ -162,7 +182,7 @@ def _locked(run: Path) -> Iterator[None]:
     """One process at a time in a run folder."""
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock = open(run / ".lock", "w")  # noqa: SIM115  (held open for as long as the lock is)
+        lock = open(run / ".lock", "w", encoding="utf-8")  # noqa: SIM115  (held open for as long as the lock is)
     except OSError as e:
         raise UserError(f"the run folder {run} cannot be used: {e.strerror or e}; choose another with --run") from e
     with lock:
@@ -185,7 +205,9 @@ def _corpus(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage
         made = build_corpus(recipe.corpus, folder / "text", bar)
         return {name: made.results[name] for name in ("bytes", "documents", "dropped")}
 
-    return Stage("corpus", _json(recipe.corpus), (), make, ("text/*.jsonl",))
+    from openk2.data.corpus import pins_digest
+
+    return Stage("corpus", _json(recipe.corpus) | {"pins": pins_digest(recipe.corpus)}, (), make, ("text/*.jsonl",))
 
 
 def _tokenizer(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
@@ -200,7 +222,7 @@ def _tokenizer(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> St
         tokenizer.save(folder)
         return {"vocab_size": tokenizer.vocab_size}
 
-    config = _json(recipe.tokenizer) | {"families": families, "seed": recipe.episodes.seed}
+    config = _json(recipe.tokenizer) | {"families": _generators(recipe), "seed": recipe.episodes.seed}
     return Stage("tokenizer", config, ("corpus",), make, ("tokenizer*.json", "chat_template.jinja"))
 
 
@@ -266,7 +288,7 @@ def _train(
     from openk2.train.launch import SCRATCH_PREFIX, train_in_workers
     from openk2.train.worker import Job
 
-    begun = json.loads((run / name / "begun.json").read_text())
+    begun = json.loads((run / name / "begun.json").read_text(encoding="utf-8"))
     identity = sha256_text(json.dumps({"config": config, "inputs": begun["inputs"]}, sort_keys=True))
     valid_text = ""
 
@@ -334,7 +356,20 @@ def _episodes(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
         return results
 
     outputs = ("train/*.npy", "valid/*.npy")
-    return Stage("episodes", _json(config), ("tokenizer",), make, outputs, scratch=("chunks",))
+    identity = _json(config) | {"families": _generators(recipe)}
+    return Stage("episodes", identity, ("tokenizer",), make, outputs, scratch=("chunks",))
+
+
+def _generators(recipe: Recipe) -> dict[str, str]:
+    """Family -> hash of what its generator makes: episodes of two versions of the code must not meet in one folder."""
+    return {name: _generator(name) for name in sorted(recipe.episodes.train)}
+
+
+@lru_cache
+def _generator(family: str) -> str:
+    from openk2.worlds.families.mix import generator_digest
+
+    return generator_digest(family)
 
 
 def _first_seed(recipe: Recipe) -> int:

@@ -304,14 +304,14 @@ class Trainer:
         for name in ("metrics.jsonl", "timings.jsonl"):
             path = self.folder / name
             if path.exists():
-                kept = [line for line in path.read_text().splitlines() if _step_of(line) <= self.step]
+                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= self.step]
                 write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as e:
         raise UserError(

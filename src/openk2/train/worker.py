@@ -56,7 +56,7 @@ def main(job_path: str, rank: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
-    job = Job.model_validate_json(Path(job_path).read_text())
+    job = Job.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
     try:
         with _only_writer(job.folder) if rank == 0 else contextlib.nullcontext():
             _train(job, rank, stop)
@@ -77,7 +77,7 @@ def _listen(stop: threading.Event) -> None:
 def _only_writer(folder: Path) -> Iterator[None]:
     """Wait until the worker of a killed run, which may need a moment to notice, has let go of the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
-from openk2.sandbox import Caps, Sandbox, resolve_sandbox
+from openk2.sandbox import Caps, Sandbox, resolve_sandbox, touched
 from openk2.sandbox.kernel import Cell, Kernel
 from openk2.worlds import text
 from openk2.worlds.files import Files
@@ -105,6 +105,8 @@ class MachineWorld:
             raise UserError(
                 f"the workspace {workspace} cannot be read: change its permissions or choose another folder"
             )
+        if own := touched(workspace):
+            raise UserError(f"in the workspace {workspace} OpenK2 itself could be changed ({own}): choose another folder")
         self.workspace = workspace.resolve()
         self._sandbox = sandbox or resolve_sandbox()
         self._caps = caps or Caps()

@@ -71,6 +71,7 @@ def draw_skill(rng: Rng, family: str, split: Split) -> str:
 
 
 DIGEST_SEEDS = range(200)
+GENERATOR_SEEDS = range(40)
 
 
 def digest(family: str) -> str:
@@ -82,6 +83,19 @@ def digest(family: str) -> str:
     for seed in DIGEST_SEEDS:
         task = maker.sample("test", seed)
         state.update(compact_json([task.id, task.skill, task.request, task.data]).encode())
+    return state.hexdigest()
+
+
+def generator_digest(family: str) -> str:
+    """The hash of a family's first training demonstrations: changes with the code that makes them."""
+    from openk2.worlds.families import get_family
+
+    maker = get_family(family)
+    state = hashlib.sha256()
+    for seed in GENERATOR_SEEDS:
+        shown = maker.demonstrate(maker.sample("train", seed))
+        tools = [tool.to_openai() for tool in shown.tools]
+        state.update(compact_json([tools, [message.to_openai() for message in shown.messages]]).encode())
     return state.hexdigest()
 
 

@@ -49,7 +49,7 @@ def run_expert(task: Task, folder: Path, query: Query) -> tuple[Message, ...]:
 
 def setup(task: Task, folder: Path) -> None:
     """Put the table into the folder."""
-    (folder / task.data["file"]).write_text(task.data["csv"])
+    (folder / task.data["file"]).write_text(task.data["csv"], encoding="utf-8", newline="\n")
 
 
 def verify(task: Task, folder: Path, messages: Sequence[Message]) -> Verdict:

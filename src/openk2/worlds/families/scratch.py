@@ -127,7 +127,7 @@ def write_folder(folder: Path, files: dict[str, str], folders: Iterable[str]) ->
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8", newline="\n")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, str], set[str]]:
