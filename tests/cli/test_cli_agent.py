@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import openk2
 from openk2.core import Message
 from openk2.core.atif import read_atif
 
@@ -98,6 +99,10 @@ class TestBadInput:
         cli("agent", "x", "-p", "-w", "/").refused("the whole system")
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
         cli("agent", "x", "-p", "-w", tmp_path / "loop").refused("cannot be reached")
+
+    def test_the_current_folder_when_it_is_our_own_clone(self, cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(Path(openk2.__file__).parents[2])
+        cli("agent", "x", "-p").refused("OpenK2 itself could be changed", "name a folder with --workspace")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
     def test_workspace_of_somebody_else(self, cli: Run, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import openk2
 from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, Turn, UserError, Verdict, compact_json
 from openk2.rollout import rollout
 from openk2.sandbox import Caps, Sandbox, resolve_sandbox
@@ -204,6 +206,12 @@ def test_a_workspace_that_cannot_be_used(box: Sandbox, open_folder: Path) -> Non
     for strange in ("x" * 5000, "a\0b", "file/below"):
         with pytest.raises(UserError, match="workspace"):
             MachineWorld(open_folder / strange, box)
+
+
+def test_a_workspace_that_holds_this_program(box: Sandbox) -> None:
+    for folder in (Path(openk2.__file__).parent, Path(sys.prefix)):
+        with pytest.raises(UserError, match="OpenK2 itself could be changed"):
+            MachineWorld(folder, box)
 
 
 async def test_files_without_permission(box: Sandbox, open_folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 It starts the program under limits and confinement, and makes sure that nothing of it survives: when the program ends,
 when we ask (SIGTERM), or when we die (standard input is a pipe whose other end only we hold), every descendant is
-killed, also those that moved to another session. It imports nothing of this package, so that it starts fast; the confinement's own supervisor lives here and not in a process with a model in it.
+killed, also those that moved to another session. It imports nothing of this package, so that it starts fast; the
+confinement's own supervisor lives here and not in a process with a model in it.
 
 SPEC is JSON: see `openk2.sandbox.box`. The exit code is the program's, or 128 + n after signal n.
 """

@@ -106,7 +106,9 @@ class MachineWorld:
                 f"the workspace {workspace} cannot be read: change its permissions or choose another folder"
             )
         if own := touched(workspace):
-            raise UserError(f"in the workspace {workspace} OpenK2 itself could be changed ({own}): choose another folder")
+            raise UserError(
+                f"in the workspace {workspace} OpenK2 itself could be changed ({own}): choose another folder"
+            )
         self.workspace = workspace.resolve()
         self._sandbox = sandbox or resolve_sandbox()
         self._caps = caps or Caps()
