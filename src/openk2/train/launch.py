@@ -147,5 +147,7 @@ class _Workers:
             )
         log = self._job.folder / "worker-error.log"
         (self._scratch / f"stderr-{rank}").replace(log)
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"exit code {code}"]
-        raise UserError(f"training worker {rank} failed ({lines[-1][:300]}): {log} has the whole of it")
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        # The line of a traceback that names the exception starts at the margin.
+        reason = next((line for line in reversed(lines) if line[:1].strip()), f"exit code {code}")
+        raise UserError(f"training worker {rank} failed ({reason[:300]}): {log} has the whole of it")
