@@ -82,6 +82,7 @@ def _fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(28, "No space left on device"), 2, "openk2: no space left on the disk"),
         (PermissionError(13, "Permission denied", "/etc/x"), 2, "openk2: /etc/x cannot be used: Permission denied\n"),
         (OSError(30, "Read-only file system", "/mnt/x"), 2, "openk2: /mnt/x cannot be used"),
+        (OSError(36, "File name too long", "aaa"), 2, "openk2: aaa cannot be used: File name too long\n"),
     ],
 )
 def test_what_the_world_refuses_is_one_sentence(

@@ -48,6 +48,10 @@ def test_scripts(tmp_path: Path) -> None:
         ("random:k2", "no random:k2"),
         ("random:", "no random:"),
         ("script:/no/such/file", "could not read"),
+        ("how many rows are in the file " * 20, r"there is no model 'how many rows[^']{,80}\.\.\.'"),
+        ("script:" + "x" * 5000, "could not read"),
+        ("a\0b", "there is no model"),
+        ("script:a\0b", "could not read"),
     ],
 )
 def test_unknown_names(spec: str, words: str) -> None:
@@ -61,6 +65,6 @@ def test_incomplete_folders(tmp_path: Path) -> None:
 
 
 def test_devices_that_are_not_here() -> None:
-    for name in ("nonsense", "cuda:99"):
+    for name in ("nonsense", "cuda:99", "meta"):
         with pytest.raises(UserError, match="cannot be used here"):
             resolve_policy("random:test", device=name)

@@ -43,7 +43,13 @@ async def test_scripts_from_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "line 1 is not JSON"), ("[1]", "line 1 is not a JSON object"), ('{"role":"x"}', "role 'x'")],
+    [
+        ("{", "line 1 is not JSON"),
+        ("[1]", "line 1 is not a JSON object"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ('\n{"role":"x"}', "line 2: .*role 'x'"),
+        ('{"role":"assistant","tool_calls":["x"]}', "line 1: a tool call must be"),
+    ],
 )
 def test_damaged_scripts_are_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "script.jsonl"

@@ -75,7 +75,8 @@ def main() -> None:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail("no space left on the disk: free some and run the same command again", UserError.exit_code)
-        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or e.filename is None:
+        # Without a name of a file there is nothing that a person could mend.
+        if e.filename is None or e.strerror is None:
             raise
         _fail(f"{e.filename} cannot be used: {e.strerror}", UserError.exit_code)
 

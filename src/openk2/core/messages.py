@@ -60,19 +60,15 @@ class Message:
             content = "".join(_text_part(part) for part in content)
         if content is not None and not isinstance(content, str):
             raise UserError(f"message content must be text or a list of text parts, not {type(content).__name__}")
-        calls = []
-        for call in raw.get("tool_calls") or ():
-            function = call.get("function") or {}
-            arguments = function.get("arguments", "{}")
-            if not isinstance(arguments, str):
-                arguments = compact_json(arguments)
-            calls.append(ToolCall(id=call.get("id") or "", name=function.get("name") or "", arguments=arguments))
+        calls = raw.get("tool_calls") or []
+        if not isinstance(calls, list | tuple):
+            raise UserError(f"message tool_calls must be a list, not {type(calls).__name__}")
         return cls(
             role=role,
             content=content or "",
-            tool_calls=tuple(calls),
-            tool_call_id=raw.get("tool_call_id"),
-            name=raw.get("name"),
+            tool_calls=tuple(_call(call) for call in calls),
+            tool_call_id=_optional_text(raw, "tool_call_id"),
+            name=_optional_text(raw, "name"),
         )
 
     def to_openai(self) -> dict[str, Any]:
@@ -88,6 +84,23 @@ class Message:
         if self.name is not None:
             raw["name"] = self.name
         return raw
+
+
+def _call(raw: Any) -> ToolCall:
+    function = raw.get("function") if isinstance(raw, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise UserError(f"a tool call must be {{'function': {{'name': ..., 'arguments': ...}}}}, got {str(raw)[:80]}")
+    arguments = function.get("arguments", "{}")
+    if not isinstance(arguments, str):
+        arguments = compact_json(arguments)
+    return ToolCall(_optional_text(raw, "id") or "", _optional_text(function, "name") or "", arguments)
+
+
+def _optional_text(raw: Mapping[str, Any], field: str) -> str | None:
+    value = raw.get(field)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"message {field} must be text, not {type(value).__name__}")
+    return value
 
 
 def _text_part(part: Any) -> str:

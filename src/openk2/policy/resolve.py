@@ -17,6 +17,8 @@ from openk2.policy.scripted import ScriptedPolicy
 
 _FORMS = "nano, a model folder, random:test, random:nano or script:FILE"
 _RANDOM = ("test", "nano")
+_SHOWN = 80
+"""So much of a name is repeated: somebody may have put the task in its place."""
 
 
 def resolve_policy(
@@ -46,11 +48,20 @@ def resolve_policy(
                     "and name the folder"
                 )
             engine = load_engine(folder, device=where)
-    elif Path(spec).is_dir():
+    elif _is_folder(spec):
         engine = load_engine(Path(spec), device=where)
     else:
-        raise UserError(f"there is no model {spec!r}: use {_FORMS}")
+        shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
+        raise UserError(f"there is no model {shown!r}: use {_FORMS}")
     return LocalPolicy(engine, grammar=grammar, temperature=temperature, top_p=top_p, seed=seed, name=spec)
+
+
+def _is_folder(spec: str) -> bool:
+    try:
+        return Path(spec).is_dir()
+    except (OSError, ValueError):
+        # Too long for a name, or with a zero character.
+        return False
 
 
 def load_engine(folder: Path, *, device: torch.device) -> Engine:
@@ -78,7 +89,8 @@ def check_device(name: str) -> torch.device:
     """The torch device of that name. Raises UserError if this machine has none."""
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        # The device "meta" makes tensors too, but there is nothing in them.
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise UserError(f"device {name!r} cannot be used here ({reason}): try --device cpu") from e

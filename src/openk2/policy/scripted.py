@@ -28,7 +28,7 @@ class ScriptedPolicy:
         path = Path(path)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as e:
+        except (OSError, ValueError) as e:
             raise UserError(f"could not read the script {path} ({e}): name a file of JSON lines") from e
         messages = []
         for number, line in enumerate(lines, 1):
@@ -36,11 +36,14 @@ class ScriptedPolicy:
                 continue
             try:
                 raw = json.loads(line)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 raise UserError(f"{path} line {number} is not JSON ({e}): write one chat message a line") from e
             if not isinstance(raw, dict):
                 raise UserError(f"{path} line {number} is not a JSON object: write one chat message a line")
-            messages.append(Message.from_openai(raw))
+            try:
+                messages.append(Message.from_openai(raw))
+            except UserError as e:
+                raise UserError(f"{path} line {number}: {e}") from e
         return cls(messages, name=f"script:{path}")
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
