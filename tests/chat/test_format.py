@@ -247,6 +247,14 @@ def test_foreign_histories_become_canonical() -> None:
     ]
 
 
+@pytest.mark.parametrize("arguments", ['{"a":1e999}', '{"a": [-1e400]}', '{"a":NaN}', '{"a": Infinity}'])
+def test_numbers_that_json_cannot_hold_stay_as_written(arguments: str) -> None:
+    call = {"id": "x", "function": {"name": "f", "arguments": arguments}}
+    canonical = canonicalise([{"role": "assistant", "tool_calls": [call]}])
+    assert canonical[-1].tool_calls[0].arguments == arguments
+    assert canonicalise(canonical) == canonical
+
+
 def test_canonicalising_keeps_sampled_ids_of_unchanged_messages() -> None:
     said = Message("assistant", "ok", token_ids=(1, 2))
     called = Message("assistant", "", (ToolCall("call_1", "f", "{}"),), token_ids=(3, 4))

@@ -79,6 +79,27 @@ async def test_tools_work_on_the_same_folder(world: MachineWorld, work: Path) ->
     assert (await use(world, "python", code="text")).content == "'one\\ntwo\\n'", "variables stay between calls"
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("python", r'{"code":"\ud800"}', "code of python holds half a character"),
+        ("shell", r'{"command":"echo \udfff"}', "command of shell holds half a character"),
+        ("write_file", r'{"path":"a.txt","content":"\ud800"}', "content of write_file holds half a character"),
+        ("python", '{"code":"\ud800"}', "half a character"),
+        ("python", r'{"code":"1","\ud800":"1"}', "has no argument ?"),
+        ("\ud800", "{}", "no tool named ?"),
+        ("python", '{"code":' + "[" * 100_000, "recursion"),
+    ],
+)
+async def test_calls_that_cannot_be_written_are_error_results(
+    world: MachineWorld, work: Path, name: str, arguments: str, words: str
+) -> None:
+    result = await world.call(ToolCall("functions.x:0", name, arguments))
+    assert result.error and words in result.content
+    result.content.encode()
+    assert not list(work.iterdir())
+
+
 async def test_dead_python_is_restarted_once_and_told(world: MachineWorld) -> None:
     await use(world, "python", code="x = 1")
     died = await use(world, "python", code="import os; os._exit(3)")

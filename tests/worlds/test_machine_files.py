@@ -52,6 +52,32 @@ def test_the_mode_of_a_file_is_kept(files: Files, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run.sh"]
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o664, 0o777, 0o640])
+def test_permissions_do_not_depend_on_the_umask(files: Files, tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n")
+    path.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        assert not files.edit("a.txt", "one", "two").error
+        assert path.stat().st_mode & 0o7777 == mode
+        assert not files.write("a.txt", "three\n").error
+        assert path.stat().st_mode & 0o7777 == mode
+        assert not files.write("new.txt", "x").error
+        assert (tmp_path / "new.txt").stat().st_mode & 0o7777 == 0o600, "a new file is made as the person has set it"
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_owner_of_a_file_is_kept(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n")
+    os.chown(path, 65534, 65534)
+    assert not files.edit("a.txt", "one", "two").error
+    assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
 def test_editing_needs_exactly_one_place(files: Files, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a b a")
     assert files.edit("a.txt", "a", "c").content == "a.txt holds that text 2 times: give a longer piece"

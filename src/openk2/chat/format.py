@@ -365,9 +365,10 @@ def _canonical_arguments(text: str) -> str:
         return "{}"
     try:
         value = json.loads(text)
-        compact = compact_json(value)
+        compact = compact_json(value, finite=True)
         compact.encode("utf-8")
     except (ValueError, RecursionError):
-        # ValueError covers bad JSON, digits beyond Python's limit, and escapes that are half a character.
+        # ValueError covers bad JSON, digits beyond Python's limit, numbers that have become infinite (1e999), and
+        # escapes that are half a character.
         return text
     return compact if isinstance(value, dict) else text

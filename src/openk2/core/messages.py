@@ -17,9 +17,21 @@ Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
-def compact_json(value: Any) -> str:
-    """JSON without spaces, the form that K2 is trained on (tool declarations, arguments)."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def compact_json(value: Any, *, finite: bool = False) -> str:
+    """JSON without spaces, the form that K2 is trained on (tool declarations, arguments).
+
+    Python writes infinite numbers as words that are not JSON: with `finite` they raise ValueError.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=not finite)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written at all: JSON escapes can make half a character, which is in no encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ class Files:
     def _store(self, path: str, data: bytes, mode: int) -> None:
         """Write the whole file or leave the old one: a full disk or a kill loses nothing."""
         with self._parent(path, make=True) as (folder, name):
+            status: os.stat_result | None = None
             try:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except FileNotFoundError:
@@ -139,11 +140,22 @@ class Files:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
             try:
                 with open(handle, "wb") as f:
+                    if status is not None:
+                        _take_over(handle, status)
                     f.write(data)
                 os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 os.unlink(temporary, dir_fd=folder)
                 raise
+
+
+def _take_over(handle: int, status: os.stat_result) -> None:
+    """Give a new file the owner, as far as we may, and the permissions of the one that it replaces."""
+    with suppress(OSError):
+        os.fchown(handle, status.st_uid, status.st_gid)
+    # Opening a file with a mode is subject to the umask. Some file systems know no permissions.
+    with suppress(OSError):
+        os.fchmod(handle, stat.S_IMODE(status.st_mode))
 
 
 def _failure(path: str, error: Exception) -> ToolResult:

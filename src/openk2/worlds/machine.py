@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
+from openk2.core.messages import is_unicode
 from openk2.sandbox import Caps, Sandbox, resolve_sandbox, touched
 from openk2.sandbox.kernel import Cell, Kernel
 from openk2.worlds import text
@@ -55,7 +56,7 @@ def machine_arguments(call: ToolCall) -> dict[str, str] | str:
     """The checked arguments of a call of a machine tool, or the sentence that says what is wrong with it."""
     tool = _BY_NAME.get(call.name)
     if tool is None:
-        return f"no tool named {call.name[:80]}: use {', '.join(_BY_NAME)}"
+        return f"no tool named {text.clean(call.name[:80])}: use {', '.join(_BY_NAME)}"
     try:
         arguments = call.parsed()
     except json.JSONDecodeError as e:
@@ -69,9 +70,11 @@ def machine_arguments(call: ToolCall) -> dict[str, str] | str:
         if not isinstance(arguments[name], str):
             kind = _JSON_NAMES.get(type(arguments[name]), "null")
             return f"the argument {name} of {call.name} must be a string, not {kind}"
+        if not is_unicode(arguments[name]):
+            return f"the argument {name} of {call.name} holds half a character (a lone surrogate)"
     for name in arguments:
         if name not in wanted:
-            return f"{call.name} has no argument {name[:80]}: it takes {', '.join(wanted)}"
+            return f"{call.name} has no argument {text.clean(name[:80])}: it takes {', '.join(wanted)}"
     return {name: arguments[name] for name in wanted}
 
 

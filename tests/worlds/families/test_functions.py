@@ -267,10 +267,16 @@ def test_bad_calls_get_useful_errors_and_change_nothing() -> None:
         (ToolCall("x", name, "{"), "not a JSON object"),
         (ToolCall("x", name, "[]"), "not a JSON object"),
         (ToolCall("x", name, '{"zzz":1}'), "is missing"),
+        (ToolCall("x", name, '{"zzz":' * 100_000), "not a JSON object"),
+        (ToolCall("x", name, '{"zzz":1e999}'), "not a JSON object"),
+        (ToolCall("x", name, r'{"\ud800":1}'), "half a character"),
+        (ToolCall("x", name, r'{"zzz":["\udfff"]}'), "half a character"),
+        (ToolCall("x", "\ud800", "{}"), "there is no tool ?"),
     ):
         result = world.execute(call)
         assert result.error
         assert problem in result.content
+        result.content.encode()
     demonstration = FAMILY.demonstrate(task)
     for message in demonstration.messages:
         for call in message.tool_calls:

@@ -23,9 +23,11 @@ from openk2.core import (
     World,
     compact_json,
 )
+from openk2.core.messages import is_unicode
 from openk2.worlds.families.functions_tasks import BUILDERS, build
 from openk2.worlds.families.lexicon import make_rng
 from openk2.worlds.families.mix import draw_skill
+from openk2.worlds.text import clean
 
 SYSTEM = "You are OpenK2 nano. Use the tools."
 NEGATIONS = re.compile(r"\b(no|not|none|cannot|unable|without)\b|n't\b", re.IGNORECASE)
@@ -104,11 +106,14 @@ class FunctionsWorld:
         """One call, at once. A call that does not fit its schema changes nothing."""
         schema = self._schemas.get(call.name)
         if schema is None:
-            return failed(f"there is no tool {call.name}")
+            return failed(f"there is no tool {clean(call.name)}")
         try:
             arguments = call.parsed()
-        except ValueError as e:
+            written = compact_json(arguments, finite=True)
+        except (ValueError, RecursionError) as e:
             return failed(f"the arguments are not a JSON object: {e}")
+        if not is_unicode(written):
+            return failed("the arguments hold half a character (a lone surrogate)")
         problem = mismatch(arguments, schema)
         if problem:
             return failed(problem)
@@ -121,7 +126,7 @@ class FunctionsWorld:
             if expected["name"] == call.name and same(expected["arguments"], arguments):
                 self._waiting[0].remove(expected)
                 return ToolResult(expected["result"], expected["error"])
-        self._unexpected.append(f"{call.name}({compact_json(arguments)})")
+        self._unexpected.append(f"{call.name}({written})")
         return failed("nothing found for these arguments")
 
     async def reply(self, message: Message) -> Message | None:
