@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from openk2.sandbox import Caps, Ended, Sandbox
+from openk2.sandbox import Caps, Ended, Sandbox, box
 
 CAPS = Caps(seconds=100)
 
@@ -56,6 +56,19 @@ async def test_other_folders_are_out_of_reach(confined: Sandbox, tmp_path: Path,
     ended = await sh(confined, inside, scratch, command)
     assert b"key" not in ended.output
     assert [p.name for p in outside.iterdir()] == ["secret"] and (outside / "secret").read_text() == "key"
+
+
+def test_a_python_in_the_home_folder_does_not_open_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for part in ("bin", "lib", "share/keyrings", "Documents"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "bin" / "python").touch()
+    for name in ("prefix", "base_prefix", "exec_prefix"):
+        monkeypatch.setattr(sys, name, str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    found = [Path(path) for path in box.readable.__wrapped__()]
+    assert {tmp_path / "bin", tmp_path / "lib"} <= set(found)
+    for hidden in (tmp_path, tmp_path / "share" / "keyrings", tmp_path / "Documents"):
+        assert not any(hidden.is_relative_to(path) for path in found)
 
 
 async def test_the_system_is_read_only(confined: Sandbox, tmp_path: Path, scratch: Path) -> None:

@@ -1,5 +1,6 @@
 """A kernel keeps its variables, obeys its limits, and its death is noticed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from openk2.core import UserError
 from openk2.sandbox import Caps, Sandbox
-from openk2.sandbox.kernel import Kernel
+from openk2.sandbox.kernel import Cell, Kernel
 
 CAPS = Caps(seconds=100, output_bytes=1 << 20)
 
@@ -73,6 +74,25 @@ async def test_time_limit(sandbox: Sandbox, tmp_path: Path, scratch: Path) -> No
     cell = await kernel.run(deaf)
     assert cell.note == "stopped after 3 seconds" and not cell.alive
     await kernel.close()
+
+
+async def test_a_cell_that_was_given_up_leaves_a_free_kernel(kernel: Kernel, tmp_path: Path) -> None:
+    await kernel.run("import time; x = 1")
+
+    async def give_up(running: asyncio.Task[Cell]) -> None:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    running = asyncio.create_task(kernel.run("x = 2; open('begun', 'w').close(); time.sleep(600)"))
+    while not (tmp_path / "begun").exists():
+        await asyncio.sleep(0.02)
+    await give_up(running)
+    at_once = asyncio.create_task(kernel.run("time.sleep(600)"))
+    await asyncio.sleep(0)
+    await give_up(at_once)
+    cell = await kernel.run("print('free')\nx")
+    assert (cell.printed, cell.value, cell.note, cell.error, cell.alive) == ("free\n", "2", "", None, True)
 
 
 async def test_files_named_like_modules_do_no_harm(sandbox: Sandbox, tmp_path: Path, scratch: Path) -> None:

@@ -187,8 +187,16 @@ def environment(scratch: Path) -> dict[str, str]:
 @cache
 def readable() -> list[str]:
     """What may be read: the system and the Python that runs us."""
-    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent.parent)}
-    return [path for path in (*SYSTEM, *sorted(python)) if path != "/" and os.access(path, os.R_OK)]
+    return [path for path in (*SYSTEM, *_python()) if os.access(path, os.R_OK)]
+
+
+# What a Python needs of its prefix. The rest is not its own: a prefix can be ~/.local, or the home folder itself.
+_OF_PREFIX = ("bin", "etc/ipython", "include", "lib", "lib32", "lib64", "pyvenv.cfg", "share/zoneinfo")
+
+
+def _python() -> list[str]:
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parents[1])}
+    return [f"{prefix.rstrip('/')}/{part}" for prefix in sorted(prefixes) for part in _OF_PREFIX]
 
 
 _PROBE = """

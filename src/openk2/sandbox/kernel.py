@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 180.0
 INTERRUPT_SECONDS = 10.0
+AGAIN_SECONDS = 2.0
+"""An interrupt that comes before the cell has begun is lost, so it is sent again."""
 
 # Nothing of the user's own Jupyter set-up is read, and no history is kept.
 _OPTIONS = (
@@ -102,7 +104,7 @@ class Kernel:
 
     async def _run(self, code: str, seconds: float) -> Cell:
         cell = Cell()
-        running = asyncio.ensure_future(self._execute(code, cell))
+        running = ending = asyncio.ensure_future(self._execute(code, cell))
         dying = asyncio.ensure_future(self._process.wait())
         try:
             await asyncio.wait({running, dying}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -110,12 +112,17 @@ class Kernel:
                 cell.note = f"stopped after {seconds:g} seconds"
                 await self._interrupt(running, dying)
             elif running.done() and cell.note:
-                await self._interrupt(asyncio.ensure_future(self._until_idle()), dying)
+                ending = asyncio.ensure_future(self._until_idle())
+                await self._interrupt(ending, dying)
             if running.done():
                 running.result()
+        except asyncio.CancelledError:
+            # Nobody waits for this cell any more, but the next one would wait for its end.
+            await self._interrupt(ending, dying)
+            raise
         finally:
-            running.cancel()
-            dying.cancel()
+            for waiting in (running, ending, dying):
+                waiting.cancel()
         # A kernel told to exit reports the end of the cell first and is gone a moment later.
         cell.alive = self._process.alive
         if cell.error is not None and cell.error[0] == "OutputLimit":
@@ -195,9 +202,11 @@ class Kernel:
 
     async def _interrupt(self, running: asyncio.Future[None], dying: asyncio.Future[int]) -> None:
         """Interrupt the cell; kill the kernel if that does not end it."""
-        request = self._client.session.msg("interrupt_request", content={})
-        self._client.control_channel.send(request)
         both: set[asyncio.Future[Any]] = {running, dying}
-        await asyncio.wait(both, timeout=INTERRUPT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done() and not dying.done():
-            await self._process.kill()
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        while not running.done() and not dying.done():
+            if time.monotonic() > deadline:
+                await self._process.kill()
+                return
+            self._client.control_channel.send(self._client.session.msg("interrupt_request", content={}))
+            await asyncio.wait(both, timeout=AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
