@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from openk2.chat import parse_completion, render
 from openk2.core import ContextOverflow, Message, Policy, ToolCall, ToolSpec, Turn, UserError
-from openk2.engine import Engine, Request
+from openk2.engine import Batch, Engine, Request
+from openk2.engine.sequence import Sequence
 from openk2.policy import LocalPolicy, resolve_policy
 
 TOOLS = [ToolSpec("ping", "", {"type": "object", "properties": {"way": {"enum": ["up", "down"]}}})]
@@ -107,6 +110,58 @@ async def test_an_engine_failure_reaches_the_caller_and_the_next_turn_works(
         with pytest.raises(RuntimeError, match="out of memory"):
             await policy.act(dialog("hi"), [], max_tokens=5)
     assert (await policy.act(dialog("hi"), [], max_tokens=5)).completion_ids
+
+
+@pytest.mark.parametrize("when", ["add", "accept"])
+async def test_one_request_that_cannot_be_served_does_not_fail_the_others(
+    engine: Engine, policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    add, accept = Batch.add, Sequence.accept
+
+    def bad_add(batch: Batch, request: Request) -> int:
+        if when == "add" and request.seed == 2:
+            raise RuntimeError("bad request")
+        return add(batch, request)
+
+    def bad_accept(sequence: Sequence, token: int) -> None:
+        if when == "accept" and sequence.request.seed == 2 and len(sequence.ids) == 3:
+            raise RuntimeError("bad request")
+        accept(sequence, token)
+
+    monkeypatch.setattr(Batch, "add", bad_add)
+    monkeypatch.setattr(Sequence, "accept", bad_accept)
+    async with asyncio.timeout(300):
+        turns = await asyncio.gather(
+            *(policy.seeded(i).act(dialog("hi"), TOOLS, max_tokens=8) for i in range(5)), return_exceptions=True
+        )
+    prompt = render(dialog("hi"), TOOLS, tokenizer=engine.tokenizer, add_generation_prompt=True).ids
+    for i, turn in enumerate(turns):
+        if i == 2:
+            assert isinstance(turn, RuntimeError) and str(turn) == "bad request"
+            continue
+        assert isinstance(turn, Turn)
+        request = Request(tuple(prompt), 8, temperature=1.0, seed=i, tools=tuple(TOOLS))
+        assert turn.completion_ids == engine.generate([request])[0].ids
+
+
+async def test_giving_up_in_the_moment_of_a_failure_is_survived(
+    policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = Future.set_exception
+
+    def broken(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    def given_up(future: Future[Any], error: BaseException | None) -> None:
+        future.cancel()
+        tell(future, error)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy.engine.model, "hidden", broken)
+        patch.setattr(Future, "set_exception", given_up)
+        await asyncio.gather(policy.act(dialog("hi"), [], max_tokens=5), return_exceptions=True)
+    async with asyncio.timeout(120):
+        assert (await policy.act(dialog("hi"), [], max_tokens=5)).completion_ids
 
 
 async def test_closing_cancels_what_runs(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from openk2.chat import canonicalise, parse_completion, render
 from openk2.core import Message, ToolSpec, Turn
-from openk2.engine import Engine, Generation, Request
+from openk2.engine import Batch, Engine, Generation, Request
 
 
 class LocalPolicy:
@@ -98,12 +98,26 @@ class LocalPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
+    """A request and who waits for it, and may give up at any moment before `finish` or `fail` has begun."""
+
     request: Request
     future: Future[Generation]
 
+    def finish(self, generation: Generation) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(generation)
+
+    def fail(self, error: BaseException) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
 
 class _Worker:
-    """The thread that owns the batch. It starts with the first request and lives until `close`."""
+    """The thread that owns the batch. It starts with the first request and lives until `close`.
+
+    When a batch fails, its requests begin again one at a time, which changes nothing in what they say; so only the one
+    that cannot be served fails.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -111,6 +125,9 @@ class _Worker:
         self._incoming: deque[_Job] = deque()
         self._closed = False
         self._thread: threading.Thread | None = None
+        # Only the thread touches these.
+        self._batch: Batch | None = None
+        self._active: dict[int, _Job] = {}
 
     def submit(self, request: Request) -> Future[Generation]:
         job = _Job(request, Future())
@@ -145,24 +162,41 @@ class _Worker:
         return None
 
     def _run(self) -> None:
-        batch = self._engine.batch()
-        active: dict[int, _Job] = {}
-        while (jobs := self._take(block=not active)) is not None:
+        fresh, suspects = deque[_Job](), deque[_Job]()
+        alone = False
+        while (jobs := self._take(block=not (self._active or fresh or suspects))) is not None:
+            fresh.extend(jobs)
+            if not self._active:
+                alone = bool(suspects)
+                if alone:
+                    self._begin(suspects.popleft())
+            while fresh and not alone:
+                self._begin(fresh.popleft())
             try:
-                for job in jobs:
-                    active[batch.add(job.request)] = job
-                for index in [i for i, job in active.items() if job.future.cancelled()]:
-                    batch.drop(index)
-                    del active[index]
-                for index, generation in batch.step():
-                    future = active.pop(index).future
-                    if future.set_running_or_notify_cancel():
-                        future.set_result(generation)
-            except BaseException as error:  # raised again in every `act` that waits; the next batch starts afresh
-                for job in (*active.values(), *jobs):
-                    if not job.future.done():
-                        job.future.set_exception(error)
-                active.clear()
-                batch = self._engine.batch()
-        for job in active.values():
+                self._step()
+            except BaseException as error:  # whatever it is, this thread goes on
+                failed = list(self._active.values())
+                self._active.clear()
+                self._batch = None
+                if len(failed) == 1:
+                    failed[0].fail(error)
+                else:
+                    suspects.extend(failed)
+        for job in (*self._active.values(), *fresh, *suspects):
             job.future.cancel()
+
+    def _begin(self, job: _Job) -> None:
+        try:
+            self._batch = self._batch or self._engine.batch()
+            self._active[self._batch.add(job.request)] = job
+        except BaseException as error:  # raised again in the `act` that waits
+            job.fail(error)
+
+    def _step(self) -> None:
+        if self._batch is None:
+            return
+        for index in [i for i, job in self._active.items() if job.future.cancelled()]:
+            self._batch.drop(index)
+            del self._active[index]
+        for index, generation in self._batch.step():
+            self._active.pop(index).finish(generation)
