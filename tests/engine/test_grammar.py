@@ -158,7 +158,7 @@ def test_several_calls_count_on(grammar: Grammar) -> None:
         ([ToolSpec("f", "", {"type": "array"})], "must be a JSON object"),
         ([ToolSpec("f", "", {"type": "object", "properties": {"x": {"type": "wat"}}})], "cannot enforce.*tool f"),
         (
-            [ToolSpec("f", "", {"type": "object", "properties": {"x": {"not": {"type": "string"}}}})],
+            [ToolSpec("f", "", {"type": "object", "properties": {"x": {"$ref": "#/nowhere"}}})],
             "cannot enforce.*tool f",
         ),
         ([ToolSpec("f", "", {"type": "object", "properties": {"x": {1, 2}}})], "not a usable JSON Schema"),
@@ -167,6 +167,79 @@ def test_several_calls_count_on(grammar: Grammar) -> None:
 def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tools: list[ToolSpec], words: str) -> None:
     with pytest.raises(UserError, match=words):
         grammar.guide(tools)
+
+
+NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 1, "maxItems": 3}
+NUMBER = {"type": "integer", "minimum": 0, "maximum": 9}
+WORD = {"type": "string", "maxLength": 4}
+
+
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [
+        ({**NUMBERS, "uniqueItems": True}, NUMBERS),
+        ({**NUMBERS, "contains": {"const": 3}, "minContains": 1}, NUMBERS),
+        ({**NUMBERS, "unevaluatedItems": False}, NUMBERS),
+        ({**NUMBER, "not": {"const": 3}}, NUMBER),
+        ({**NUMBER, "if": {"minimum": 5}, "then": {"multipleOf": 2}, "else": {"const": 1}}, NUMBER),
+        ({**WORD, "pattern": "^(?!a)b"}, WORD),
+        ({**WORD, "pattern": r"(a)\1"}, WORD),
+        ({**WORD, "pattern": r"^\bab"}, WORD),
+        ({**WORD, "format": "crockford32"}, WORD),
+        ({"allOf": [{**WORD, "pattern": "(?=a)"}, {"minLength": 2}]}, {**WORD, "minLength": 2}),
+        ({"$ref": "#/$defs/list"}, NUMBERS),
+        ({"oneOf": [{"type": "number"}, NUMBER]}, {"type": "number"}),
+        ({"oneOf": [NUMBER, {**NUMBERS, "uniqueItems": True}]}, {"anyOf": [NUMBER, NUMBERS]}),
+    ],
+)
+def test_keywords_that_cannot_be_enforced_are_left_out_and_the_rest_is_enforced(
+    grammar: Grammar, part: dict[str, Any], left: dict[str, Any]
+) -> None:
+    def tool(schema: dict[str, Any]) -> ToolSpec:
+        root = {"type": "object", "properties": {"x": schema, "n": NUMBER}, "required": ["x", "n"]}
+        return ToolSpec("f", "", root | {"$defs": {"list": {**NUMBERS, "uniqueItems": True}}})
+
+    for seed in range(5):
+        ids = wander(grammar.guide([tool(part)]), grammar, seed)
+        assert ids is not None
+        message = read(ids, grammar.tokenizer)
+        conforms(message, [tool(left)], 0)
+        assert all(call.parsed().keys() == {"x", "n"} for call in message.tool_calls)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"dependentRequired": {"a": ["b"]}},
+        {"not": {"required": ["a", "b"]}},
+        {"propertyNames": {"pattern": "^(?!x)"}},
+        {"unevaluatedProperties": False, "additionalProperties": False},
+        {"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "additionalProperties": False},
+        {"if": {"required": ["a"]}, "then": {"required": ["b"]}, "additionalProperties": False},
+    ],
+)
+def test_objects_with_such_keywords_have_their_properties_and_no_others(
+    grammar: Grammar, extra: dict[str, Any]
+) -> None:
+    schema = {"type": "object", "properties": {"a": NUMBER, "b": WORD}}
+    for seed in range(5):
+        ids = wander(grammar.guide([ToolSpec("f", "", schema | extra)]), grammar, seed)
+        assert ids is not None
+        conforms(read(ids, grammar.tokenizer), [ToolSpec("f", "", schema | {"additionalProperties": False})], 0)
+
+
+def test_names_of_a_pattern_that_is_left_out_stay_possible(grammar: Grammar) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": NUMBER},
+        "patternProperties": {"^(?!x)": NUMBER, "^y": {"type": "boolean"}},
+        "required": ["n", "abc"],
+        "additionalProperties": False,
+    }
+    ids = wander(grammar.guide([ToolSpec("f", "", schema)]), grammar, 0)
+    assert ids is not None
+    for call in read(ids, grammar.tokenizer).tool_calls:
+        assert {"n", "abc"} <= call.parsed().keys()
 
 
 def test_objects_are_closed_only_where_that_cannot_contradict(grammar: Grammar) -> None:

@@ -6,7 +6,8 @@ One `Guide` follows one sequence. Its states, with the special tokens that lead 
     text -im_end-> done        section (after a call) -section_end-> end -im_end-> done
 
 Outside a tool section the mask is one of two constants. The header is a choice between the token sequences of
-`functions.NAME:IDX`, tokenised as in training. The arguments follow an llguidance matcher over the tool's JSON Schema.
+`functions.NAME:IDX`, tokenised as in training. The arguments follow an llguidance matcher over the tool's JSON Schema,
+without the few keywords that it cannot enforce.
 Source of the format: K2 report, appendix B (the enforcer). Shapes: V vocabulary of the model.
 """
 
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 
-_COMPACT: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+_OPTIONS: JsonCompileOptions = {
+    "whitespace_flexible": False,
+    "item_separator": ",",
+    "key_separator": ":",
+    # A keyword that cannot be enforced is no reason to refuse a tool: `oneOf` is taken as `anyOf`, others are passed
+    # over.
+    "coerce_one_of": True,
+    "lenient": True,
+}
 
 
 _LARGE_VOCABULARY = 32768
@@ -102,7 +111,8 @@ class Grammar:
     def compile(self, tools: Sequence[ToolSpec]) -> dict[str, LLMatcher]:
         """Name -> a fresh matcher of the tool's arguments (copy before use).
 
-        Raises UserError when a name is empty or declared twice, or when a schema is invalid or not supported.
+        Raises UserError when a name is empty or declared twice, or when a schema is invalid or nothing can satisfy it.
+        Keywords of a valid schema that cannot be enforced are left out.
         """
         compiled: dict[str, LLMatcher] = {}
         for tool in tools:
@@ -129,9 +139,9 @@ class Grammar:
             return matcher
 
     def _compile_tool(self, name: str, schema: dict[str, Any]) -> LLMatcher:
-        matcher = self._compile(enforceable(schema, close=True))
+        matcher = self._compile(enforceable(schema, self._knows, close=True))
         if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
-            matcher = self._compile(enforceable(schema, close=False))
+            matcher = self._compile(enforceable(schema, self._knows, close=False))
         if matcher.is_error():
             reason = matcher.get_error().strip().splitlines()[0]
             raise UserError(
@@ -140,9 +150,13 @@ class Grammar:
             )
         return matcher
 
+    def _knows(self, pattern: str) -> bool:
+        """Whether the grammar can follow a regular expression; it has no lookaround and no references back."""
+        return not self._compile({"type": "string", "pattern": pattern}).is_error()
+
     def _compile(self, schema: object) -> LLMatcher:
         return LLMatcher(
-            self._ll, LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT), log_level=0
+            self._ll, LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS), log_level=0
         )
 
 

@@ -1,18 +1,23 @@
-"""Parameter schemas as the grammar needs them: the root is an object, and objects take declared properties only."""
+"""Parameter schemas as the grammar needs them: the root is an object, and objects take declared properties only.
+
+A keyword that the grammar does not know (`uniqueItems`, `not`, `if`, an unknown `format`) is passed over by its
+compiler; a pattern that it cannot follow is left out here. Everything else stays enforced, and worlds check the
+arguments of every call themselves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Where a JSON Schema holds further schemas: one, a list of them, or a mapping of names to them.
-_ONE = ("items", "additionalProperties", "contains", "propertyNames")
+_ONE = ("items", "additionalItems", "additionalProperties")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 # Beside these a closed object could contradict its siblings: {allOf: [{a}, {b}]} closed twice accepts nothing.
-_COMPOSED = ("allOf", "anyOf", "oneOf", "not", "if", "$ref", "$dynamicRef", "unevaluatedProperties")
-# The formats that the grammar knows. JSON Schema treats `format` as a remark by default, so others are passed over.
-_FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"])
+_COMPOSED = (
+    "allOf", "anyOf", "oneOf", "if", "$ref", "$dynamicRef", "unevaluatedProperties", "dependentSchemas", "dependencies",
+)  # fmt: skip
 
 
 def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +35,8 @@ def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return root
 
 
-def enforceable(schema: Any, *, close: bool) -> Any:
-    """The schema without formats that the grammar does not know and, with `close`, with closed objects.
+def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> Any:
+    """The schema without patterns that the grammar does not know and, with `close`, with closed objects.
 
     Closing sets `additionalProperties: false` wherever properties are declared and nothing is said about others. JSON
     Schema's default allows any other property; a caller who declares properties means those. Objects without declared
@@ -40,17 +45,22 @@ def enforceable(schema: Any, *, close: bool) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     out: dict[str, Any] = dict(schema)
-    if isinstance(out.get("format"), str) and out["format"] not in _FORMATS:
-        del out["format"]
+    if isinstance(out.get("pattern"), str) and not knows(out["pattern"]):
+        del out["pattern"]
+    named = out.get("patternProperties")
+    if isinstance(named, Mapping) and not all(map(knows, named)):
+        out["patternProperties"] = {pattern: part for pattern, part in named.items() if knows(pattern)}
+        # Names that only the lost patterns allow must stay possible.
+        out["additionalProperties"] = True
     for key in _ONE:
         if key in out:
-            out[key] = enforceable(out[key], close=close)
+            out[key] = enforceable(out[key], knows, close=close)
     for key in _MANY:
         if isinstance(out.get(key), list):
-            out[key] = [enforceable(part, close=close and key != "allOf") for part in out[key]]
+            out[key] = [enforceable(part, knows, close=close and key != "allOf") for part in out[key]]
     for key in _NAMED:
         if isinstance(out.get(key), Mapping):
-            out[key] = {name: enforceable(part, close=close) for name, part in out[key].items()}
+            out[key] = {name: enforceable(part, knows, close=close) for name, part in out[key].items()}
     if close and "properties" in out and not any(key in out for key in _COMPOSED):
         out.setdefault("additionalProperties", False)
     return out
