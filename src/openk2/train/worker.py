@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
@@ -158,4 +159,12 @@ def _plans(job: Job) -> tuple[BatchPlan, BatchPlan, TrainConfig]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    try:
+        status = main(sys.argv[1], int(sys.argv[2]))
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not `sys.exit`: in one of five runs the exchange's own threads made the interpreter abort on its way out.
+    os._exit(status)
