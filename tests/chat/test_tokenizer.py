@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.chat import Tokenizer
-from openk2.core import UserError
+from openk2.chat.tokenizer import MIN_VOCAB_SIZE, PHRASES
+from openk2.core import ToolSpec, UserError, compact_json
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,9 +84,28 @@ def test_no_piece_crosses_a_boundary(tokenizer: Tokenizer) -> None:
 
     for i in range(tokenizer.base_size):
         piece = tokenizer.decode([i])
-        if "\ufffd" not in piece:
+        if "\ufffd" not in piece and piece not in PHRASES:
             assert len(kinds(piece)) == 1, piece
             assert len(piece) == 1 or not kinds(piece) & {"d", "_"}, piece
+
+
+def test_the_skeleton_of_declarations_is_phrases(tokenizer: Tokenizer) -> None:
+    properties = {"a": {"type": "string"}, "b": {"type": "integer"}, "c": {"type": "string", "enum": ["d", "e"]}}
+    with_parameters = ToolSpec("x", "Do.", {"type": "object", "properties": properties, "required": ["a", "b"]})
+    plain = ToolSpec("y", "Do", {"type": "object", "properties": {}})
+    found = pieces(tokenizer, compact_json([plain.to_openai(), with_parameters.to_openai(), plain.to_openai()]))
+    skeleton = [piece for piece in found if piece in PHRASES]
+    # Three tools: three openings, descriptions and parameter lists; a type for a and b, an enum, and what is required.
+    assert len(skeleton) == 3 * 3 + 2 + 1 + 1
+    assert {piece for piece in found if piece not in PHRASES and len(piece) > 4} == set()
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_a_phrase_is_one_piece_and_changes_nothing_around_it(tokenizer: Tokenizer, phrase: str) -> None:
+    assert len(tokenizer.encode(phrase)) == 1
+    word = "\n" if phrase[0].isalpha() else "kettle"  # inside a word it is none
+    around = tokenizer.encode(word) + tokenizer.encode(phrase) + tokenizer.encode(word)
+    assert tokenizer.encode(f"{word}{phrase}{word}") == around
 
 
 def test_decode_names_reserved_ids_or_skips_them(tokenizer: Tokenizer) -> None:
@@ -99,7 +119,7 @@ def test_decode_names_reserved_ids_or_skips_them(tokenizer: Tokenizer) -> None:
 
 def test_training_is_deterministic(tokenizer: Tokenizer) -> None:
     texts = [Path(__file__).read_text()] * 3
-    assert Tokenizer.train(iter(texts), 400).json() == Tokenizer.train(texts, 400).json()
+    assert Tokenizer.train(iter(texts), 420).json() == Tokenizer.train(texts, 420).json()
 
 
 def test_save_and_load_keep_everything(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -116,9 +136,9 @@ def test_save_and_load_keep_everything(tokenizer: Tokenizer, tmp_path: Path) -> 
 
 
 def test_bad_training_input_is_refused() -> None:
-    with pytest.raises(UserError, match="320"):
-        Tokenizer.train(["text"], 300)
-    with pytest.raises(UserError, match="too small for vocab_size 4096: it gives 3"):
+    with pytest.raises(UserError, match=f"need {MIN_VOCAB_SIZE}"):
+        Tokenizer.train(["text"], MIN_VOCAB_SIZE - 1)
+    with pytest.raises(UserError, match=r"too small for vocab_size 4096: it gives [34]\d\d at most"):
         Tokenizer.train(["a little text"], 4096)
     with pytest.raises(UserError, match="lone surrogate"):
         Tokenizer.train(["bad \ud800"], 400)

@@ -3,7 +3,8 @@
 Ids `0 .. vocab_size-65` are BPE pieces; the last 64 are reserved and laid out as in K2, whose reserved block starts at
 163584: the special that is 163584 + i there is `vocab_size - 64 + i` here. Text is split before BPE so that a word has
 the same pieces in a request, in JSON and in code: each digit alone, each run of letters, of spaces, of newlines, of
-punctuation, and each underscore alone.
+punctuation, and each underscore alone. Only a few fixed phrases, the skeleton of a tool declaration above all, are one
+piece: they are most of a prompt's characters and say nothing.
 
 A special token is never the result of encoding text: user text that contains "<|im_end|>" becomes ordinary pieces.
 """
@@ -11,6 +12,7 @@ A special token is never the result of encoding text: user text that contains "<
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -26,7 +28,6 @@ from openk2.core.runs import write_text
 
 RESERVED = 64
 BYTES = 256
-MIN_VOCAB_SIZE = BYTES + RESERVED
 
 BOS = "[BOS]"
 EOS = "[EOS]"
@@ -66,6 +67,31 @@ _NAMED = {
 
 # `\n` inside a JSON string is a piece of its own: else the word after it would lose its pieces to `nword`.
 _SPLIT = r"\\[nrt]|\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|(?:(?!\\[nrt])[^\p{L}\p{N}\s_])+|\s+"
+
+
+def _phrases() -> tuple[str, ...]:
+    """What is one piece although it holds several words: JSON between the words of a declaration, and fixed lines."""
+    tool = '{"type":"function","function":{"name":"'
+    parameters = '","parameters":{"type":"object","properties":'
+    typed, required = '":{"type":"', '"required":["'
+    scalars = ("string", "integer", "number", "boolean")
+    return (
+        *(f"{end}{tool}" for end in ("[", '"]}}},', "{}}}},", '"}}}},')),
+        *(f"{dot}{parameters}{brace}" for dot in ("", ".") for brace in ("", '{"')),
+        *(f'{typed}{scalar}"{end}' for scalar in scalars for end in ('},"', f"}}}},{required}")),
+        *(f"{typed}string{end}" for end in ('","description":"', '","enum":["')),
+        f'{typed}array","items":{{"type":"',
+        *(f"{end},{required}" for end in ('"}}', '"]}}')),
+        '","description":"',
+        "tool_declare",
+        "## Return of functions.",
+        "You are OpenK2 nano. Use the tools.",
+    )
+
+
+# Longest first: the first alternative that matches wins.
+PHRASES = tuple(sorted(_phrases(), key=lambda phrase: (-len(phrase), phrase)))
+MIN_VOCAB_SIZE = BYTES + len(PHRASES) + RESERVED
 # Rules of dashes and deep indentation would otherwise take hundreds of places in a small vocabulary.
 _LONGEST_PIECE = 16
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -101,33 +127,36 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
         """Learn the pieces from `texts`; the same texts give the same tokenizer.
 
-        Raises UserError if `vocab_size` is under 320 (256 bytes and 64 reserved), or if the text is too small for it.
+        Raises UserError if `vocab_size` is under MIN_VOCAB_SIZE (bytes, phrases and reserved), or if the text is too
+        small for it.
         """
         if vocab_size < MIN_VOCAB_SIZE:
             raise UserError(
-                f"vocab_size {vocab_size} is too small: 256 bytes and 64 reserved tokens need {MIN_VOCAB_SIZE}"
+                f"vocab_size {vocab_size} is too small: 256 bytes, {len(PHRASES)} phrases and 64 reserved tokens "
+                f"need {MIN_VOCAB_SIZE}"
             )
         backend = Backend(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+                pre_tokenizers.Split(Regex("|".join([*map(re.escape, PHRASES), _SPLIT])), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - RESERVED,
+            vocab_size=vocab_size - RESERVED - len(PHRASES),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             max_token_length=_LONGEST_PIECE,
             show_progress=False,
         )
         backend.train_from_iterator(_checked(texts), trainer)
-        got = backend.get_vocab_size()
+        got = backend.get_vocab_size() + len(PHRASES)
         if got != vocab_size - RESERVED:
             raise UserError(
                 f"the text is too small for vocab_size {vocab_size}: it gives {got + RESERVED} at most; "
                 "use more text or a smaller vocab_size"
             )
+        backend = _with_phrases(backend)
         backend.add_special_tokens(
             [AddedToken(name, special=True, normalized=False) for name in reserved_names(vocab_size)]
         )
@@ -230,6 +259,18 @@ class Tokenizer:
             raise UserError(f"token ids must be in 0..{self.vocab_size - 1}, got {min(ids)}..{max(ids)}")
         text: str = self._backend.decode(ids, skip_special_tokens=skip_special)
         return text
+
+
+def _with_phrases(backend: Backend) -> Backend:
+    """The same tokenizer with PHRASES behind its pieces; no merges lead to them, so they are taken whole or never."""
+    content = json.loads(backend.to_str())
+    model = content["model"]
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for phrase in PHRASES:
+        ((written, _),) = by_bytes.pre_tokenize_str(phrase)
+        model["vocab"][written] = len(model["vocab"])
+    model["ignore_merges"] = True
+    return Backend.from_str(json.dumps(content))
 
 
 def chat_template() -> str:

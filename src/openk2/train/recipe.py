@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from openk2.chat.tokenizer import MIN_VOCAB_SIZE
 from openk2.core import UserError
 from openk2.data.corpus import CorpusConfig
 from openk2.worlds.families import FAMILIES
@@ -36,7 +37,9 @@ class _Section(BaseModel):
 class TokenizerConfig(_Section):
     """What the vocabulary is learned from: text of the corpus and the text of some training episodes."""
 
-    vocab_size: int = Field(default=4096, ge=320, le=65536, description="incl. the 64 reserved special ids")
+    vocab_size: int = Field(
+        default=4096, ge=MIN_VOCAB_SIZE, le=65536, description="incl. the phrases and the 64 reserved special ids"
+    )
     corpus_bytes: int = Field(default=20_000_000, ge=0)
     episodes: int = Field(default=600, ge=0, description="per family")
 

@@ -22,6 +22,7 @@ def demonstration_text(shown: Demonstration) -> Iterator[str]:
     """All text of a conversation as the model will see it: declarations, messages, calls."""
     yield compact_json([tool.to_openai() for tool in shown.tools])
     for message in shown.messages:
+        yield message.role
         yield message.content
         for call in message.tool_calls:
             yield call.id
