@@ -106,3 +106,26 @@ def test_an_episode_that_does_not_fit_is_named(episodes: Shards) -> None:
 def test_no_episodes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no episodes"):
         EpisodePlan(make_shards(tmp_path / "a", []), micro_tokens=100, micro_batches=1, pad_id=PAD, seed=0)
+
+
+def test_short_episodes_come_first_then_all_of_them(episodes: Shards) -> None:
+    def plan(short_steps: int, short_tokens: int = 100) -> EpisodePlan:
+        return EpisodePlan(
+            episodes,
+            micro_tokens=4096,
+            micro_batches=2,
+            pad_id=PAD,
+            seed=0,
+            short_steps=short_steps,
+            short_tokens=short_tokens,
+        )
+
+    curriculum, without = plan(5), plan(0)
+    for step in range(5):
+        for index in range(2):
+            assert curriculum.batch(step, index).input_ids_BT.shape[1] < 100
+            after = curriculum.batch(step + 5, index)
+            assert np.array_equal(after.input_ids_BT, without.batch(step, index).input_ids_BT)
+    with pytest.raises(UserError, match="short_tokens = 19"):
+        plan(1, 19)
+    assert plan(0, 19).supervised(0) == without.supervised(0)

@@ -87,20 +87,26 @@ class PackedPlan:
 class EpisodePlan:
     """One whole episode per row, right-padded; rows of similar length share a micro-batch.
 
-    Each epoch shuffles the episodes, sorts them by length inside windows of WINDOW episodes, cuts each window into
-    micro-batches of about `micro_tokens` padded tokens and shuffles those. Sorting inside windows keeps the padding
-    under a tenth without fixing who shares a batch with whom; rounding the number of rows (not always down) keeps
-    micro-batches of long and of short episodes equally costly, so that ranks seldom wait for each other.
+    The first `short_steps` steps take only episodes of at most `short_tokens` tokens, the others take all: what a
+    request has to do with a declaration is learned from many small examples before it is needed in large ones.
 
-    Raises UserError when an episode is longer than `micro_tokens`, or when there is none.
+    Raises UserError when an episode is longer than `micro_tokens`, or when there is none, or no short one.
     """
 
-    def __init__(self, shards: Shards, *, micro_tokens: int, micro_batches: int, pad_id: int, seed: int) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        *,
+        micro_tokens: int,
+        micro_batches: int,
+        pad_id: int,
+        seed: int,
+        short_steps: int = 0,
+        short_tokens: int = 0,
+    ) -> None:
         self.micro_batches = micro_batches
         self._shards = shards
-        self._micro_tokens = micro_tokens
         self._pad_id = pad_id
-        self._seed = seed
         # The last token of an episode is only ever a target, so a row is one shorter than its episode.
         self._row_lengths = shards.lengths - 1
         if len(shards) == 0 or int(self._row_lengths.min()) < 1:
@@ -110,40 +116,22 @@ class EpisodePlan:
                 f"an episode of {int(self._row_lengths.max()) + 1} tokens in {shards.folder} does not fit micro_tokens "
                 f"= {micro_tokens}: raise micro_tokens or lower episodes.max_tokens"
             )
-        self._schedule = lru_cache(maxsize=2)(self._compute_schedule)
-        self._epoch_starts = [0]
-
-    def _compute_schedule(self, epoch: int) -> list[np.ndarray]:
-        """The micro-batches of one epoch, each an array of episode numbers."""
-        rng = np.random.default_rng((self._seed, epoch))
-        order = rng.permutation(len(self._shards))
-        schedule: list[np.ndarray] = []
-        for start in range(0, len(order), WINDOW):
-            window = order[start : start + WINDOW]
-            window = window[np.argsort(-self._row_lengths[window], kind="stable")]
-            cut = self._cut(window)
-            schedule.extend(cut[i] for i in rng.permutation(len(cut)))
-        return schedule
-
-    def _cut(self, window: np.ndarray) -> list[np.ndarray]:
-        """Longest first, so the first row of a micro-batch sets its padded length."""
-        cut = []
-        start = 0
-        while start < len(window):
-            rows = max(1, round(self._micro_tokens / int(self._row_lengths[window[start]])))
-            cut.append(window[start : start + rows])
-            start += rows
-        return cut
+        self._all = _Cycle(np.arange(len(shards)), self._row_lengths, micro_tokens, (seed,))
+        self._short_batches = short_steps * micro_batches
+        if short_steps:
+            short = np.flatnonzero(shards.lengths <= short_tokens)
+            if len(short) == 0:
+                raise UserError(
+                    f"no episode in {shards.folder} has at most short_tokens = {short_tokens} tokens: raise it, "
+                    "or set short_fraction to 0"
+                )
+            self._short = _Cycle(short, self._row_lengths, micro_tokens, (seed, 1))
 
     def _episodes(self, step: int, index: int) -> np.ndarray:
         position = step * self.micro_batches + index
-        epoch = 0
-        while True:
-            if epoch + 1 == len(self._epoch_starts):
-                self._epoch_starts.append(self._epoch_starts[epoch] + len(self._schedule(epoch)))
-            if position < self._epoch_starts[epoch + 1]:
-                return self._schedule(epoch)[position - self._epoch_starts[epoch]]
-            epoch += 1
+        if position < self._short_batches:
+            return self._short.at(position)
+        return self._all.at(position - self._short_batches)
 
     def batch(self, step: int, index: int) -> Batch:
         episodes = self._episodes(step, index)
@@ -163,3 +151,51 @@ class EpisodePlan:
             for episode in self._episodes(step, index):
                 total += int(np.count_nonzero(self._shards.document(int(episode))[1][1:]))
         return total
+
+
+class _Cycle:
+    """Micro-batches of some episodes without end, each an array of episode numbers.
+
+    Each epoch shuffles the episodes, sorts them by length inside windows of WINDOW episodes, cuts each window into
+    micro-batches of about `micro_tokens` padded tokens and shuffles those. Sorting inside windows keeps the padding
+    under a tenth without fixing who shares a batch with whom; rounding the number of rows (not always down) keeps
+    micro-batches of long and of short episodes equally costly, so that ranks seldom wait for each other.
+    """
+
+    def __init__(self, episodes: np.ndarray, row_lengths: np.ndarray, micro_tokens: int, seed: tuple[int, ...]) -> None:
+        self._numbers = episodes
+        self._row_lengths = row_lengths
+        self._micro_tokens = micro_tokens
+        self._seed = seed
+        self._schedule = lru_cache(maxsize=2)(self._compute_schedule)
+        self._epoch_starts = [0]
+
+    def at(self, position: int) -> np.ndarray:
+        epoch = 0
+        while True:
+            if epoch + 1 == len(self._epoch_starts):
+                self._epoch_starts.append(self._epoch_starts[epoch] + len(self._schedule(epoch)))
+            if position < self._epoch_starts[epoch + 1]:
+                return self._schedule(epoch)[position - self._epoch_starts[epoch]]
+            epoch += 1
+
+    def _compute_schedule(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng((self._seed[0], epoch, *self._seed[1:]))
+        order = self._numbers[rng.permutation(len(self._numbers))]
+        schedule: list[np.ndarray] = []
+        for start in range(0, len(order), WINDOW):
+            window = order[start : start + WINDOW]
+            window = window[np.argsort(-self._row_lengths[window], kind="stable")]
+            cut = self._cut(window)
+            schedule.extend(cut[i] for i in rng.permutation(len(cut)))
+        return schedule
+
+    def _cut(self, window: np.ndarray) -> list[np.ndarray]:
+        """Longest first, so the first row of a micro-batch sets its padded length."""
+        cut = []
+        start = 0
+        while start < len(window):
+            rows = max(1, round(self._micro_tokens / int(self._row_lengths[window[start]])))
+            cut.append(window[start : start + rows])
+            start += rows
+        return cut

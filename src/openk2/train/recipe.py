@@ -122,6 +122,13 @@ class PretrainConfig(TrainConfig):
         return self
 
 
+class SftConfig(TrainConfig):
+    short_fraction: Fraction = Field(
+        default=0.0, description="share of the steps, at the start, with short episodes only"
+    )
+    short_tokens: Count = Field(default=256, description="how long a short episode may be")
+
+
 class ModelSection(BaseModel):
     """A preset and what differs from it, by Hugging Face names; checked by `ModelConfig`."""
 
@@ -142,7 +149,7 @@ class Recipe(_Section):
     model: ModelSection
     pretrain: PretrainConfig
     episodes: EpisodesConfig
-    sft: TrainConfig
+    sft: SftConfig
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Recipe:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from openk2.core import UserError
 from openk2.data.batches import BatchPlan, EpisodePlan, PackedPlan
 from openk2.data.shards import Shards
-from openk2.train.recipe import PretrainConfig, TrainConfig
+from openk2.train.recipe import PretrainConfig, SftConfig, TrainConfig
 
 REPORT_SECONDS = 0.5
 
@@ -38,7 +38,7 @@ class Job(BaseModel):
 
     folder: Path
     pretrain: PretrainConfig | None = None
-    sft: TrainConfig | None = None
+    sft: SftConfig | None = None
     seed: int
     workers: int
     device: str
@@ -150,12 +150,19 @@ def _plans(job: Job) -> tuple[BatchPlan, BatchPlan, TrainConfig]:
     assert job.sft is not None
     sft = job.sft
 
-    def episodes(shards: Shards, micro_batches: int) -> EpisodePlan:
+    def episodes(shards: Shards, micro_batches: int, short_steps: int = 0) -> EpisodePlan:
         return EpisodePlan(
-            shards, micro_tokens=sft.micro_tokens, micro_batches=micro_batches, pad_id=job.pad_id, seed=job.seed
+            shards,
+            micro_tokens=sft.micro_tokens,
+            micro_batches=micro_batches,
+            pad_id=job.pad_id,
+            seed=job.seed,
+            short_steps=short_steps,
+            short_tokens=sft.short_tokens,
         )
 
-    return episodes(train, sft.micro_batches), episodes(valid, sft.valid_micro_batches), sft
+    short_steps = round(sft.steps * sft.short_fraction)
+    return episodes(train, sft.micro_batches, short_steps), episodes(valid, sft.valid_micro_batches), sft
 
 
 if __name__ == "__main__":
