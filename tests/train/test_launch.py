@@ -6,14 +6,14 @@ import pytest
 
 from openk2.core import UserError
 from openk2.train.launch import train_in_workers
-from openk2.train.recipe import TrainConfig
+from openk2.train.recipe import SftConfig
 from openk2.train.worker import Job
 
 
 def test_a_worker_that_fails_is_one_sentence_and_a_log(tmp_path: Path) -> None:
     job = Job(
         folder=tmp_path / "sft",
-        sft=TrainConfig(tokens=100_000, lr=0.01, warmup_steps=0),
+        sft=SftConfig(tokens=100_000, lr=0.01, warmup_steps=0),
         seed=0,
         workers=1,
         device="cpu",
