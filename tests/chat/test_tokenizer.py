@@ -138,7 +138,7 @@ def test_save_and_load_keep_everything(tokenizer: Tokenizer, tmp_path: Path) -> 
 def test_bad_training_input_is_refused() -> None:
     with pytest.raises(UserError, match=f"need {MIN_VOCAB_SIZE}"):
         Tokenizer.train(["text"], MIN_VOCAB_SIZE - 1)
-    with pytest.raises(UserError, match=r"too small for vocab_size 4096: it gives [34]\d\d at most"):
+    with pytest.raises(UserError, match="too small for vocab_size 4096: it gives 3"):
         Tokenizer.train(["a little text"], 4096)
     with pytest.raises(UserError, match="lone surrogate"):
         Tokenizer.train(["bad \ud800"], 400)

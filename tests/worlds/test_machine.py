@@ -15,10 +15,21 @@ from pathlib import Path
 import pytest
 
 import openk2
-from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, Turn, UserError, Verdict, compact_json
+from openk2.core import (
+    NANO_SYSTEM,
+    Message,
+    Task,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Turn,
+    UserError,
+    Verdict,
+    compact_json,
+)
 from openk2.rollout import rollout
 from openk2.sandbox import Caps, Sandbox, resolve_sandbox
-from openk2.worlds.machine import MACHINE_SYSTEM, MACHINE_TOOLS, MachineWorld, TaskMachineWorld
+from openk2.worlds.machine import MACHINE_TOOLS, MachineWorld, TaskMachineWorld
 
 TASK = Task("t", "machine", "any", 0, "tidy up")
 CAPS = Caps(seconds=100)
@@ -66,7 +77,7 @@ def test_declarations_are_frozen() -> None:
 
 
 async def test_opening_messages(world: MachineWorld) -> None:
-    assert await world.start(TASK) == [Message("system", MACHINE_SYSTEM), Message("user", "tidy up")]
+    assert await world.start(TASK) == [Message("system", NANO_SYSTEM), Message("user", "tidy up")]
     assert await world.verify([]) == Verdict(None)
 
 

@@ -23,9 +23,6 @@ from openk2.chat.tokenizer import Tokenizer, nano_tokenizer
 from openk2.core import Message, ToolCall, ToolSpec, UserError, as_messages, as_tools, compact_json
 
 DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
-TOOL_DECLARE = "tool_declare"
-_RETURN = "## Return of "
-_ID_PREFIX = "functions."
 _CLASS = {"user": tk.IM_USER, "assistant": tk.IM_ASSISTANT, "system": tk.IM_SYSTEM, "tool": tk.IM_SYSTEM}
 
 
@@ -56,12 +53,12 @@ class Completion:
 
 def call_id(name: str, index: int) -> str:
     """The id of the call number `index` of the dialog."""
-    return f"{_ID_PREFIX}{name}:{index}"
+    return f"{tk.ID_PREFIX}{name}:{index}"
 
 
 def tool_name(identifier: str) -> str:
     """The tool's name in a call id: `functions.NAME:IDX`, also without the prefix or the index."""
-    body = identifier.removeprefix(_ID_PREFIX)
+    body = identifier.removeprefix(tk.ID_PREFIX)
     name, colon, index = body.rpartition(":")
     return name if colon and index.isdecimal() else body
 
@@ -85,7 +82,7 @@ def render(
     out = _Writer(tokenizer)
     declared = as_tools(tools)
     if declared:
-        out.turn(tk.IM_SYSTEM, TOOL_DECLARE, compact_json([t.to_openai() for t in declared]))
+        out.turn(tk.IM_SYSTEM, tk.TOOL_DECLARE, compact_json([t.to_openai() for t in declared]))
     dialog = as_messages(messages)
     if dialog and dialog[0].role != "system":
         out.turn(tk.IM_SYSTEM, "system", DEFAULT_SYSTEM)
@@ -93,7 +90,7 @@ def render(
         if message.role == "assistant":
             out.assistant(message)
             continue
-        head = f"{_RETURN}{message.tool_call_id or ''}\n" if message.role == "tool" else ""
+        head = f"{tk.RETURN_OF}{message.tool_call_id or ''}\n" if message.role == "tool" else ""
         out.turn(_CLASS[message.role], message.name or message.role, head + message.content)
     if add_generation_prompt:
         out.header(tk.IM_ASSISTANT, "assistant")
@@ -181,7 +178,7 @@ def parse(ids: Sequence[int], *, tokenizer: Tokenizer | None = None) -> Parsed:
         text = tokenizer.decode(body)
         if turn_class == tk.IM_USER:
             messages.append(Message("user", text, name=None if name == "user" else name))
-        elif name == TOOL_DECLARE and start == 0:
+        elif name == tk.TOOL_DECLARE and start == 0:
             tools = _declared(text)
         else:
             messages.append(_system_or_result(name, text))
@@ -282,8 +279,8 @@ def _declared(text: str) -> list[ToolSpec]:
 
 
 def _system_or_result(name: str, text: str) -> Message:
-    if name != "system" and text.startswith(_RETURN) and "\n" in text:
-        identifier, _, content = text.removeprefix(_RETURN).partition("\n")
+    if name != "system" and text.startswith(tk.RETURN_OF) and "\n" in text:
+        identifier, _, content = text.removeprefix(tk.RETURN_OF).partition("\n")
         return Message("tool", content, tool_call_id=identifier, name=None if name == "tool" else name)
     return Message("system", text, name=None if name == "system" else name)
 
@@ -353,9 +350,9 @@ def _canonical_name(message: Message) -> str | None:
     if name == message.role:
         return None
     # All three share one turn class: names by which `parse` tells them apart cannot be given away.
-    if message.role in ("system", "tool") and name in ("system", "tool", TOOL_DECLARE):
+    if message.role in ("system", "tool") and name in ("system", "tool", tk.TOOL_DECLARE):
         return None
-    if message.role == "system" and message.content.startswith(_RETURN) and "\n" in message.content:
+    if message.role == "system" and message.content.startswith(tk.RETURN_OF) and "\n" in message.content:
         return None
     return name
 

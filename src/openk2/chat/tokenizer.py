@@ -23,7 +23,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from openk2.core import UserError
+from openk2.core import NANO_SYSTEM, UserError
 from openk2.core.runs import write_text
 
 RESERVED = 64
@@ -43,6 +43,11 @@ ARGUMENT_BEGIN = "<|tool_call_argument_begin|>"
 CALL_END = "<|tool_call_end|>"
 UNK = "[UNK]"
 PAD = "[PAD]"
+
+# The chat format's fixed words that are ordinary text.
+TOOL_DECLARE = "tool_declare"
+RETURN_OF = "## Return of "
+ID_PREFIX = "functions."
 
 # Offset in the reserved block -> name (the offsets of K2's released vocabulary).
 _NAMED = {
@@ -83,9 +88,9 @@ def _phrases() -> tuple[str, ...]:
         f'{typed}array","items":{{"type":"',
         *(f"{end},{required}" for end in ('"}}', '"]}}')),
         '","description":"',
-        "tool_declare",
-        "## Return of functions.",
-        "You are OpenK2 nano. Use the tools.",
+        TOOL_DECLARE,
+        f"{RETURN_OF}{ID_PREFIX}",
+        NANO_SYSTEM,
     )
 
 

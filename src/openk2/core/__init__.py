@@ -1,7 +1,7 @@
 """The ground floor: messages, tool specs, the policy and world protocols, trajectories, errors, run folders."""
 
 from openk2.core.errors import ContextOverflow, UserError
-from openk2.core.messages import Message, ToolCall, ToolSpec, as_messages, as_tools, compact_json
+from openk2.core.messages import NANO_SYSTEM, Message, ToolCall, ToolSpec, as_messages, as_tools, compact_json
 from openk2.core.protocols import (
     Demonstration,
     Family,
@@ -17,6 +17,7 @@ from openk2.core.protocols import (
 from openk2.core.trajectory import Event, OnEvent, Step, Trajectory
 
 __all__ = [
+    "NANO_SYSTEM",
     "ContextOverflow",
     "Demonstration",
     "Event",

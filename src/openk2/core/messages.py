@@ -15,6 +15,8 @@ from openk2.core.errors import UserError
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+NANO_SYSTEM = "You are OpenK2 nano. Use the tools."
+"""The system message of all training episodes, and so of whoever lets nano act."""
 
 
 def compact_json(value: Any, *, finite: bool = False) -> str:

@@ -123,6 +123,8 @@ class PretrainConfig(TrainConfig):
 
 
 class SftConfig(TrainConfig):
+    """Fine-tuning; may begin with short episodes only."""
+
     short_fraction: Fraction = Field(
         default=0.0, description="share of the steps, at the start, with short episodes only"
     )

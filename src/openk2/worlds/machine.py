@@ -19,14 +19,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
+from openk2.core import NANO_SYSTEM, Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
 from openk2.core.messages import is_unicode
 from openk2.sandbox import Caps, Sandbox, resolve_sandbox, touched
 from openk2.sandbox.kernel import Cell, Kernel
 from openk2.worlds import text
 from openk2.worlds.files import Files
-
-MACHINE_SYSTEM = "You are OpenK2 nano. Use the tools."
 
 # Results must not depend on the language or the terminal of the person who runs this.
 SHELL_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TERM": "dumb", "COLUMNS": "80"}
@@ -126,7 +124,7 @@ class MachineWorld:
         return MACHINE_TOOLS
 
     async def start(self, task: Task) -> list[Message]:
-        return [Message("system", MACHINE_SYSTEM), Message("user", task.request)]
+        return [Message("system", NANO_SYSTEM), Message("user", task.request)]
 
     async def call(self, call: ToolCall) -> ToolResult:
         arguments = machine_arguments(call)

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from openk2.core import Demonstration, Message, Task, ToolCall, compact_json
+from openk2.core import NANO_SYSTEM, Demonstration, Message, Task, ToolCall, compact_json
 from openk2.worlds.inline import InlineMachine
-from openk2.worlds.machine import MACHINE_SYSTEM, MACHINE_TOOLS
+from openk2.worlds.machine import MACHINE_TOOLS
 
 
 class Expert:
@@ -16,7 +16,7 @@ class Expert:
 
     def __init__(self, request_text: str, folder: Path) -> None:
         self.machine = InlineMachine(folder)
-        self.messages = [Message("system", MACHINE_SYSTEM), Message("user", request_text)]
+        self.messages = [Message("system", NANO_SYSTEM), Message("user", request_text)]
         self.calls = 0
 
     def call(self, tool: str, **arguments: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openk2.core import (
+    NANO_SYSTEM,
     Demonstration,
     Message,
     Split,
@@ -29,7 +30,6 @@ from openk2.worlds.families.lexicon import make_rng
 from openk2.worlds.families.mix import draw_skill
 from openk2.worlds.text import clean
 
-SYSTEM = "You are OpenK2 nano. Use the tools."
 NEGATIONS = re.compile(r"\b(no|not|none|cannot|unable|without)\b|n't\b", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ class FunctionsFamily:
     def demonstrate(self, task: Task) -> Demonstration:
         """The canonical solution: ask when something is missing, call group by group, restate the results."""
         data = task.data
-        messages = [Message("system", SYSTEM), Message("user", task.request)]
+        messages = [Message("system", NANO_SYSTEM), Message("user", task.request)]
         if "ask" in data:
             messages += [Message("assistant", data["ask"]["question"]), Message("user", data["ask"]["reply"])]
         count = 0
@@ -97,7 +97,7 @@ class FunctionsWorld:
         return self._tools
 
     async def start(self, task: Task) -> list[Message]:
-        return [Message("system", SYSTEM), Message("user", task.request)]
+        return [Message("system", NANO_SYSTEM), Message("user", task.request)]
 
     async def call(self, call: ToolCall) -> ToolResult:
         return self.execute(call)
