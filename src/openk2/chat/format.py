@@ -72,7 +72,8 @@ def render(
 ) -> Rendered:
     """Ids and loss mask of a conversation (K2's chat template, token for token).
 
-    `messages` and `tools` are core dataclasses or OpenAI dicts. The mask is True on the body of every assistant turn
+    `messages` and `tools` are core dataclasses or OpenAI dicts; a tool's dict is written as it is, key by key, and a
+    ToolSpec in the order that nano has learned. The mask is True on the body of every assistant turn
     including its `<|im_end|>`, not on its header. The body of an assistant message with `token_ids` is these ids, as
     sampled; if they were cut before `<|im_end|>`, one is added that the mask leaves out.
 
@@ -80,9 +81,10 @@ def render(
     """
     tokenizer = tokenizer or nano_tokenizer()
     out = _Writer(tokenizer)
-    declared = as_tools(tools)
-    if declared:
-        out.turn(tk.IM_SYSTEM, tk.TOOL_DECLARE, compact_json([t.to_openai() for t in declared]))
+    as_tools(tools)  # raises for what is no declaration
+    if tools:
+        declared = [tool.to_openai() if isinstance(tool, ToolSpec) else tool for tool in tools]
+        out.turn(tk.IM_SYSTEM, tk.TOOL_DECLARE, compact_json(declared))
     dialog = as_messages(messages)
     if dialog and dialog[0].role != "system":
         out.turn(tk.IM_SYSTEM, "system", DEFAULT_SYSTEM)

@@ -76,18 +76,19 @@ _SPLIT = r"\\[nrt]|\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|(?:(?!\\[nrt])[^\p{
 
 def _phrases() -> tuple[str, ...]:
     """What is one piece although it holds several words: JSON between the words of a declaration, and fixed lines."""
-    tool = '{"type":"function","function":{"name":"'
+    tool = '{"type":"function","function":{"description":"'
     parameters = '","parameters":{"type":"object","properties":'
     typed, required = '":{"type":"', '"required":["'
     scalars = ("string", "integer", "number", "boolean")
     return (
         *(f"{end}{tool}" for end in ("[", '"]}}},', "{}}}},", '"}}}},')),
-        *(f"{dot}{parameters}{brace}" for dot in ("", ".") for brace in ("", '{"')),
+        *(f'{dot}","name":"' for dot in ("", ".")),
+        *(f"{parameters}{brace}" for brace in ("", '{"')),
         *(f'{typed}{scalar}"{end}' for scalar in scalars for end in ('},"', f"}}}},{required}")),
-        *(f"{typed}string{end}" for end in ('","description":"', '","enum":["')),
+        *(f'{typed}{scalar}","description":"' for scalar in scalars),
+        f'{typed}string","enum":["',
         f'{typed}array","items":{{"type":"',
         *(f"{end},{required}" for end in ('"}}', '"]}}')),
-        '","description":"',
         TOOL_DECLARE,
         f"{RETURN_OF}{ID_PREFIX}",
         NANO_SYSTEM,
@@ -96,6 +97,8 @@ def _phrases() -> tuple[str, ...]:
 
 # Longest first: the first alternative that matches wins.
 PHRASES = tuple(sorted(_phrases(), key=lambda phrase: (-len(phrase), phrase)))
+_ANY_PHRASE = "|".join(map(re.escape, PHRASES))
+_BY_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 MIN_VOCAB_SIZE = BYTES + len(PHRASES) + RESERVED
 # Rules of dashes and deep indentation would otherwise take hundreds of places in a small vocabulary.
 _LONGEST_PIECE = 16
@@ -141,10 +144,12 @@ class Tokenizer:
                 f"need {MIN_VOCAB_SIZE}"
             )
         backend = Backend(models.BPE())
+        # The phrases are left out here, or short ones would become ordinary pieces too.
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex("|".join([*map(re.escape, PHRASES), _SPLIT])), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                pre_tokenizers.Split(Regex(_ANY_PHRASE), "removed"),
+                pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+                _BY_BYTES,
             ]
         )
         backend.decoder = decoders.ByteLevel()
@@ -268,11 +273,13 @@ class Tokenizer:
 
 def _with_phrases(backend: Backend) -> Backend:
     """The same tokenizer with PHRASES behind its pieces; no merges lead to them, so they are taken whole or never."""
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(f"{_ANY_PHRASE}|{_SPLIT}"), "isolated"), _BY_BYTES]
+    )
     content = json.loads(backend.to_str())
     model = content["model"]
-    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     for phrase in PHRASES:
-        ((written, _),) = by_bytes.pre_tokenize_str(phrase)
+        ((written, _),) = _BY_BYTES.pre_tokenize_str(phrase)
         model["vocab"][written] = len(model["vocab"])
     model["ignore_merges"] = True
     return Backend.from_str(json.dumps(content))

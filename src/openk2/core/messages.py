@@ -144,11 +144,15 @@ class ToolSpec:
         )
 
     def to_openai(self) -> dict[str, Any]:
+        """The entry of the OpenAI `tools` array, what the tool does before its name.
+
+        A causal model reads in this order: a name that follows its description can be found by it.
+        """
         return {
             "type": "function",
             "function": {
-                "name": self.name,
                 "description": self.description,
+                "name": self.name,
                 "parameters": dict(self.parameters),
             },
         }

@@ -125,22 +125,24 @@ def make_chunk(chunk: Chunk) -> None:
     building.replace(final)
 
 
-# The share of the tools nobody calls that stays when an episode is thinned out.
-_KEPT = 0.3
+# How many of the tools nobody calls stay at most when an episode is thinned out.
+_KEPT = 3
 
 
 def declared_tools(shown: Demonstration, dropout: float) -> tuple[ToolSpec, ...]:
-    """The tools to declare: all, or with probability `dropout` those that are called and few of the others.
+    """The tools to declare: all, or with probability `dropout` those that are called and one to three of the others.
 
     Declarations are most of an episode's tokens and none of its loss: with short episodes a small model meets more of
-    them for the same compute. At least one tool stays. Deterministic in the task's seed.
+    them for the same compute. A choice stays one: where there are tools that nobody calls, at least one of them is
+    kept. Deterministic in the task's seed.
     """
     rng = random.Random(f"tools/{shown.task.family}/{shown.task.seed}")
     if rng.random() >= dropout:
         return shown.tools
     called = {call.name for message in shown.messages for call in message.tool_calls}
-    kept = tuple(tool for tool in shown.tools if rng.random() < _KEPT or tool.name in called)
-    return kept or shown.tools[:1]
+    others = [tool.name for tool in shown.tools if tool.name not in called]
+    kept = called | set(rng.sample(others, min(len(others), rng.randint(1, _KEPT))))
+    return tuple(tool for tool in shown.tools if tool.name in kept)
 
 
 @lru_cache(maxsize=8)

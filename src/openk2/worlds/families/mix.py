@@ -14,8 +14,8 @@ from openk2.core import Split, compact_json
 from openk2.worlds.families.lexicon import Rng
 
 FUNCTIONS = {
-    "single": (8, 24),
-    "choose": (18, 16),
+    "single": (8, 10),
+    "choose": (18, 32),
     "types": (12, 14),
     "parallel": (9, 9),
     "chain2": (11, 12),
@@ -100,7 +100,7 @@ def generator_digest(family: str) -> str:
 
 
 FROZEN: dict[str, str] = {
-    "functions": "dd9063e9d53a25ca9d7b177faaad6bd339086c06c78cb64beb199021419b997b",
+    "functions": "c36777b9690f8279fc8c2010eed3aebf02815660d53a8c6da72170d6da845237",
     "notebook": "45aaf8745be5f61a6245d6d58186a3eed15fab6a862b3b81cf06a55bd0426495",
     "shell": "eb7813d1410400a70c7b092f15d65cee611c34960e57111546c1b91c92e175f1",
 }
