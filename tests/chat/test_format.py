@@ -151,6 +151,12 @@ def test_openai_dicts_and_dataclasses_render_alike(tokenizer: Tokenizer) -> None
     assert render(raw, [WEATHER.to_openai()], tokenizer=tokenizer) == render(DIALOG, [WEATHER], tokenizer=tokenizer)
 
 
+def test_a_tool_given_as_a_dict_is_written_key_by_key(tokenizer: Tokenizer) -> None:
+    raw = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {}, "description": "Do."}}
+    said = tokenizer.decode(render([], [raw], tokenizer=tokenizer).ids)
+    assert said == f"<|im_system|>tool_declare<|im_middle|>[{json.dumps(raw, separators=(',', ':'))}]<|im_end|>"
+
+
 def test_sampled_ids_are_used_verbatim(tokenizer: Tokenizer) -> None:
     # "hi" spelled byte by byte is not what the tokenizer would write.
     body = (*tokenizer.encode("h"), *tokenizer.encode("i"))

