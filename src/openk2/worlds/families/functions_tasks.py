@@ -144,6 +144,26 @@ def choose(maker: Maker) -> Plan:
     return simple(maker, maker.rng.randint(3, 7), hard=0.45)
 
 
+def pick(maker: Maker) -> Plan:
+    """Training only: which tool is meant and hardly anything else. Two to four small tools, short words, little noise."""
+    rng = maker.rng
+    maker.literal, maker.clipped, maker.opaque = True, 0.6, rng.random() < 0.6
+    action = small(maker)
+    others = [tool for tool in distractors(maker, [action], 8, hard=0.25) if len(tool.parameters["properties"]) < 2]
+    tools = shuffled(rng, [action.spec, *others[: rng.randint(1, 3)]])
+    text = request(rng, maker.split, action.phrase, noise=0.3, aside=False)
+    return Plan(text, tools, [[call_of(action)]], answer_of([action]), must_say(action), [action.name])
+
+
+def small(maker: Maker) -> Action:
+    """An action with one argument."""
+    for _ in range(200):
+        action = make(maker, maker.rng.choice(("get", "get", "delete", "delete", "stop", "run")))
+        if len(action.arguments) == 1:
+            return action
+    raise AssertionError("200 tools in a row had several parameters")  # most of these kinds have one
+
+
 def types(maker: Maker) -> Plan:
     rng = maker.rng
     kind = rng.choice(("create", "create", "search", "rent", "delete", "count"))
@@ -404,6 +424,7 @@ BUILDERS: dict[str, Callable[[Maker], Plan]] = {
     "repair": repair,
     "none": none,
     "ask": ask,
+    "pick": pick,
 }
 
 

@@ -168,7 +168,7 @@ class Maker:
     """Draws actions. `opaque` tools have names that say nothing about what they do.
 
     With `literal` set, a request uses the same verb as the tool's description; `sentence` fixes the kind of sentence
-    (`do`, `ask`, ...; see `phrasing`).
+    (`do`, `ask`, ...; see `phrasing`); `clipped` is the share of words that are two to four letters (training only).
     """
 
     def __init__(self, rng: Rng, split: Split, opaque: bool = False) -> None:
@@ -177,18 +177,27 @@ class Maker:
         self.opaque = opaque
         self.literal = False
         self.sentence: str | None = None
+        self.clipped = 0.0
         self.taken: set[str] = set()
 
     # words
 
+    def clips(self) -> bool:
+        """Whether the next word is a clipped one; draws nothing where there are none."""
+        return self.clipped > 0 and self.rng.random() < self.clipped
+
     def of(self, words: str) -> str:
         """A word of a list; in training sometimes one that nobody knows, so that a list is not learned by heart."""
+        if self.clips():
+            return lexicon.clipped(self.rng)
         if lexicon.coins(self.rng, self.split, OF_LIST_COINED):
             return lexicon.coined(self.rng)
         return self.rng.choice(lexicon.of_split(words, self.split))
 
     def noun(self) -> str:
         """What a tool is about: a noun, two nouns, or a made-up word; blanks between words."""
+        if self.clips():
+            return lexicon.clipped(self.rng)
         roll = self.rng.random()
         if roll < 0.72:
             return lexicon.noun(self.rng, self.split)
@@ -206,6 +215,8 @@ class Maker:
         raise AssertionError("the word stock is too small")
 
     def verb(self, meaning: str) -> str:
+        if self.clips():
+            return lexicon.clipped(self.rng)
         if lexicon.coins(self.rng, self.split, VERB_COINED):
             return lexicon.coined(self.rng)
         return self.rng.choice(lexicon.verbs(self.split, meaning))

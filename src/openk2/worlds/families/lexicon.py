@@ -283,6 +283,19 @@ def coined(rng: Rng) -> str:
     raise AssertionError("400 coined words in a row were refused")  # chance below 1e-38
 
 
+def clipped(rng: Rng) -> str:
+    """Two to four letters out of a noun of the training split: a word of one or two pieces."""
+    stock = nouns("train")
+    for _ in range(400):
+        noun = rng.choice(stock)
+        size = rng.choice((2, 2, 3, 3, 4))
+        start = rng.randrange(max(1, len(noun) - size))
+        word = noun[start : start + size]
+        if word.isalpha() and split_of(word) == "train" and word not in RESERVED_WORDS:
+            return word
+    raise AssertionError("400 clipped words in a row were refused")  # chance below 1e-30
+
+
 def pseudoword(rng: Rng, split: Split) -> str:
     """A pronounceable word that no dictionary has (mostly), 4-8 letters, lower case, of the split."""
     if coins(rng, split, COINED_SHARE / 2):

@@ -24,6 +24,7 @@ FUNCTIONS = {
     "repair": (8, 6),
     "none": (8, 6),
     "ask": (9, 8),
+    "pick": (0, 60),
 }
 NOTEBOOK = {
     "count": (10, 10),
@@ -59,7 +60,7 @@ MIX: dict[str, dict[str, tuple[int, int]]] = {"functions": FUNCTIONS, "notebook"
 def proportions(family: str, split: Split) -> Mapping[str, float]:
     """The share of every skill of a family; sums to 1."""
     column = 0 if split == "test" else 1
-    weights = {skill: pair[column] for skill, pair in MIX[family].items()}
+    weights = {skill: pair[column] for skill, pair in MIX[family].items() if pair[column]}
     total = sum(weights.values())
     return {skill: weight / total for skill, weight in weights.items()}
 
