@@ -145,7 +145,7 @@ def choose(maker: Maker) -> Plan:
 
 
 def pick(maker: Maker) -> Plan:
-    """Training only: which tool is meant and hardly anything else. Two to four small tools, short words, little noise."""
+    """Training only: which tool is meant, and little else: two to four small tools, short words, hardly any noise."""
     rng = maker.rng
     maker.literal, maker.clipped, maker.opaque = True, 0.6, rng.random() < 0.6
     action = small(maker)
