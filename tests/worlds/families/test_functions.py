@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 
 from openk2.core import Demonstration, Family, Message, Split, Task, ToolCall, UserError, World, compact_json
-from openk2.worlds.families import get_family, lexicon
-from openk2.worlds.families.functions import FunctionsFamily, FunctionsWorld, mismatch, same, states
+from openk2.worlds.families import get_family, lexicon, mix
+from openk2.worlds.families.functions import FunctionsFamily, FunctionsWorld, intent, mismatch, same, states
 from openk2.worlds.families.phrasing import BOOKS, Frame
 
 FAMILY = FunctionsFamily()
@@ -319,3 +319,45 @@ def test_values_in_answers(answer: str, value: Any, expected: bool) -> None:
 def test_the_task_data_is_json() -> None:
     task = FAMILY.sample("test", 11)
     assert replace(task, data=json.loads(compact_json(task.data))) == task
+
+
+@pytest.mark.parametrize(
+    ("said", "description", "expected"),
+    [
+        ("What storage does my crate have?", "See the storage that a crate has.", "storage that a crate has"),
+        ("please PAUSE it", "Used to pause one silver", "PAUSE one silver"),
+        ("What is up with the crate?", "What is the date of a crate?", "crate"),
+        ("remove it", "Scrap a kettle.", ""),
+        ("", "Scrap a kettle.", ""),
+    ],
+)
+def test_the_intent_is_the_description_from_the_first_word_that_was_said(
+    said: str, description: str, expected: str
+) -> None:
+    assert intent(said, description) == expected
+
+
+def test_calls_come_with_their_intent() -> None:
+    family = FunctionsFamily()
+    said = 0
+    for seed in range(100):
+        shown = family.demonstrate(family.sample("train", seed))
+        descriptions = " ".join(tool.description for tool in shown.tools)
+        for message in shown.messages:
+            if message.tool_calls and message.content:
+                said += 1
+                # All but the first word, which is spelled as the user did, is the declaration's.
+                for part in message.content.split(" and "):
+                    assert part.partition(" ")[2] in descriptions
+    assert said > 80
+
+
+def test_drills_are_small_and_belong_to_training() -> None:
+    family = FunctionsFamily()
+    for seed in range(60):
+        shown = family.demonstrate(family.sample_skill("pick", "train", seed))
+        assert 2 <= len(shown.tools) <= 4
+        assert sum(len(message.tool_calls) for message in shown.messages) == 1
+        assert all(len(tool.parameters["properties"]) <= 1 for tool in shown.tools)
+    assert "pick" not in {family.sample("test", seed).skill for seed in range(300)}
+    assert "pick" not in mix.proportions("functions", "test")

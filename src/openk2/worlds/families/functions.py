@@ -88,7 +88,7 @@ def intent(said: str, description: str) -> str:
     It splits a choice among tools, which a small model does not learn as one step, in two that are copying: a word that
     request and declaration share, then the name that follows it in the declaration. Empty when they share none.
     """
-    words = {word.lower(): word for word in reversed(re.findall(r"\w+", said))}
+    words: dict[str, str] = {word.lower(): word for word in reversed(re.findall(r"\w+", said))}
     for found in re.finditer(r"\w+", description):
         word = found.group().lower()
         if word in words and word not in EMPTY_WORDS:
