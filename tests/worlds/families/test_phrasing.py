@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+import re
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from openk2.core import Split
 from openk2.worlds.families import functions, lexicon  # noqa: F401  (the family registers its books)
-from openk2.worlds.families.phrasing import BOOKS, Book, Phrase, listing, number_word, plain, request, typo
+from openk2.worlds.families.phrasing import BOOKS, Book, Phrase, expansions, listing, number_word, plain, request, typo
 
 DRINK = Book(
     "test.drink",
@@ -61,17 +60,6 @@ def test_typos_do_happen_and_are_small() -> None:
     assert all(abs(len(typo(rng, "kettle")) - 6) <= 1 for _ in range(50))
 
 
-def expansions(parts: list[Any]) -> list[str]:
-    """All texts of a frame, slots by name."""
-    choices: list[list[str]] = []
-    for kind, value in parts:
-        if kind == "any":
-            choices.append([text for alternative in value for text in expansions(alternative)])
-        else:
-            choices.append(["{" + value + "}" if kind == "slot" else value])
-    return [" ".join("".join(combination).split()) for combination in itertools.product(*choices)]
-
-
 @pytest.mark.parametrize("book", sorted(BOOKS))
 def test_no_wording_is_in_both_splits(book: str) -> None:
     texts = {
@@ -80,6 +68,22 @@ def test_no_wording_is_in_both_splits(book: str) -> None:
     }
     assert texts["test"] and texts["train"]
     assert not texts["test"] & texts["train"]
+
+
+@pytest.mark.parametrize("book", sorted(name for name in BOOKS if BOOKS[name].loose))
+def test_made_up_wordings_keep_the_slots_and_are_never_held_out(book: str) -> None:
+    rng = lexicon.make_rng("loose", "train", 0)
+    held_out = {text for frame in BOOKS[book].by_split["test"] for text in expansions(frame.parts)}
+    made = set()
+    for frame in BOOKS[book].by_split["train"]:
+        slots = [sorted(re.findall(r"\{\w+\}", text)) for text in expansions(frame.parts)]
+        for _ in range(40):
+            text = BOOKS[book].another(rng, frame).text
+            made.add(text)
+            assert sorted(re.findall(r"\{\w+\}", text)) in slots
+            assert not re.search(r"\w\{|\}\w", text) or re.search(r"\w\{|\}\w", frame.text)
+    assert len(made) > 100
+    assert not held_out & made
 
 
 def test_books_of_one_frame_or_with_open_brackets_are_refused() -> None:

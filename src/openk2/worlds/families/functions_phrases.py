@@ -21,6 +21,7 @@ ENTITY_NAME = Book(
     'the {n} "{v}"',
     "this {n}, {v},",
     "{n} name {v}",
+    swap=True,
 )
 ENTITY_ID = Book(
     "entity.id",
@@ -34,6 +35,7 @@ ENTITY_ID = Book(
     "the {n} (numbered|listed as) {v}",
     "{n} no {v}",
     "my {n} with the id {v}",
+    swap=True,
 )
 ENTITY = {"name": ENTITY_NAME, "id": ENTITY_ID}
 
@@ -49,6 +51,7 @@ ENTITY_MANY = Book(
     "the {ns} listed as {v}",
     "the following {ns}: {v},",
     "my {ns} {v}",
+    loose=True,
 )
 ENTITY_BARE = Book(
     "entity.bare",
@@ -63,6 +66,7 @@ ENTITY_BARE = Book(
     "a {n} of mine",
     "some {n}",
     "the {n} we have",
+    loose=True,
 )
 
 ATTRIBUTE = Book(
@@ -105,6 +109,7 @@ ATTRIBUTE = Book(
     "say: we are missing the {a} of {e}",
     "say: it's about {e}, i need the {a}",
     "say: i forgot the {a} of {e}",
+    swap=True,
 )
 WHETHER = Book(
     "whether",
@@ -143,6 +148,7 @@ LOCAL = Book(
     "say: i (want|need|have) to know the {a} {s}",
     "say: i'd like the {a} {s}",
     "say: i am wondering about the {a} {s}",
+    loose=True,
 )
 PLAIN = Book(
     "plain",
@@ -161,6 +167,7 @@ PLAIN = Book(
     "say: i need the {n} {a}",
     "say: i'd like to know the {n} {a}",
     "say: i wonder about the {a} of our {n}",
+    loose=True,
 )
 CREATE = Book(
     "create",
@@ -180,6 +187,7 @@ CREATE = Book(
     "say: there should be a new {n} {s}",
     "ask: (can|could|may) (i|we) {verb} {an} {s}",
     "ask: how about a new {n} {s}",
+    loose=True,
 )
 UPDATE = Book(
     "update",
@@ -199,6 +207,7 @@ UPDATE = Book(
     "say: {e} now has the {a} {v}",
     "say: i want the {a} of {e} to be {v}",
     "say: {e} needs the {a} {v}",
+    loose=True,
 )
 ACT = Book(
     "act",
@@ -222,6 +231,7 @@ ACT = Book(
     "say: my boss told me to {verb} {e} {s}",
     "say: we decided to {verb} {e} {s}",
     "say: it is time to {verb} {e} {s}",
+    loose=True,
 )
 SEND = Book(
     "send",
@@ -241,6 +251,7 @@ SEND = Book(
     "frag: {n} to go {s}",
     "frag: quick {n} {s}",
     "do: {verb} one {n} {s}",
+    loose=True,
 )
 SEARCH = Book(
     "search",
@@ -261,6 +272,7 @@ SEARCH = Book(
     "say: i (want|need) to {verb} {ns} {s}",
     "say: i am (looking|searching) for {ns} {s}",
     "say: i'd like to see the {ns} {s}",
+    loose=True,
 )
 COUNT = Book(
     "count",
@@ -277,6 +289,7 @@ COUNT = Book(
     "frag: {ns} count {s}",
     "say: i need the number of {ns} {s}",
     "say: i (want|need) to know how many {ns} there are {s}",
+    loose=True,
 )
 CONVERT = Book(
     "convert",
@@ -320,6 +333,7 @@ NAMED = Book(
     "of {p} {v}",
     "for {p} take {v}",
     "[and] set {p} to {v}",
+    swap=True,
 )
 PERSON = Book(
     "arg.person",
@@ -337,6 +351,7 @@ PERSON = Book(
     "{p}: {v}",
     "and it's for {v}",
     "{v} being the {p}",
+    loose=True,
 )
 RECIPIENT = Book(
     "arg.recipient",
@@ -352,6 +367,7 @@ RECIPIENT = Book(
     "so that {v} gets it",
     "{p}: {v}",
     "the {p} is {v}",
+    loose=True,
 )
 PLACE = Book(
     "arg.place",
@@ -370,6 +386,7 @@ PLACE = Book(
     "close to {v}",
     "inside {v}",
     "there in {v}",
+    loose=True,
 )
 TARGET = Book(
     "arg.target",
@@ -385,6 +402,7 @@ TARGET = Book(
     "the {p} is {v}",
     "so that it is in {v}",
     "right to {v}",
+    loose=True,
 )
 DATE = Book(
     "arg.date",
@@ -401,6 +419,7 @@ DATE = Book(
     "{p}: {v}",
     "from {v}",
     "for the date {v}",
+    loose=True,
 )
 AMOUNT = Book(
     "arg.amount",
@@ -416,6 +435,7 @@ AMOUNT = Book(
     "{v} {p} please",
     "needing {v} {p}",
     "for exactly {v} {p}",
+    loose=True,
 )
 TEXT = Book(
     "arg.text",
@@ -433,6 +453,7 @@ TEXT = Book(
     'the {p} is "{v}"',
     'telling them "{v}"',
     'with "{v}" as [the] {p}',
+    loose=True,
 )
 FLAG_ON = Book(
     "arg.flag.on",
@@ -523,6 +544,7 @@ STEPS_FIRST = Book(
     "search for {e}",
     "locate {e}",
     "see {e}",
+    loose=True,
 )
 STEPS_NEXT = Book(
     "chain.next",
@@ -535,6 +557,7 @@ STEPS_NEXT = Book(
     "[then] get the {n} from there",
     "[then] look at its {n}",
     "[then] get me its {n}",
+    loose=True,
 )
 STEPS_ATTRIBUTE = Book(
     "chain.attribute",
@@ -547,6 +570,7 @@ STEPS_ATTRIBUTE = Book(
     "get the {a} of that {n}",
     "read its {a} to me",
     "i want the {a} of that {n}",
+    loose=True,
 )
 STEPS_ACT = Book(
     "chain.act",
@@ -557,6 +581,7 @@ STEPS_ACT = Book(
     "at last {verb} that {n} {s}",
     "{verb} its {n} {s}",
     "then {verb} the {n} you found {s}",
+    loose=True,
 )
 STEPS = Book(
     "chain.steps",
@@ -671,6 +696,7 @@ DESCRIBE_GET = Book(
     "Gives the {a} of {an}.",
     "{Verb} the {a} that {an} has.",
     "What is the {a} of {an}?",
+    loose=True,
 )
 DESCRIBE_LOCAL = Book(
     "describe.local",
@@ -680,6 +706,7 @@ DESCRIBE_LOCAL = Book(
     "The {a} at {an}.",
     "{Verb} {a} by {n}",
     "{Verb} the local {a}.",
+    loose=True,
 )
 DESCRIBE_PLAIN = Book(
     "describe.plain",
@@ -688,6 +715,7 @@ DESCRIBE_PLAIN = Book(
     "The current {n} {a}.",
     "{Verb} the {a} of the {n}.",
     "{Verb} our {n} {a}",
+    loose=True,
 )
 DESCRIBE_WHETHER = Book(
     "describe.whether",
@@ -708,6 +736,7 @@ DESCRIBE_ACT = Book(
     "Lets you {verb} {an}.",
     "Can {verb} {an}",
     "For when you want to {verb} {an}.",
+    loose=True,
 )
 DESCRIBE_UPDATE = Book(
     "describe.update",
@@ -718,6 +747,7 @@ DESCRIBE_UPDATE = Book(
     "Used to {verb} the {a} of {an}.",
     "Lets you {verb} the {a} of {an}.",
     "Will {verb} {an}'s {a}",
+    loose=True,
 )
 DESCRIBE_MANY = Book(
     "describe.many",
@@ -728,6 +758,7 @@ DESCRIBE_MANY = Book(
     "{Verb} the matching {ns}",
     "{Verb} {ns} that match.",
     "Lets you {verb} {ns}.",
+    loose=True,
 )
 DESCRIBE_FIND = Book(
     "describe.find",
@@ -739,6 +770,7 @@ DESCRIBE_FIND = Book(
     "{Verb} {an} by name, returns the id.",
     "{Verb} which id {an} name has.",
     "From {an} name to its id.",
+    loose=True,
 )
 DESCRIBE_LINK = Book(
     "describe.link",

@@ -12,18 +12,24 @@ words of frames only, never a value.
 A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a fragment, `say:` a statement; without
 one it is a part of something larger. A star before it marks the most common wordings, which nobody could do without:
 they always belong to training. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
+
+A model that has only seen a dozen wordings of a thing learns them by heart. A book marked `loose` therefore makes up
+new ones in training: a frame whose words are left out, exchanged for others or for coined ones, whose slots stand in
+quotes or brackets. What comes out is never a wording of the test split.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from openk2.core import Split
-from openk2.worlds.families.lexicon import TEST_SHARE
+from openk2.worlds.families.lexicon import TEST_SHARE, coined
 
 Rng = random.Random
 
@@ -31,6 +37,13 @@ OPEN, CLOSE = "\x02", "\x03"
 """Around a protected value while a request is being built."""
 
 KINDS = ("ask", "do", "frag", "say")
+LOOSE_SHARE = 0.45
+"""The share of a loose book's wordings in training that are made up."""
+# fmt: off
+_FILLERS = ("the", "a", "of", "for", "this", "my", "our", "with", "in", "is", "it", "to", "so", "now", "one", "as",
+            "at", "on", "just", "which", "please", "and", "by")
+# fmt: on
+_AROUND = (('"', '"'), ("'", "'"), ("(", ")"), ("", ","), (", ", ","), ("", ":"), ("- ", ""), ("", " -"), ("[", "]"))
 
 
 class Phrase(str):
@@ -111,6 +124,42 @@ def _tidy(text: str) -> str:
     return _outside(text, lambda piece: re.sub(r" ([,.?!;])", r"\1", re.sub(r" {2,}", " ", piece))).strip()
 
 
+def expansions(parts: list[Part]) -> list[str]:
+    """All texts of a frame, slots by name."""
+    choices: list[list[str]] = []
+    for kind, value in parts:
+        if kind == "any":
+            choices.append([text for alternative in value for text in expansions(alternative)])
+        else:
+            choices.append(["{" + value + "}" if kind == "slot" else value])
+    return [" ".join("".join(combination).split()) for combination in itertools.product(*choices)]
+
+
+def _loosened(text: str, rng: Rng, swap: bool) -> str:
+    """Another wording: `text` has slots by name; they keep their order unless `swap` allows two to change places."""
+    pieces = re.split(r"(\{\w+\})", text)
+    slots = range(1, len(pieces), 2)
+    if swap and len(slots) > 1 and rng.random() < 0.25:
+        i, j = rng.sample(slots, 2)
+        pieces[i], pieces[j] = pieces[j], pieces[i]
+    for i, piece in enumerate(pieces):
+        if i % 2:
+            if rng.random() < 0.2:
+                before, after = rng.choice(_AROUND)
+                pieces[i] = f"{before}{piece}{after}"
+            continue
+        words: list[str] = []
+        for word in piece.split(" "):
+            roll = rng.random()
+            if word and roll < 0.2:
+                continue
+            other = coined(rng) if rng.random() < 0.4 else rng.choice(_FILLERS)
+            words += [other] if word and roll < 0.4 else [word, other] if roll > 0.93 else [word]
+        # A word must not grow together with a slot beside it.
+        pieces[i] = f" {' '.join(words)} " if words != piece.split(" ") else piece
+    return _tidy("".join(pieces))
+
+
 class Frame:
     """One wording."""
 
@@ -137,13 +186,15 @@ class Book:
     """All wordings of one thing, two at least.
 
     Of each kind one frame in five (at least one when there are two), by the order of their hashes, is kept for the test
-    split.
+    split. In training `loose` makes up others; with `swap` also such whose slots have changed places.
     """
 
-    def __init__(self, name: str, *frames: str) -> None:
+    def __init__(self, name: str, *frames: str, loose: bool = False, swap: bool = False) -> None:
         if name in BOOKS or len(frames) < 2 or len(set(frames)) < len(frames):
             raise ValueError(f"book {name!r} must be new and have two frames or more, all different")
         self.name = name
+        self.loose = loose or swap
+        self.swap = swap
         self.frames = [Frame(text) for text in frames]
         self.by_split: dict[Split, list[Frame]] = {"test": [], "train": []}
         for kind in ("", *KINDS):
@@ -162,7 +213,26 @@ class Book:
         frames = self.by_split[split]
         if kind is not None:
             frames = [frame for frame in frames if frame.kind == kind]
-        return frames[int(rng.random() * len(frames))].fill(rng, slots)
+        frame = frames[int(rng.random() * len(frames))]
+        if split == "train" and self.loose and rng.random() < LOOSE_SHARE:
+            frame = self.another(rng, frame)
+        return frame.fill(rng, slots)
+
+    def another(self, rng: Rng, frame: Frame) -> Frame:
+        """A wording of the same kind that is made up; `frame` itself where that gives a held-out one."""
+        text = _loosened(rng.choice(expansions(frame.parts)), rng, self.swap)
+        if text.lower() in self._held_out:
+            return frame
+        made = Frame.__new__(Frame)
+        made.common, made.kind, made.text = False, frame.kind, text
+        made.parts = [
+            ("slot", piece[1:-1]) if i % 2 else ("text", piece) for i, piece in enumerate(re.split(r"(\{\w+\})", text))
+        ]
+        return made
+
+    @cached_property
+    def _held_out(self) -> frozenset[str]:
+        return frozenset(text.lower() for frame in self.by_split["test"] for text in expansions(frame.parts))
 
 
 _WRAP = {
@@ -196,6 +266,7 @@ _WRAP = {
         "may i ask you to {x}?",
         "is it possible to {x}?",
         "it would be great if you could {x}",
+        loose=True,
     ),
     "ask": Book(
         "wrap.ask",
@@ -216,6 +287,7 @@ _WRAP = {
         "any idea, {x}?",
         "remind me, {x}?",
         "sorry to bother you, {x}?",
+        loose=True,
     ),
     "frag": Book(
         "wrap.frag",
@@ -231,6 +303,7 @@ _WRAP = {
         "wanted: {x}",
         "{x}, quick",
         "once more: {x}",
+        loose=True,
     ),
     "say": Book(
         "wrap.say",
@@ -242,6 +315,7 @@ _WRAP = {
         "you see, {x}",
         "here is the thing: {x}",
         "{x}, please",
+        loose=True,
     ),
 }
 
@@ -265,6 +339,7 @@ _ASIDE = Book(
     "nobody else could help",
     "this matters a lot to us",
     "you helped me last time too",
+    loose=True,
 )
 
 _SMALL = (
