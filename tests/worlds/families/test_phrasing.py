@@ -70,7 +70,7 @@ def test_no_wording_is_in_both_splits(book: str) -> None:
     assert not texts["test"] & texts["train"]
 
 
-@pytest.mark.parametrize("book", sorted(name for name in BOOKS if BOOKS[name].loose))
+@pytest.mark.parametrize("book", sorted(BOOKS))
 def test_made_up_wordings_keep_the_slots_and_are_never_held_out(book: str) -> None:
     rng = lexicon.make_rng("loose", "train", 0)
     held_out = {text for frame in BOOKS[book].by_split["test"] for text in expansions(frame.parts)}
@@ -82,7 +82,7 @@ def test_made_up_wordings_keep_the_slots_and_are_never_held_out(book: str) -> No
             made.add(text)
             assert sorted(re.findall(r"\{\w+\}", text)) in slots
             assert not re.search(r"\w\{|\}\w", text) or re.search(r"\w\{|\}\w", frame.text)
-    assert len(made) > 100
+    assert len(made) > (100 if BOOKS[book].loose else 2)
     assert not held_out & made
 
 

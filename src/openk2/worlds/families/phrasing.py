@@ -13,9 +13,10 @@ A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a 
 one it is a part of something larger. A star before it marks the most common wordings, which nobody could do without:
 they always belong to training. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
 
-A model that has only seen a dozen wordings of a thing learns them by heart. A book marked `loose` therefore makes up
-new ones in training: a frame whose words are left out, exchanged for others or for coined ones, whose slots stand in
-quotes or brackets. What comes out is never a wording of the test split.
+A model that has only seen a dozen wordings of a thing learns them by heart. In training a book therefore makes up new
+ones: small words of a frame are left out, exchanged for others or for coined ones; in a `loose` book, whose meaning is
+in its slots, that may happen to all words, and slots may stand in quotes or brackets. What comes out is never a wording
+of the test split.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ OPEN, CLOSE = "\x02", "\x03"
 
 KINDS = ("ask", "do", "frag", "say")
 LOOSE_SHARE = 0.45
-"""The share of a loose book's wordings in training that are made up."""
+"""The share of wordings in training that are made up."""
+_MINOR = frozenset(["the", "a", "an", "of", "this", "my", "me", "our", "is", "are", "it", "please", "that", "there"])
 # fmt: off
 _FILLERS = ("the", "a", "of", "for", "this", "my", "our", "with", "in", "is", "it", "to", "so", "now", "one", "as",
             "at", "on", "just", "which", "please", "and", "by")
@@ -135,7 +137,7 @@ def expansions(parts: list[Part]) -> list[str]:
     return [" ".join("".join(combination).split()) for combination in itertools.product(*choices)]
 
 
-def _loosened(text: str, rng: Rng, swap: bool) -> str:
+def _loosened(text: str, rng: Rng, loose: bool, swap: bool) -> str:
     """Another wording: `text` has slots by name; they keep their order unless `swap` allows two to change places."""
     pieces = re.split(r"(\{\w+\})", text)
     slots = range(1, len(pieces), 2)
@@ -143,21 +145,27 @@ def _loosened(text: str, rng: Rng, swap: bool) -> str:
         i, j = rng.sample(slots, 2)
         pieces[i], pieces[j] = pieces[j], pieces[i]
     for i, piece in enumerate(pieces):
-        if i % 2:
-            if rng.random() < 0.2:
-                before, after = rng.choice(_AROUND)
-                pieces[i] = f"{before}{piece}{after}"
-            continue
-        words: list[str] = []
-        for word in piece.split(" "):
-            roll = rng.random()
-            if word and roll < 0.2:
-                continue
-            other = coined(rng) if rng.random() < 0.4 else rng.choice(_FILLERS)
-            words += [other] if word and roll < 0.4 else [word, other] if roll > 0.93 else [word]
-        # A word must not grow together with a slot beside it.
-        pieces[i] = f" {' '.join(words)} " if words != piece.split(" ") else piece
-    return _tidy("".join(pieces))
+        if i % 2 == 0:
+            pieces[i] = _other_words(piece, rng, loose)
+        elif loose and rng.random() < 0.2:
+            before, after = rng.choice(_AROUND)
+            pieces[i] = f"{before}{piece}{after}"
+    # A word must not grow together with a slot beside it.
+    return _tidy(re.sub(r"(?<=\})(?=\w)|(?<=\w)(?=\{)", " ", "".join(pieces)))
+
+
+def _other_words(piece: str, rng: Rng, loose: bool) -> str:
+    """What stands between two slots, with words left out, exchanged and added."""
+    words: list[str] = []
+    for word in piece.split():
+        roll = rng.random()
+        other = coined(rng) if rng.random() < 0.4 else rng.choice(_FILLERS)
+        if roll < 0.4 and (loose or word in _MINOR):
+            words += [other] if roll < 0.2 else []
+        else:
+            words += [other, word] if roll > 0.93 else [word]
+    between = " ".join(words) or " "
+    return f"{' ' if piece[:1] == ' ' else ''}{between}{' ' if piece[-1:] == ' ' else ''}" if piece else ""
 
 
 class Frame:
@@ -186,7 +194,7 @@ class Book:
     """All wordings of one thing, two at least.
 
     Of each kind one frame in five (at least one when there are two), by the order of their hashes, is kept for the test
-    split. In training `loose` makes up others; with `swap` also such whose slots have changed places.
+    split. With `loose` all words of a frame may change in training, with `swap` slots may change places as well.
     """
 
     def __init__(self, name: str, *frames: str, loose: bool = False, swap: bool = False) -> None:
@@ -214,13 +222,13 @@ class Book:
         if kind is not None:
             frames = [frame for frame in frames if frame.kind == kind]
         frame = frames[int(rng.random() * len(frames))]
-        if split == "train" and self.loose and rng.random() < LOOSE_SHARE:
+        if split == "train" and rng.random() < LOOSE_SHARE:
             frame = self.another(rng, frame)
         return frame.fill(rng, slots)
 
     def another(self, rng: Rng, frame: Frame) -> Frame:
         """A wording of the same kind that is made up; `frame` itself where that gives a held-out one."""
-        text = _loosened(rng.choice(expansions(frame.parts)), rng, self.swap)
+        text = _loosened(rng.choice(expansions(frame.parts)), rng, self.loose, self.swap)
         if text.lower() in self._held_out:
             return frame
         made = Frame.__new__(Frame)
