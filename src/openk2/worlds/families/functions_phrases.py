@@ -696,7 +696,6 @@ DESCRIBE_GET = Book(
     "Gives the {a} of {an}.",
     "{Verb} the {a} that {an} has.",
     "What is the {a} of {an}?",
-    loose=True,
 )
 DESCRIBE_LOCAL = Book(
     "describe.local",
@@ -706,7 +705,6 @@ DESCRIBE_LOCAL = Book(
     "The {a} at {an}.",
     "{Verb} {a} by {n}",
     "{Verb} the local {a}.",
-    loose=True,
 )
 DESCRIBE_PLAIN = Book(
     "describe.plain",
@@ -715,7 +713,6 @@ DESCRIBE_PLAIN = Book(
     "The current {n} {a}.",
     "{Verb} the {a} of the {n}.",
     "{Verb} our {n} {a}",
-    loose=True,
 )
 DESCRIBE_WHETHER = Book(
     "describe.whether",
@@ -736,7 +733,6 @@ DESCRIBE_ACT = Book(
     "Lets you {verb} {an}.",
     "Can {verb} {an}",
     "For when you want to {verb} {an}.",
-    loose=True,
 )
 DESCRIBE_UPDATE = Book(
     "describe.update",
@@ -747,7 +743,6 @@ DESCRIBE_UPDATE = Book(
     "Used to {verb} the {a} of {an}.",
     "Lets you {verb} the {a} of {an}.",
     "Will {verb} {an}'s {a}",
-    loose=True,
 )
 DESCRIBE_MANY = Book(
     "describe.many",
@@ -758,7 +753,6 @@ DESCRIBE_MANY = Book(
     "{Verb} the matching {ns}",
     "{Verb} {ns} that match.",
     "Lets you {verb} {ns}.",
-    loose=True,
 )
 DESCRIBE_FIND = Book(
     "describe.find",
@@ -770,7 +764,6 @@ DESCRIBE_FIND = Book(
     "{Verb} {an} by name, returns the id.",
     "{Verb} which id {an} name has.",
     "From {an} name to its id.",
-    loose=True,
 )
 DESCRIBE_LINK = Book(
     "describe.link",

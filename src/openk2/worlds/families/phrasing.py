@@ -160,10 +160,10 @@ def _other_words(piece: str, rng: Rng, loose: bool) -> str:
     for word in piece.split():
         roll = rng.random()
         other = coined(rng) if rng.random() < 0.4 else rng.choice(_FILLERS)
-        if roll < 0.4 and (loose or word in _MINOR):
-            words += [other] if roll < 0.2 else []
+        if roll < 0.2 and (loose or word in _MINOR):
+            words += [other] if roll < 0.1 else []
         else:
-            words += [other, word] if roll > 0.93 else [word]
+            words += [other, word] if roll > 0.96 else [word]
     between = " ".join(words) or " "
     return f"{' ' if piece[:1] == ' ' else ''}{between}{' ' if piece[-1:] == ' ' else ''}" if piece else ""
 
