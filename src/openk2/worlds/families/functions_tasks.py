@@ -149,7 +149,7 @@ def pick(maker: Maker) -> Plan:
     rng = maker.rng
     maker.literal, maker.clipped, maker.opaque = True, 0.6, rng.random() < 0.6
     action = small(maker)
-    others = [tool for tool in distractors(maker, [action], 8, hard=0.25) if len(tool.parameters["properties"]) < 2]
+    others = sorted(distractors(maker, [action], 8, hard=0.25), key=lambda tool: len(tool.parameters["properties"]))
     tools = shuffled(rng, [action.spec, *others[: rng.randint(1, 3)]])
     text = request(rng, maker.split, action.phrase, noise=0.3, aside=False)
     return Plan(text, tools, [[call_of(action)]], answer_of([action]), must_say(action), [action.name])
