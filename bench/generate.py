@@ -52,7 +52,7 @@ def compare(arguments: argparse.Namespace) -> None:
         config = ModelConfig.preset(arguments.model.removeprefix("random:"))
         model, tokenizer = Transformer(config), Tokenizer.train(iter(texts), vocab_size=config.vocab_size)
     else:
-        model, tokenizer = load(arguments.model), Tokenizer.load(arguments.model)
+        model, tokenizer = load(arguments.model, dtype=torch.float32), Tokenizer.load(arguments.model)
     model.eval()
     engine = Engine(model, tokenizer, dtype=dtype)
     text_ids = tokenizer.encode("\n".join(texts))

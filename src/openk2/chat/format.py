@@ -73,9 +73,11 @@ def render(
     """Ids and loss mask of a conversation (K2's chat template, token for token).
 
     `messages` and `tools` are core dataclasses or OpenAI dicts; a tool's dict is written as it is, key by key, and a
-    ToolSpec in the order that nano has learned. The mask is True on the body of every assistant turn
-    including its `<|im_end|>`, not on its header. The body of an assistant message with `token_ids` is these ids, as
-    sampled; if they were cut before `<|im_end|>`, one is added that the mask leaves out.
+    ToolSpec in the order that nano has learned.
+
+    The mask is True on the body of every assistant turn including its `<|im_end|>`, not on its header. The body of an
+    assistant message with `token_ids` is these ids, as sampled; if they were cut before `<|im_end|>`, one is added that
+    the mask leaves out.
 
     `tokenizer=None` takes the embedded nano's. Raises UserError for text that is not valid Unicode.
     """

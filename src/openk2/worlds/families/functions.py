@@ -30,8 +30,21 @@ from openk2.worlds.families.lexicon import make_rng
 from openk2.worlds.families.mix import draw_skill
 from openk2.worlds.text import clean
 
-_MORE_EMPTY_WORDS = "what which whether can you want when that has its from s as one all or do are"
-EMPTY_WORDS = FUNCTION_WORDS | set(_MORE_EMPTY_WORDS.split(" "))
+EMPTY_WORDS = FUNCTION_WORDS | {
+    "what",
+    "which",
+    "whether",
+    "can",
+    "you",
+    "want",
+    "when",
+    "that",
+    "has",
+    "its",
+    "from",
+    "s",
+}
+EMPTY_WORDS |= {"as", "one", "all", "or", "do", "are"}
 NEGATIONS = re.compile(r"\b(no|not|none|cannot|unable|without)\b|n't\b", re.IGNORECASE)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openk2.core import Split, ToolSpec
+from openk2.worlds.families import functions_argument_phrases as say_argument
 from openk2.worlds.families import functions_phrases as say
 from openk2.worlds.families import lexicon
 from openk2.worlds.families.lexicon import Rng
@@ -354,20 +355,20 @@ class Maker:
         word, kind = self.attribute(*avoid)
         value = self.value(kind)
         argument = Argument(word, schema_of(value), value)
-        argument.phrase = say.NAMED.say(self.rng, self.split, p=word, v=value)
+        argument.phrase = say_argument.NAMED.say(self.rng, self.split, p=word, v=value)
         return argument
 
     def natural(self, what: str) -> Argument:
         """An argument that the request says as people do: for Mira, in Velmar, on 2025-03-04, 3 seats."""
         rng, split = self.rng, self.split
         books: dict[str, tuple[Book, str]] = {
-            "person": (say.PERSON, PERSON_PARAMS),
-            "recipient": (say.RECIPIENT, RECIPIENT_PARAMS),
-            "place": (say.PLACE, PLACE_PARAMS),
-            "target": (say.TARGET, TARGET_PARAMS),
-            "date": (say.DATE, DATE_PARAMS),
-            "amount": (say.AMOUNT, AMOUNT_PARAMS),
-            "text": (say.TEXT, TEXT_PARAMS),
+            "person": (say_argument.PERSON, PERSON_PARAMS),
+            "recipient": (say_argument.RECIPIENT, RECIPIENT_PARAMS),
+            "place": (say_argument.PLACE, PLACE_PARAMS),
+            "target": (say_argument.TARGET, TARGET_PARAMS),
+            "date": (say_argument.DATE, DATE_PARAMS),
+            "amount": (say_argument.AMOUNT, AMOUNT_PARAMS),
+            "text": (say_argument.TEXT, TEXT_PARAMS),
         }
         book, names = books[what]
         name = self.of(names)
@@ -390,7 +391,7 @@ class Maker:
     def stars(self) -> Argument:
         value = self.rng.randint(1, 5)
         name = self.of("stars points score rating grade marks")
-        phrase = say.AMOUNT.say(self.rng, self.split, p=name, v=value)
+        phrase = say_argument.AMOUNT.say(self.rng, self.split, p=name, v=value)
         return Argument(name, {"type": "integer"}, value, phrase)
 
     def typed(self, what: str, avoid: set[str]) -> Argument:
@@ -400,17 +401,17 @@ class Maker:
         if what == "flag":
             word = self.pick(FLAG_WORDS, used)
             on = rng.random() < 0.55
-            phrase = (say.FLAG_ON if on else say.FLAG_OFF).say(rng, split, p=word)
+            phrase = (say_argument.FLAG_ON if on else say_argument.FLAG_OFF).say(rng, split, p=word)
             return Argument(word, {"type": "boolean"}, on, phrase)
         word = self.pick(NUMBER_WORDS if what in ("words", "numbers") else TEXT_WORDS, used)
         if what == "enum":
             options = list(dict.fromkeys(self.short_text() for _ in range(rng.randint(2, 4))))
             value: Any = rng.choice(options)
-            phrase = say.NAMED.say(rng, split, p=word, v=value)
+            phrase = say_argument.NAMED.say(rng, split, p=word, v=value)
             return Argument(word, {"type": "string", "enum": options}, value, phrase)
         if what == "words":
             value = rng.randint(2, 19) if rng.random() < 0.6 else 10 * rng.randint(2, 9)
-            phrase = say.NAMED.say(rng, split, p=word, v=number_word(value))
+            phrase = say_argument.NAMED.say(rng, split, p=word, v=number_word(value))
             return Argument(word, {"type": "integer"}, value, phrase)
         if what == "nested":
             fields = [self.named(avoid | {word})]
@@ -421,7 +422,7 @@ class Maker:
                 "properties": {f.name: f.schema for f in fields},
                 "required": [f.name for f in fields],
             }
-            phrase = say.NESTED.say(rng, split, p=word, v=inner)
+            phrase = say_argument.NESTED.say(rng, split, p=word, v=inner)
             return Argument(word, schema, {f.name: f.value for f in fields}, phrase)
         name = word if word.endswith("s") else lexicon.plural(word)
         count = rng.randint(2, 4)
@@ -429,7 +430,7 @@ class Maker:
             value = [rng.randint(1, 99) for _ in range(count)]
         else:
             value = list(dict.fromkeys(self.short_text() for _ in range(count)))
-        phrase = say.LIST.say(rng, split, p=name, v=listing(rng, [str(item) for item in value]))
+        phrase = say_argument.LIST.say(rng, split, p=name, v=listing(rng, [str(item) for item in value]))
         item = {"type": "integer" if what == "numbers" else "string"}
         return Argument(name, {"type": "array", "items": item}, value, phrase)
 

@@ -26,6 +26,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +41,7 @@ OPEN, CLOSE = "\x02", "\x03"
 KINDS = ("ask", "do", "frag", "say")
 LOOSE_SHARE = 0.45
 """The share of wordings in training that are made up."""
+_SLOT = re.compile(r"(\{\w+\})")
 _MINOR = frozenset(["the", "a", "an", "of", "this", "my", "me", "our", "is", "are", "it", "please", "that", "there"])
 # fmt: off
 _FILLERS = ("the", "a", "of", "for", "this", "my", "our", "with", "in", "is", "it", "to", "so", "now", "one", "as",
@@ -126,12 +128,11 @@ def _tidy(text: str) -> str:
     return _outside(text, lambda piece: re.sub(r" ([,.?!;])", r"\1", re.sub(r" {2,}", " ", piece))).strip()
 
 
-def expansions(parts: list[Part]) -> list[str]:
-    """All texts of a frame, slots by name."""
+def _expansions(parts: list[Part]) -> list[str]:
     choices: list[list[str]] = []
     for kind, value in parts:
         if kind == "any":
-            choices.append([text for alternative in value for text in expansions(alternative)])
+            choices.append([text for alternative in value for text in _expansions(alternative)])
         else:
             choices.append(["{" + value + "}" if kind == "slot" else value])
     return [" ".join("".join(combination).split()) for combination in itertools.product(*choices)]
@@ -139,7 +140,7 @@ def expansions(parts: list[Part]) -> list[str]:
 
 def _loosened(text: str, rng: Rng, loose: bool, swap: bool) -> str:
     """Another wording: `text` has slots by name; they keep their order unless `swap` allows two to change places."""
-    pieces = re.split(r"(\{\w+\})", text)
+    pieces = _SLOT.split(text)
     slots = range(1, len(pieces), 2)
     if swap and len(slots) > 1 and rng.random() < 0.25:
         i, j = rng.sample(slots, 2)
@@ -168,17 +169,28 @@ def _other_words(piece: str, rng: Rng, loose: bool) -> str:
     return f"{' ' if piece[:1] == ' ' else ''}{between}{' ' if piece[-1:] == ' ' else ''}" if piece else ""
 
 
+@dataclass(eq=False)
 class Frame:
     """One wording."""
 
-    __slots__ = ("common", "kind", "parts", "text")
+    kind: str
+    text: str
+    parts: list[Part]
+    common: bool = False
 
-    def __init__(self, text: str) -> None:
-        self.common = text.startswith("*")
+    @classmethod
+    def read(cls, text: str) -> Frame:
+        """A frame as a book writes it. Raises ValueError for a brace or bracket without its other half."""
+        common = text.startswith("*")
         text = text.removeprefix("*")
         head, colon, rest = text.partition(": ")
-        self.kind, self.text = (head, rest) if colon and head in KINDS else ("", text)
-        self.parts = _parse(self.text)
+        kind, text = (head, rest) if colon and head in KINDS else ("", text)
+        return cls(kind, text, _parse(text), common)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """All that it can say, slots by name."""
+        return _expansions(self.parts)
 
     def fill(self, rng: Rng, slots: dict[str, object]) -> Phrase:
         out: list[str] = []
@@ -203,7 +215,7 @@ class Book:
         self.name = name
         self.loose = loose or swap
         self.swap = swap
-        self.frames = [Frame(text) for text in frames]
+        self.frames = [Frame.read(text) for text in frames]
         self.by_split: dict[Split, list[Frame]] = {"test": [], "train": []}
         for kind in ("", *KINDS):
             group = [frame for frame in self.frames if frame.kind == kind]
@@ -228,19 +240,16 @@ class Book:
 
     def another(self, rng: Rng, frame: Frame) -> Frame:
         """A wording of the same kind that is made up; `frame` itself where that gives a held-out one."""
-        text = _loosened(rng.choice(expansions(frame.parts)), rng, self.loose, self.swap)
+        text = _loosened(rng.choice(frame.texts), rng, self.loose, self.swap)
         if text.lower() in self._held_out:
             return frame
-        made = Frame.__new__(Frame)
-        made.common, made.kind, made.text = False, frame.kind, text
-        made.parts = [
-            ("slot", piece[1:-1]) if i % 2 else ("text", piece) for i, piece in enumerate(re.split(r"(\{\w+\})", text))
-        ]
-        return made
+        # Not read: brackets in it are what is said.
+        parts = [("slot", piece[1:-1]) if i % 2 else ("text", piece) for i, piece in enumerate(_SLOT.split(text))]
+        return Frame(frame.kind, text, parts)
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
-        return frozenset(text.lower() for frame in self.by_split["test"] for text in expansions(frame.parts))
+        return frozenset(text.lower() for frame in self.by_split["test"] for text in frame.texts)
 
 
 _WRAP = {
