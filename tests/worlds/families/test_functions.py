@@ -13,7 +13,8 @@ import pytest
 
 from openk2.core import Demonstration, Family, Message, Split, Task, ToolCall, UserError, World, compact_json
 from openk2.worlds.families import get_family, lexicon, mix
-from openk2.worlds.families.functions import FunctionsFamily, FunctionsWorld, intent, mismatch, same, states
+from openk2.worlds.families.functions import FunctionsFamily, FunctionsWorld, mismatch, same, states
+from openk2.worlds.families.functions_actions import purpose
 from openk2.worlds.families.phrasing import BOOKS, Frame
 
 FAMILY = FunctionsFamily()
@@ -322,34 +323,51 @@ def test_the_task_data_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "description", "expected"),
+    ("description", "starts", "expected"),
     [
-        ("What storage does my crate have?", "See the storage that a crate has.", "storage that a crate has"),
-        ("please PAUSE it", "Used to pause one silver", "PAUSE one silver"),
-        ("What is up with the crate?", "What is the date of a crate?", "crate"),
-        ("remove it", "Scrap a kettle.", ""),
-        ("", "Scrap a kettle.", ""),
+        ("See the storage that a crate has.", ("crate", "storage"), "storage that a crate has"),
+        ("Look up a crate's storage", ("crate", "storage"), "crate's storage"),
+        ("Used to pause one silver", ("pause",), "pause one silver"),
+        ("Pause one silver.", ("pause",), "pause one silver"),
+        ("What is up?", ("crate",), "what is up"),
     ],
 )
-def test_the_intent_is_the_description_from_the_first_word_that_was_said(
-    said: str, description: str, expected: str
+def test_the_purpose_is_the_description_from_its_first_word_that_matters(
+    description: str, starts: tuple[str, ...], expected: str
 ) -> None:
-    assert intent(said, description) == expected
+    assert purpose(description, *starts) == expected
 
 
-def test_calls_come_with_their_intent() -> None:
-    family = FunctionsFamily()
-    said = 0
-    for seed in range(100):
-        shown = family.demonstrate(family.sample("train", seed))
-        descriptions = " ".join(tool.description for tool in shown.tools)
-        for message in shown.messages:
-            if message.tool_calls and message.content:
-                said += 1
-                # All but the first word, which is spelled as the user did, is the declaration's.
-                for part in message.content.split(" and "):
-                    assert part.partition(" ")[2] in descriptions
-    assert said > 80
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_turn_before_the_last_begins_with_what_it_is_for(split: Split) -> None:
+    for seed in range(150):
+        shown = FAMILY.demonstrate(FAMILY.sample(split, seed))
+        descriptions = " ".join(tool.description for tool in shown.tools).lower()
+        *turns, last = [message for message in shown.messages if message.role == "assistant"]
+        for message in turns if turns else [last]:
+            assert message.content.startswith("For ")
+        for message in turns:
+            for part in message.content.split(" Which ")[0].split("; "):
+                about, _, why = part.partition(": ")
+                assert why.rstrip(".") in descriptions
+                assert about.removeprefix("For ").split()[0] in descriptions
+
+
+def test_intents_do_not_show_in_the_world() -> None:
+    """What a demonstration says first is neither offered to the model nor looked at by the verdict."""
+    for seed in range(30):
+        task = FAMILY.sample("test", seed)
+        bare = replace(task, data={key: value for key, value in task.data.items() if key != "intents"})
+        shown, plain = FAMILY.demonstrate(task), FAMILY.demonstrate(bare)
+        assert shown.tools == plain.tools
+        for messages in (shown.messages, plain.messages):
+            world = FunctionsWorld(bare)
+            for message in messages:
+                if message.role == "assistant" and not message.tool_calls:
+                    world.answer(message)
+                for call in message.tool_calls:
+                    world.execute(call)
+            assert world.judge(messages).passed, task.request
 
 
 def test_drills_are_small_and_belong_to_training() -> None:

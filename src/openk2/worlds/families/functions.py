@@ -25,26 +25,11 @@ from openk2.core import (
     compact_json,
 )
 from openk2.core.messages import is_unicode
-from openk2.worlds.families.functions_tasks import BUILDERS, FUNCTION_WORDS, build
+from openk2.worlds.families.functions_tasks import BUILDERS, build
 from openk2.worlds.families.lexicon import make_rng
 from openk2.worlds.families.mix import draw_skill
 from openk2.worlds.text import clean
 
-EMPTY_WORDS = FUNCTION_WORDS | {
-    "what",
-    "which",
-    "whether",
-    "can",
-    "you",
-    "want",
-    "when",
-    "that",
-    "has",
-    "its",
-    "from",
-    "s",
-}
-EMPTY_WORDS |= {"as", "one", "all", "or", "do", "are"}
 NEGATIONS = re.compile(r"\b(no|not|none|cannot|unable|without)\b|n't\b", re.IGNORECASE)
 
 
@@ -72,41 +57,28 @@ class FunctionsFamily:
     def demonstrate(self, task: Task) -> Demonstration:
         """The canonical solution: ask when something is missing, call group by group, restate the results.
 
-        Before a call stands what it is for (`intent`).
+        Each turn before the last begins with what it is for, where the task knows it (`Action.intent`): whether to
+        call, to ask or to refuse is decided after that. Tasks written by hand have no intents.
         """
         data = task.data
+        intents = ["; ".join(dict.fromkeys(group)) for group in data.get("intents", [[""] for _ in data["groups"]])]
         messages = [Message("system", NANO_SYSTEM), Message("user", task.request)]
         if "ask" in data:
-            messages += [Message("assistant", data["ask"]["question"]), Message("user", data["ask"]["reply"])]
-        said = " ".join(message.content for message in messages if message.role == "user")
-        descriptions = {tool.name: tool.description for tool in declared(data)}
+            question = ". ".join(filter(None, (intents[0], data["ask"]["question"])))
+            messages += [Message("assistant", question), Message("user", data["ask"]["reply"])]
         count = 0
-        for group in data["groups"]:
-            wanted = dict.fromkeys(intent(said, descriptions[expected["name"]]) for expected in group)
+        for intent, group in zip(intents, data["groups"], strict=False):
             calls = []
             for expected in group:
                 name = expected["name"]
                 calls.append(ToolCall(f"functions.{name}:{count}", name, compact_json(expected["arguments"])))
                 count += 1
-            messages.append(Message("assistant", " and ".join(filter(None, wanted)), tuple(calls)))
+            messages.append(Message("assistant", intent, tuple(calls)))
             for call, expected in zip(calls, group, strict=True):
                 messages.append(Message("tool", expected["result"], tool_call_id=call.id, name=call.name))
-        messages.append(Message("assistant", data["answer"]))
+        refused = "" if data["groups"] or "intents" not in data else f"{intents[0]}: "
+        messages.append(Message("assistant", refused + data["answer"]))
         return Demonstration(task, declared(data), tuple(messages))
-
-
-def intent(said: str, description: str) -> str:
-    """What a call is for, before it is made: a tool's description from its first word that the user has said.
-
-    It splits a choice among tools, which a small model does not learn as one step, in two that are copying: a word that
-    request and declaration share, then the name that follows it in the declaration. Empty when they share none.
-    """
-    words: dict[str, str] = {word.lower(): word for word in reversed(re.findall(r"\w+", said))}
-    for found in re.finditer(r"\w+", description):
-        word = found.group().lower()
-        if word in words and word not in EMPTY_WORDS:
-            return words[word] + description[found.end() :].rstrip(".?! ")
-    return ""
 
 
 def declared(data: Mapping[str, Any]) -> tuple[ToolSpec, ...]:

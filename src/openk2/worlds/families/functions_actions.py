@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +59,14 @@ def describe(maker: Maker, book: Book, verb: str, **slots: str) -> str:
     verb = spoken(verb)
     text = book.say(maker.rng, maker.split, Verb=Phrase(verb.capitalize()), verb=Phrase(verb), **as_phrases(slots))
     return text[:1].upper() + text[1:]
+
+
+def purpose(description: str, *starts: str) -> str:
+    """A description from the first of some words on, without its full stop."""
+    found = [re.search(rf"\b{re.escape(start)}\b", description, re.IGNORECASE) for start in starts]
+    first = min((match.start() for match in found if match), default=0)
+    text = description[first:].rstrip(".?! ")
+    return text[:1].lower() + text[1:]
 
 
 def as_phrases(slots: dict[str, str]) -> dict[str, Phrase]:
@@ -171,7 +180,8 @@ def _get(maker: Maker, noun: str, given: Given, avoid: Sequence[str], omit: bool
     description = describe(maker, say.DESCRIBE_GET, verb, a=attribute, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, attribute)
     missing = argument if omit else None
-    return Action(name, description, arguments, phrase, result, noun, "get", attribute, missing=missing)
+    about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
+    return Action(name, description, arguments, phrase, result, noun, "get", about, why, attribute, missing=missing)
 
 
 def _local(maker: Maker) -> Action:
@@ -192,7 +202,9 @@ def _local(maker: Maker) -> Action:
     )
     description = describe(maker, say.DESCRIBE_LOCAL, verb, a=attribute, an=an(place.words), n=place.words)
     name = maker.name(verb, attribute) if rng.random() < 0.7 else maker.name(place.words, attribute)
-    return Action(name, description, arguments, phrase, {attribute: maker.value(kind)}, attribute, "local", attribute)
+    result = {attribute: maker.value(kind)}
+    why = purpose(description, attribute)
+    return Action(name, description, arguments, phrase, result, attribute, "local", attribute, why, attribute)
 
 
 def _plain(maker: Maker, noun: str) -> Action:
@@ -204,7 +216,8 @@ def _plain(maker: Maker, noun: str) -> Action:
     )
     description = describe(maker, say.DESCRIBE_PLAIN, verb, a=attribute, n=noun)
     name = tool_name(maker, verb, noun, attribute)
-    return Action(name, description, [], phrase, {attribute: maker.value(kind)}, noun, "plain", attribute)
+    about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
+    return Action(name, description, [], phrase, {attribute: maker.value(kind)}, noun, "plain", about, why, attribute)
 
 
 def _whether(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Action:
@@ -215,7 +228,8 @@ def _whether(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Act
     phrase = say.WHETHER.say(rng, split, kind=maker.sentence, a=word, e=entity)
     description = describe(maker, say.DESCRIBE_WHETHER, "check", a=word, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, word)
-    return Action(name, description, [argument], phrase, {word: rng.random() < 0.5}, noun, "whether", word)
+    about, why = f"{noun} {word}", purpose(description, noun, word)
+    return Action(name, description, [argument], phrase, {word: rng.random() < 0.5}, noun, "whether", about, why, word)
 
 
 def _extras(maker: Maker, noun: str, typed: int, low: int, high: int) -> list[Argument]:
@@ -260,7 +274,8 @@ def _create(maker: Maker, noun: str, typed: int, omit: bool) -> Action:
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    return Action(name, description, arguments, phrase, result, noun, "create", key, True, missing)
+    why = purpose(description, spoken(verb))
+    return Action(name, description, arguments, phrase, result, noun, "create", noun, why, key, True, missing)
 
 
 def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Action:
@@ -277,7 +292,8 @@ def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Acti
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_UPDATE, verb, a=attribute, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, attribute)
-    return Action(name, description, arguments, phrase, result, noun, "update", key, changes=True)
+    about, why = f"{noun} {attribute}", purpose(description, spoken(verb))
+    return Action(name, description, arguments, phrase, result, noun, "update", about, why, key, changes=True)
 
 
 def _send(maker: Maker, omit: bool) -> Action:
@@ -296,7 +312,8 @@ def _send(maker: Maker, omit: bool) -> Action:
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    return Action(name, description, arguments, phrase, result, noun, "send", key, True, missing)
+    why = purpose(description, spoken(verb))
+    return Action(name, description, arguments, phrase, result, noun, "send", noun, why, key, True, missing)
 
 
 def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
@@ -317,7 +334,8 @@ def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
         result = {key: rng.randint(0, 500)}
     description = describe(maker, say.DESCRIBE_MANY, verb, ns=many)
     name = tool_name(maker, verb, many if rng.random() < 0.7 else noun)
-    return Action(name, description, arguments, phrase, result, noun, kind, key)
+    why = purpose(description, spoken(verb))
+    return Action(name, description, arguments, phrase, result, noun, kind, many, why, key)
 
 
 def _convert(maker: Maker) -> Action:
@@ -339,7 +357,8 @@ def _convert(maker: Maker) -> Action:
     key = rng.choice(("result", "value", target))
     description = f"{spoken(verb).capitalize()} {listed(options)}."
     name = maker.name(verb, rng.choice(("units", "amount", source)))
-    return Action(name, description, arguments, phrase, {key: maker.number()}, "unit", "convert", key)
+    why = purpose(description, source)
+    return Action(name, description, arguments, phrase, {key: maker.number()}, "unit", "convert", source, why, key)
 
 
 def listed(words: Sequence[str]) -> str:
@@ -373,4 +392,5 @@ def _act(maker: Maker, kind: str, noun: str, given: Given, typed: int, omit: boo
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    return Action(name, description, [argument, *extras], phrase, result, noun, kind, key, True, missing)
+    why = purpose(description, spoken(verb))
+    return Action(name, description, [argument, *extras], phrase, result, noun, kind, noun, why, key, True, missing)

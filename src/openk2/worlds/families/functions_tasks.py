@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from openk2.worlds.families.functions_actions import (
     an,
     describe,
     make,
+    purpose,
     spoken,
     tool_name,
 )
@@ -62,6 +63,7 @@ class Call:
     name: str
     arguments: Json
     result: Json
+    intent: str
     error: bool = False
 
     def to_json(self) -> Json:
@@ -75,7 +77,10 @@ class Call:
 
 @dataclass(slots=True)
 class Plan:
-    """A whole task before it is frozen: `groups` are the calls in order, those of one group in any order."""
+    """A whole task before it is frozen: `groups` are the calls in order, those of one group in any order.
+
+    `refused` is what no tool was found for, in a task without calls.
+    """
 
     request: str
     tools: list[ToolSpec]
@@ -84,6 +89,7 @@ class Plan:
     must_say: list[Any]
     right: list[str]
     ask: Json | None = None
+    refused: str = ""
     extra: Json = field(default_factory=dict)
 
 
@@ -99,7 +105,7 @@ def answer_of(actions: Sequence[Action]) -> str:
 
 
 def call_of(action: Action) -> Call:
-    return Call(action.name, action.call, action.result)
+    return Call(action.name, action.call, action.result, action.intent)
 
 
 def distractors(maker: Maker, right: Sequence[Action], count: int, hard: float = 0.4) -> list[ToolSpec]:
@@ -226,9 +232,7 @@ def same_tool(maker: Maker) -> tuple[list[Action], Phrase]:
     for value in values:
         argument = Argument(first.name, first.schema, value, Phrase(""), shown=str(value))
         result = {base.key: another(maker, base.result[base.key])}
-        actions.append(
-            Action(base.name, base.description, [argument], base.phrase, result, noun, kind, base.key, base.changes)
-        )
+        actions.append(replace(base, arguments=[argument], result=result))
     return actions, base.phrase
 
 
@@ -320,7 +324,8 @@ def find(maker: Maker, noun: str, value: str) -> Action:
     if maker.rng.random() < 0.2 and not maker.opaque:
         parameter = f"{noun.replace(' ', '_')}_name"
     argument = Argument(parameter, {"type": "string"}, value, Phrase(""))
-    return Action(tool_name(maker, verb, noun), description, [argument], Phrase(""), result, noun, "find", key)
+    name, why = tool_name(maker, verb, noun), purpose(description, noun)
+    return Action(name, description, [argument], Phrase(""), result, noun, "find", noun, why, key)
 
 
 def link(maker: Maker, noun: str, following: str, argument: Argument) -> Action:
@@ -329,7 +334,8 @@ def link(maker: Maker, noun: str, following: str, argument: Argument) -> Action:
     result, key = id_result(maker, following)
     description = describe(maker, say.DESCRIBE_LINK, verb, a=following, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, following)
-    return Action(name, description, [argument], Phrase(""), result, noun, "link", key)
+    about, why = f"{noun} {following}", purpose(description, noun, following)
+    return Action(name, description, [argument], Phrase(""), result, noun, "link", about, why, key)
 
 
 def repair(maker: Maker) -> Plan:
@@ -365,7 +371,8 @@ def repair(maker: Maker) -> Plan:
         message = say.ERROR_AGAIN.say(rng, split)
     error = {"error": re.sub("[\x02\x03]", "", message)}
     tools = shuffled(rng, [action.spec, *distractors(maker, [action], some(rng, 5), hard=0.2)])
-    groups = [[Call(action.name, first, error, error=True)], [Call(action.name, second, action.result)]]
+    failed = Call(action.name, first, error, action.intent, error=True)
+    groups = [[failed], [Call(action.name, second, action.result, action.intent)]]
     text = request(rng, split, action.phrase)
     return Plan(text, tools, groups, answer_of([action]), must_say(action), [action.name], extra={"repair": how})
 
@@ -389,7 +396,7 @@ def none(maker: Maker) -> Plan:
     hard = 0.35 if rng.random() < 0.5 else 0.0
     tools = distractors(maker, [wanted], rng.randint(1, 7), hard)
     text = request(rng, maker.split, wanted.phrase)
-    return Plan(text, shuffled(rng, tools), [], NO_TOOL, [], [])
+    return Plan(text, shuffled(rng, tools), [], NO_TOOL, [], [], refused=f"For {wanted.about}")
 
 
 def ask(maker: Maker) -> Plan:
@@ -429,7 +436,10 @@ BUILDERS: dict[str, Callable[[Maker], Plan]] = {
 
 
 def build(skill: str, rng: Rng, split: Split) -> tuple[str, Json]:
-    """The request and the data of one task. A third of the tasks has tools whose names say nothing."""
+    """The request and the data of one task. A third of the tasks has tools whose names say nothing.
+
+    `intents` is for demonstrations alone: neither the world nor the verdict looks at it.
+    """
     maker = Maker(rng, split, opaque=rng.random() < 0.36)
     plan = BUILDERS[skill](maker)
     data: Json = {
@@ -438,6 +448,7 @@ def build(skill: str, rng: Rng, split: Split) -> tuple[str, Json]:
         "answer": plan.answer,
         "must_say": plan.must_say,
         "opaque": is_opaque(plan),
+        "intents": [[call.intent for call in group] for group in plan.groups] or [[plan.refused]],
         **plan.extra,
     }
     if plan.ask:

@@ -111,7 +111,11 @@ class Argument:
 
 @dataclass(slots=True)
 class Action:
-    """A tool and one use of it."""
+    """A tool and one use of it.
+
+    `about` is what a request names first of all: the thing, and where one is asked for, its attribute. `purpose` is the
+    part of the description that says what the tool does.
+    """
 
     name: str
     description: str
@@ -120,6 +124,8 @@ class Action:
     result: Json
     noun: str
     kind: str
+    about: str
+    purpose: str
     key: str = ""
     changes: bool = False
     missing: Argument | None = None
@@ -139,6 +145,15 @@ class Action:
     def call(self) -> Json:
         """The arguments of the intended call, in the order of the declaration, without what nobody named."""
         return {argument.name: argument.value for argument in self.arguments if argument.phrase is not None}
+
+    @property
+    def intent(self) -> str:
+        """What the call is for, as the demonstrations say before they make it.
+
+        It splits a choice among tools, which a small model does not learn as one step, in steps of copying: what is
+        meant from the request, the words about it from the declaration, and then the name that follows them there.
+        """
+        return f"For {self.about}: {self.purpose}"
 
     @property
     def subject(self) -> str:
