@@ -1,8 +1,8 @@
 """Questions about a CSV file, answered by running pandas: the notebook family.
 
 The user's side is worded by a wide grammar. The expert's side is always the same: look at the header and two rows, look
-at the values of the text columns if the request names a value without its column, compute with one line of pandas, and
-say the result in one sentence. What counts as right is computed without pandas (`tables`, `notebook_check`).
+at the columns with few values if the request names a value, compute with one line of pandas, and say the result in one
+sentence. What counts as right is computed without pandas (`tables`, `notebook_check`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from openk2.worlds.families.mix import draw_skill
 from openk2.worlds.families.notebook_check import check_answer, final_answer
 from openk2.worlds.families.notebook_query import Filter, Query, Unfit, code, expectation, query_of, sentence
 from openk2.worlds.families.phrasing import Phrase, request
-from openk2.worlds.families.tables import Column, Table, make_table, numbers
+from openk2.worlds.families.tables import Column, Table, by_split, make_table, numbers
 
 SKILLS = ("count", "mean", "sum", "minmax", "groupby", "filter", "topk", "correlation", "missing", "argmax")
 TRIES = 60
 
 LIST_FILES = "import glob\nprint(glob.glob('*.csv'))"
-LIST_VALUES = "for c in df.select_dtypes(exclude='number'):\n    print(c, df[c].unique()[:8].tolist())"
+LIST_VALUES = "for c in df:\n    if df[c].nunique() < 9:\n        print(c, df[c].unique().tolist())"
 
 
 def look_code(file: str) -> str:
@@ -40,7 +40,8 @@ def run_expert(task: Task, folder: Path, query: Query) -> tuple[Message, ...]:
     if not task.data.get("file_named", True):
         expert.call("python", code=LIST_FILES)
     expert.call("python", code=look_code(task.data["file"]))
-    if any(not f.named for f in query.filters):
+    # Also where the column is named: whether it is needs no decision then.
+    if any(f.relation == "==" for f in query.filters):
         expert.call("python", code=LIST_VALUES)
     printed = expert.call("python", code=code(query))
     expert.say(sentence(query, printed))
@@ -101,7 +102,7 @@ class Asker:
         """One numeric column, or the two that a shared word means, and how they are mentioned."""
         column = self.one(self.table.numeric)
         shared = [w for w in column.words if len(self.meant_by(w)) == 2]
-        if shared and self.rng.random() < 0.6:
+        if shared and self.rng.random() < by_split(self.split, 0.6, 0.8):
             word = self.rng.choice(shared)
             return tuple(self.meant_by(word)), word
         return (column.name,), self.mention(column)
@@ -131,7 +132,7 @@ class Asker:
         mention = self.mention(column)
         if column.kind in ("category", "flag"):
             value = rng.choice(sorted({c for c in table.cells(column.name) if c}))
-            if column.kind == "category" and rng.random() < 0.4 and self.only_in(value, column):
+            if column.kind == "category" and rng.random() < by_split(split, 0.4, 0.6) and self.only_in(value, column):
                 return Filter(column.name, "==", value, False, True), words.VALUE.say(rng, split, v=value)
             return Filter(column.name, "==", value, True, True), words.EQUAL.say(rng, split, c=mention, v=value)
         cells = sorted(c for c in table.cells(column.name) if c)
@@ -211,7 +212,7 @@ def _sum(a: Asker) -> tuple[Query, Phrase]:
 def _minmax(a: Asker) -> tuple[Query, Phrase]:
     rng, split = a.rng, a.split
     dates = a.table.kinds("date")
-    if dates and rng.random() < 0.5:
+    if dates and rng.random() < by_split(split, 0.5, 0.7):
         op = rng.choice(("first_date", "last_date"))
         book = words.FIRST_DATE if op == "first_date" else words.LAST_DATE
         return Query(op, (dates[0].name,)), a.wrapped(book.say(rng, split, x=a.mention(dates[0])))
@@ -225,7 +226,7 @@ def _minmax(a: Asker) -> tuple[Query, Phrase]:
 
 def _groupby(a: Asker) -> tuple[Query, Phrase]:
     by, clause = a.group()
-    if a.rng.random() < 0.2:
+    if a.rng.random() < by_split(a.split, 0.2, 0.35):
         return Query("rows", by=by), words.COUNT_BY.say(a.rng, a.split, by=clause)
     op = a.rng.choices(("mean", "sum", "max", "min", "median"), (5, 3, 1, 1, 1))[0]
     columns, x = a.numeric()
@@ -269,7 +270,7 @@ def _argmax(a: Asker) -> tuple[Query, Phrase]:
         phrase = book.say(rng, split, name=a.mention(labels[0]), x=x)
         return Query("top_rows", (name,), label=labels[0].name, k=1, descending=descending), phrase
     group = a.one(groups)
-    if roll > 0.88:
+    if roll > by_split(split, 0.88, 0.8):
         phrase = words.COMMON.say(rng, split, name=a.mention(group))
         return Query("rows", by=group.name, k=1), phrase
     op = rng.choice(("mean", "sum"))

@@ -226,6 +226,8 @@ MISSING = Book(
     "ask: how many (gaps|blanks) does the {x} column have",
     "do: tell me how many {x} entries are missing",
     "say: i need the number of missing values in {x}",
+    "*ask: how many (blanks|gaps) do you find in {x}",
+    "*do: count how many (blanks|gaps) {x} has",
 )
 MISSING_ALL = Book(
     "table.missing_all",
@@ -238,6 +240,8 @@ MISSING_ALL = Book(
     "ask: how many values are missing over all columns",
     "ask: how many missing values does the whole table have",
     "do: tell me how many cells have no value",
+    "*ask: in all columns together, how many values are missing",
+    "*do: count the cells (that have no value|without a value)",
 )
 MISSING_MOST = Book(
     "table.missing_most",
@@ -275,6 +279,8 @@ TOP = Book(
     "say: i need the {k} {names} with the highest {x}",
     "ask: who or what are the {k} {names} with the greatest {x}",
     "do: sort by {x} and give me the first {k} {names}, highest first",
+    "*do: sort the {names} by {x} and list the top {k}",
+    "*do: from the highest {x} down, name the first {k} {names}",
 )
 BOTTOM = Book(
     "table.bottom",
@@ -288,6 +294,10 @@ BOTTOM = Book(
     "frag: the {k} {names} with the (lowest|smallest) {x}",
     "say: i need the {k} {names} with the lowest {x}",
     "do: rank the lowest {k} {names} by {x}",
+    "*ask: which {k} {names} are at the bottom by {x}",
+    "*do: sort the {names} by {x} and list the bottom {k}",
+    "*do: from the lowest {x} up, name the first {k} {names}",
+    "*frag: {k} {names} at the bottom by {x}",
 )
 HIGHEST = Book(
     "table.highest",
@@ -302,6 +312,7 @@ HIGHEST = Book(
     "say: i want to know which {name} has the highest {x}",
     "ask: which {name} leads in {x}",
     "do: show me which {name} has the max {x}",
+    "*do: find the {name} whose {x} is the (biggest|maximum|max)",
 )
 LOWEST = Book(
     "table.lowest",
@@ -315,6 +326,7 @@ LOWEST = Book(
     "say: i want to know which {name} has the lowest {x}",
     "ask: which {name} is at the bottom by {x}",
     "do: show me which {name} has the min {x}",
+    "*do: find the {name} whose {x} is the (smallest|minimum|min)",
 )
 COMMON = Book(
     "table.common",
@@ -329,6 +341,7 @@ COMMON = Book(
     "do: find the {name} that (occurs|appears) most often",
     "ask: what {name} do most rows have",
     "do: show me the {name} with the most rows",
+    "*do: count the rows per {name} and name the one with the most",
 )
 COUNT_BY = Book(
     "table.count_by",
@@ -341,6 +354,8 @@ COUNT_BY = Book(
     "say: i need the number of rows {by}",
     "do: (show|give) me the number of (rows|entries) {by}",
     "ask: what is the row count {by}",
+    "*do: get the (row|record) count {by}",
+    "*ask: what are the (row|record) counts {by}",
 )
 
 # Which rows, and by what.
@@ -359,6 +374,7 @@ BY = Book(
     "within every {g}",
     "for each {g} separately",
     "according to {g}",
+    loose=True,
 )
 EQUAL = Book(
     "table.equal",
@@ -374,6 +390,7 @@ EQUAL = Book(
     "where {c} = {v}",
     "when {c} is {v}",
     "for {c} {v}",
+    loose=True,
 )
 VALUE = Book(
     "table.value",
@@ -389,6 +406,7 @@ VALUE = Book(
     "looking at {v} only",
     "looking only at {v}",
     "for {v} alone",
+    loose=True,
 )
 COMPARE = {
     ">": Book(
@@ -402,6 +420,9 @@ COMPARE = {
         "where {c} exceeds {v}",
         "where {c} {r} {v}",
         "with {c} higher than {v}",
+        "*with {c} larger than {v}",
+        "*having {c} above {v}",
+        "*that have {c} over {v}",
     ),
     "<": Book(
         "table.below",
@@ -413,6 +434,9 @@ COMPARE = {
         "whose {c} is below {v}",
         "where {c} {r} {v}",
         "with {c} lower than {v}",
+        "*with {c} smaller than {v}",
+        "*having {c} below {v}",
+        "*that have {c} under {v}",
     ),
     ">=": Book(
         "table.at_least",
@@ -442,6 +466,8 @@ AFTER = Book(
     "with a {c} later than {v}",
     "whose {c} is after {v}",
     "where {c} is later than {v}",
+    "*having {c} after {v}",
+    "*with {c} later than {v}",
 )
 BEFORE = Book(
     "table.before",
@@ -450,6 +476,8 @@ BEFORE = Book(
     "with a {c} earlier than {v}",
     "whose {c} is before {v}",
     "where {c} is earlier than {v}",
+    "*having {c} before {v}",
+    "*with {c} earlier than {v}",
 )
 
 # The sentence around a noun phrase. {n} is the phrase with its clause.
@@ -475,6 +503,7 @@ SENTENCE = Book(
     "ask: any idea what {n} is",
     "ask: how much is {n}",
     "say: {n} is what i am after",
+    loose=True,
 )
 
 # Where the file is named. {q} is the sentence.
@@ -491,6 +520,7 @@ FILE_AFTER = Book(
     "{q}, data in {file}",
     "{q} in the data of {file}",
     "{q}, file {file}",
+    loose=True,
 )
 FILE_BEFORE = Book(
     "table.file_before",
@@ -506,6 +536,7 @@ FILE_BEFORE = Book(
     "in the file {file}, {q}",
     "with the data in {file}, {q}",
     "i have a table {file}. {q}",
+    loose=True,
 )
 FILE_UNNAMED = Book(
     "table.file_unnamed",
@@ -519,4 +550,5 @@ FILE_UNNAMED = Book(
     "in the only csv file, {q}",
     "open the csv in this folder. {q}",
     "from the csv file, {q}",
+    loose=True,
 )

@@ -20,6 +20,7 @@ IN_FOLDER = Book(
     "{f} (in {d}/|in the {d} directory)",
     "{f} under {d}",
     "{d}'s {f}",
+    swap=True,
 )
 NEW_IN_FOLDER = Book(
     "shell.new_in_folder",
@@ -29,6 +30,7 @@ NEW_IN_FOLDER = Book(
     "{f} in the folder {d}",
     "{f} (inside {d}|in the {d} directory)",
     "{f} under {d}",
+    loose=True,
 )
 HERE = Book(
     "shell.here",
@@ -41,7 +43,17 @@ HERE = Book(
     "{f} in the main folder",
     "the {f} here",
 )
-BARE = Book("shell.bare", "{f}", "the file {f}", "my {f}", "the file called {f}", "that {f} file", "our {f}")
+BARE = Book(
+    "shell.bare",
+    "{f}",
+    "the file {f}",
+    "my {f}",
+    "the file called {f}",
+    "that {f} file",
+    "our {f}",
+    "*'{f}'[ <somewhere in the folders>]",
+    loose=True,
+)
 
 FIND_FILE = Book(
     "shell.find_file",
@@ -61,6 +73,8 @@ FIND_FILE = Book(
     "say: {f} must be somewhere, tell me where",
     "frag: path of {f}",
     "frag: location of {f}",
+    "*do: tell me the path of {f}",
+    "*ask: where can {f} be",
 )
 FIND_ENDING = Book(
     "shell.find_ending",
@@ -106,6 +120,7 @@ COUNT_ENDING = Book(
     "frag: number of {e} files",
     "frag: {e} file count",
     "say: i want to know how many {e} files there are",
+    "*frag: count of {e} files",
 )
 COUNT_ALL = Book(
     "shell.count_all",
@@ -140,6 +155,7 @@ COUNT_FOLDERS = Book(
     "do: tell me how many (folders|directories) there are",
     "frag: number of (folders|directories)",
     "ask: what is the number of folders",
+    "*do: count how many (folders|directories|subfolders) there are",
 )
 COUNT_MATCHES = Book(
     "shell.count_matches",
@@ -168,6 +184,8 @@ SUM_FILE = Book(
     "frag: (sum|total) of the numbers in {f}",
     "say: i need the total of all numbers in {f}",
     "say: i want to know what the values in {f} sum to",
+    "*ask: what do all values in {f} sum to",
+    "*say: i want the total of {f}",
 )
 SUM_COLUMN = Book(
     "shell.sum_column",
@@ -182,6 +200,7 @@ SUM_COLUMN = Book(
     "frag: total {c} in {f}",
     "frag: sum of the {c} column in {f}",
     "say: i need the sum of {c} in {f}",
+    "*do: tell me what the {c} values in {f} add up to",
 )
 SEARCH_WORD = Book(
     "shell.search_word",
@@ -226,6 +245,8 @@ SEARCH_VALUE = Book(
     "frag: value of {k} in {f}",
     "frag: {k} in {f}",
     "say: i need the {k} value from {f}",
+    "*do: look in {f} for what {k} is set to",
+    "*do: look up what {f} has for {k}",
 )
 SEARCH_LINE = Book(
     "shell.search_line",
@@ -237,6 +258,8 @@ SEARCH_LINE = Book(
     "do: tell me the line of {f} that has {w}, as a number",
     "frag: line number of {w} in {f}",
     "say: i need the number of the line with {w} in {f}",
+    "*ask: what is the number of the line where {w} (occurs|appears) in {f}",
+    "*do: tell me where in {f} {w} (occurs|appears), as a line number",
 )
 RENAME_FILE = Book(
     "shell.rename_file",
@@ -251,6 +274,8 @@ RENAME_FILE = Book(
     "say: the new name of {f} is {n}, rename it",
     "frag: new name for {f}: {n}",
     "do: turn the name of {f} into {n}",
+    "*say: {f} should get the name {n}",
+    "*say: from now on {f} should be {n}",
 )
 RENAME_FOLDER = Book(
     "shell.rename_folder",
@@ -261,6 +286,8 @@ RENAME_FOLDER = Book(
     "do: give the {d} folder the new name {n}",
     "say: i want the folder {d} to be named {n}",
     "do: call the directory {d} {n} from now on",
+    "*say: the {d} folder should be {n} from now on",
+    "*do: call the folder {d} {n}",
 )
 RENAME_ENDINGS = Book(
     "shell.rename_endings",
@@ -273,6 +300,7 @@ RENAME_ENDINGS = Book(
     "say: all {x} files here should end in {y}",
     "say: i want the {e} files here to have the ending {n}",
     "do: give every {e} file here the extension {y}",
+    "*say: the ending {x} should become {y} for all files here",
 )
 EDIT_VALUE = Book(
     "shell.edit_value",
@@ -288,6 +316,8 @@ EDIT_VALUE = Book(
     "say: in {f}, {k} must be {v}, fix that",
     "say: i want {k} to be {v} in {f}",
     "frag: {k} to {v} in {f}",
+    "*do: put {k} at {v} in {f}",
+    "*do: use {v} as the new {k} in {f}",
 )
 EDIT_REPLACE = Book(
     "shell.edit_replace",
@@ -303,6 +333,8 @@ EDIT_REPLACE = Book(
     "say: the word {w} in {f} should be {n}",
     "say: in {f} it must say {n} instead of {w}",
     "do: correct {w} to {n} in {f}",
+    "*say: {f} must say {n} where it says {w}",
+    "*do: put {n} where {f} says {w}",
 )
 EDIT_APPEND = Book(
     "shell.edit_append",
@@ -315,6 +347,8 @@ EDIT_APPEND = Book(
     "say: {f} needs one more line: '{t}'",
     "do: extend {f} with the line '{t}'",
     "do: add this to {f}: '{t}'",
+    "*do: extend {f} by '{t}'",
+    "*do: add to {f} a last line that says '{t}'",
 )
 EDIT_REMOVE = Book(
     "shell.edit_remove",
@@ -327,6 +361,7 @@ EDIT_REMOVE = Book(
     "do: strip every line containing {w} from {f}",
     "say: the lines with {w} in {f} have to go",
     "say: i want no line with {w} in {f} any more",
+    "*say: no line of {f} should have {w} any more",
 )
 CREATE_TEXT = Book(
     "shell.create_text",
@@ -364,6 +399,7 @@ CREATE_FOLDER = Book(
     "frag: new folder {d}",
     "say: there should be a folder named {d}",
     "do: create an empty folder {d}",
+    "*say: there should be a new folder {d}",
 )
 SORT = Book(
     "shell.sort",
@@ -376,6 +412,7 @@ SORT = Book(
     "say: {f} should be sorted",
     "say: i want the lines of {f} in alphabetical order",
     "do: alphabetize {f}",
+    "*say: i want {f} sorted from a to z",
 )
 SORT_REVERSE = Book(
     "shell.sort_reverse",
@@ -386,6 +423,7 @@ SORT_REVERSE = Book(
     "do: put the lines of {f} in reverse alphabetical order",
     "say: {f} should be sorted in descending order",
     "do: order the lines in {f} from z to a",
+    "*do: put {f} in reverse order, z to a",
 )
 SORT_NUMBERS = Book(
     "shell.sort_numbers",
@@ -396,6 +434,7 @@ SORT_NUMBERS = Book(
     "do: order the numbers of {f} from small to large",
     "say: the numbers in {f} should be sorted",
     "do: arrange the numbers in {f} from lowest to highest",
+    "*do: arrange {f} numerically",
 )
 SORT_NUMBERS_DOWN = Book(
     "shell.sort_numbers_down",
@@ -436,6 +475,8 @@ DELETE_FILE = Book(
     "do: erase {f}",
     "say: {f} should be deleted",
     "ask: can {f} be deleted",
+    "*do: throw {f} away",
+    "*say: you should delete {f}",
 )
 DELETE_ENDING = Book(
     "shell.delete_ending",
@@ -456,6 +497,8 @@ DELETE_FOLDER = Book(
     "say: the folder {d} can go with all that is in it",
     "say: i don't need the folder {d} any more, delete it",
     "do: erase the whole {d} directory",
+    "*say: the {d} folder is not needed any more, all of it can go",
+    "*do: throw away the folder {d}",
 )
 DELETE_EMPTY = Book(
     "shell.delete_empty",
@@ -498,6 +541,7 @@ COPY_FILE = Book(
     "do: save a copy of {f} as {n}",
     "say: i need a copy of {f} named {n}",
     "do: back {f} up as {n}",
+    "*do: make a back up of {f} called {n}",
 )
 COPY_INTO = Book(
     "shell.copy_into",
@@ -553,6 +597,7 @@ SIZE = Book(
     "do: count the bytes in {f}",
     "frag: size of {f} [in bytes]",
     "say: i need the size of {f} in bytes",
+    "*do: count how many bytes {f} has",
 )
 LINES = Book(
     "shell.lines",
@@ -566,6 +611,8 @@ LINES = Book(
     "frag: line count of {f}",
     "say: i need the line count of {f}",
     "do: get the number of lines of {f}",
+    "*frag: the count of lines in {f}",
+    "*frag: lines in {f}, the count",
 )
 WORDS = Book(
     "shell.words",
@@ -577,6 +624,8 @@ WORDS = Book(
     "frag: number of words in {f}",
     "frag: word count of {f}",
     "say: i need the word count of {f}",
+    "*frag: the count of words in {f}",
+    "*frag: words in {f}, the count",
 )
 FIRST_LINE = Book(
     "shell.first_line",
@@ -587,6 +636,7 @@ FIRST_LINE = Book(
     "do: read me the first line of {f}",
     "frag: first line of {f}",
     "say: i need the first line of {f}",
+    "*do: say what the first line of {f} is",
 )
 LAST_LINE = Book(
     "shell.last_line",
@@ -597,4 +647,5 @@ LAST_LINE = Book(
     "do: read me the last line of {f}",
     "frag: last line of {f}",
     "say: i need the last line of {f}",
+    "*do: say what the last line of {f} is",
 )

@@ -258,6 +258,11 @@ def correlation(pairs: Sequence[tuple[float, float]]) -> float:
 # generation
 
 
+def by_split(split: Split, test: float, train: float) -> float:
+    """A chance that differs by split: what is hard to learn comes more often in training than in the test mix."""
+    return train if split == "train" else test
+
+
 def of_split(words: Iterable[str], split: Split) -> list[str]:
     """The words of a list whose every part belongs to the split."""
     return [w for w in words if all(lexicon.split_of(part) == split for part in w.split("_"))]
@@ -286,6 +291,10 @@ def _pick(rng: Random, kind: str, words: str, split: Split, strange: float) -> s
 
 
 Style = Literal["snake", "title", "words", "camel"]
+
+
+# How often each style is drawn. Capitals and spaces ask for matching instead of copying: more of them in training.
+_STYLES: dict[Split, tuple[float, ...]] = {"test": (0.8, 0.1, 0.07, 0.03), "train": (0.65, 0.17, 0.12, 0.06)}
 
 
 def styled(words: Sequence[str], style: Style) -> str:
@@ -353,7 +362,7 @@ def _text(value: float, decimals: int) -> str:
 
 def make_table(rng: Random, split: Split) -> Table:
     """A random table: 1-2 categories, 2-4 numbers, often a name column, a flag or a date; 20-200 rows."""
-    style: Style = rng.choices(("snake", "title", "words", "camel"), (0.8, 0.1, 0.07, 0.03))[0]
+    style: Style = rng.choices(("snake", "title", "words", "camel"), _STYLES[split])[0]
     n_rows = rng.choice((rng.randint(20, 60), rng.randint(20, 200)))
     taken: set[str] = set()
     columns: list[Column] = []
@@ -392,7 +401,7 @@ def make_table(rng: Random, split: Split) -> Table:
             add(words, "", "category", values)
 
     # Numbers; sometimes two that share their first word, as in bill_length and bill_depth.
-    prefix = content_word(rng, split) if rng.random() < 0.3 else None
+    prefix = content_word(rng, split) if rng.random() < by_split(split, 0.3, 0.45) else None
     if prefix in taken:
         prefix = None
     wanted = rng.choice((2, 2, 3, 3, 4))
@@ -427,7 +436,7 @@ def make_table(rng: Random, split: Split) -> Table:
             yes, no = rng.choice((("yes", "no"), ("yes", "no"), ("True", "False"), ("Y", "N")))
             chance = rng.uniform(0.2, 0.8)
             add(words, "", "flag", [yes if rng.random() < chance else no for _ in range(n_rows)])
-    if rng.random() < 0.25:
+    if rng.random() < by_split(split, 0.25, 0.4):
         words = fresh(lambda: (_pick(rng, "date", _DATES, split, 0.0),))
         if words:
             year = rng.randint(2005, 2024)
