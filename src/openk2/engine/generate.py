@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Sequence as Several
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -131,11 +132,26 @@ class Batch:
             self._choose(news, x_KD)
 
     def _continue(self) -> None:
-        """Feed what is decided but not in the cache yet; score ids that the grammar forced, choose where none is."""
+        """Feed what is decided but not in the cache yet; a sequence alone also feeds guesses of what comes after it."""
         running = self._running
         most = max(1, _POSITIONS // len(running))
         tokens = [s.to_feed(most) for s in running]
-        x_BTD = self._rows.extend(tokens)
+        guesses = running[0].guess(most - len(tokens[0])) if len(running) == 1 else []
+        x_BTD = self._rows.extend([[*fed, *guesses] for fed in tokens])
+        self._take(tokens, x_BTD)
+        seen = len(tokens[0])
+        while guesses:
+            pairs = zip(running[0].to_feed(len(guesses)), guesses, strict=False)
+            right = [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+            if not right:
+                break
+            self._take([right], x_BTD[:, seen:])
+            guesses, seen = guesses[len(right) :], seen + len(right)
+        self._rows.forget(len(guesses))
+
+    def _take(self, tokens: list[list[int]], x_BTD: Tensor) -> None:
+        """Score ids that the grammar forced, choose where none is; x_BTD is what the fed ids became."""
+        running = self._running
         forced = [(b, t) for b, s in enumerate(running) for t in range(min(len(tokens[b]), len(s.pending) - 1))]
         if forced:
             rows, columns = (list(i) for i in zip(*forced, strict=True))

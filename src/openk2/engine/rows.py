@@ -91,6 +91,11 @@ class Rows:
         """Append ids to every row (at least one to one of them), x_BTD right-padded to the longest."""
         return self._feed(0, tokens)
 
+    def forget(self, count: int) -> None:
+        """Take the last `count` ids of the only row back."""
+        if count:
+            self._lengths[0] -= count
+
     def release(self, row: int, ids: Sequence[int]) -> int:
         """Give a row back and remember what it holds: the beginning of `ids`. Returns the row that moved into its place
         (the last; `row` itself if it was that)."""

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from openk2.core import ContextOverflow, ToolSpec, UserError
 from openk2.engine.grammar import Grammar, Guide, Mask
+from openk2.engine.lookup import guess
 
 OnToken = Callable[[int, int], None]
 """Called with (index of the request, sampled id) as soon as an id is known."""
@@ -83,6 +86,8 @@ class Sequence:
         self.pending: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.limit = min(request.max_tokens, context - len(request.prompt_ids))
+        self._all_S = np.empty(len(request.prompt_ids) + self.limit, dtype=np.int64)
+        self._all_S[: len(request.prompt_ids)] = request.prompt_ids
         self._grammar = grammar
         self._guide: Guide | None = None
         if request.grammar:
@@ -114,8 +119,16 @@ class Sequence:
         """What the model should see next, at most `most` ids: nothing is chosen behind a last id, so it need not be."""
         return self.pending[: min(most, len(self.pending) - (self.finish_reason is not None))]
 
+    def guess(self, most: int) -> list[int]:
+        """Ids that may well come next, at most `most` and none behind the last one that there is room for."""
+        left = self.limit - len(self.ids) - 1
+        if self.finish_reason is not None or min(most, left) < 1:
+            return []
+        return guess(self._all_S[: self.position], min(most, left))
+
     def accept(self, token: int) -> None:
         """Take the next id."""
+        self._all_S[self.position] = token
         self.ids.append(token)
         self.pending.append(token)
         if self._guide is not None:

@@ -113,7 +113,7 @@ class Experts(nn.Module):
 
 
 # Up to here a loop over tokens and their experts beats sorting and grouping.
-FEW_TOKENS = 2
+FEW_TOKENS = 4
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16)
 
 
