@@ -201,12 +201,21 @@ class Kernel:
             return message
 
     async def _interrupt(self, running: asyncio.Future[None], dying: asyncio.Future[int]) -> None:
-        """Interrupt the cell; kill the kernel if that does not end it."""
+        """Interrupt the cell; kill the kernel if that does not end it.
+
+        Every request is waited for: on a busy machine a late one would stop the next cell.
+        """
         both: set[asyncio.Future[Any]] = {running, dying}
         deadline = time.monotonic() + INTERRUPT_SECONDS
+        unanswered = 0
         while not running.done() and not dying.done():
             if time.monotonic() > deadline:
                 await self._process.kill()
                 return
             self._client.control_channel.send(self._client.session.msg("interrupt_request", content={}))
+            unanswered += 1
             await asyncio.wait(both, timeout=AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(queue.Empty):
+            while unanswered and self._process.alive:
+                await self._client.get_control_msg(timeout=INTERRUPT_SECONDS)
+                unanswered -= 1
