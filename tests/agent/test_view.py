@@ -35,7 +35,7 @@ def calls(name: str, arguments: object) -> Event:
 
 
 def returns(text: str, error: bool = False) -> Event:
-    return Event("result", TASK, call=ToolCall("x", "x", "{}"), result=ToolResult(text, error))
+    return Event("tool_result", TASK, call=ToolCall("x", "x", "{}"), result=ToolResult(text, error))
 
 
 def test_a_whole_conversation() -> None:

@@ -30,12 +30,18 @@ def test_events_and_result(call: Call, cli: Run, script: Script, workspace: Path
     done = cli("agent", "How many lines?", "--workspace", workspace, "-p", "--json", "--yes", "--model", model)
     assert done.code == 0 and done.err == ""
     *events, result = done.events
-    assert [event["event"] for event in events] == ["start", "user", "assistant", "call", "result", "assistant"]
+    assert [event["event"] for event in events] == ["start", "user", "assistant", "call", "tool_result", "assistant"]
     assert events[1]["content"] == "How many lines?"
     assert events[3]["name"] == "shell" and json.loads(events[3]["arguments"]) == {"command": "wc -l < notes.txt"}
     assert events[4]["content"] == "3" and events[4]["error"] is False
     record = Path(result["trajectory"])
-    assert result == {"event": "result", "answer": "There are 3 lines.", "trajectory": str(record), "finished": True}
+    assert result == {
+        "event": "result",
+        "answer": "There are 3 lines.",
+        "trajectory": str(record),
+        "finished": True,
+        "stop": "answered",
+    }
     assert record.is_relative_to(state)
     trajectory = read_atif(record)
     assert trajectory.finished and trajectory.answer == "There are 3 lines."
@@ -63,7 +69,7 @@ def test_giving_up_is_status_one(
     done = cli(*arguments)
     assert done.code == 1 and "gave up: " in done.out and why in done.out
     done = cli(*arguments, "--json")
-    assert done.code == 1 and done.events[-1]["finished"] is False
+    assert done.code == 1 and done.events[-1]["finished"] is False and why in done.err
     assert read_atif(Path(done.events[-1]["trajectory"])).finished is False
 
 
@@ -118,6 +124,13 @@ class TestBadInput:
 
     def test_task(self, cli: Run, workspace: Path) -> None:
         cli("agent", "  ", "-p", "-w", workspace).refused("the task is empty")
+        cli("agent", "odd \udcff bytes", "-p", "-w", workspace).refused("not UTF-8")
+
+    def test_a_task_that_does_not_fit(self, cli: Run, workspace: Path) -> None:
+        done = cli("agent", "many words " * 2000, "-p", "-w", workspace, "--yes")
+        assert done.code == 2 and "does not fit" in done.out
+        done = cli("agent", "many words " * 2000, "-p", "-w", workspace, "--yes", "--json")
+        assert done.code == 2 and "does not fit" in done.err and done.events[-1]["stop"] == "context"
         cli("agent", "-w", workspace).refused("the task is empty")
 
     def test_models(self, cli: Run, workspace: Path, tmp_path: Path) -> None:

@@ -27,8 +27,14 @@ case "$*" in
         echo "venv" >>"$FAKE_LOG"
         [ -z "${{FAKE_NO_VENV:-}}" ] || exit 1
         mkdir -p "$3/bin"
+        : >"$3/pyvenv.cfg"
         cp "$self" "$3/bin/python"
-        [ -n "${{FAKE_CUT_VENV:-}}" ] || : >"$3/bin/has-pip"
+        if [ -n "${{FAKE_CUT_VENV:-}}" ]; then
+            echo "no space left" >&2
+            exit 1
+        fi
+        : >"$3/bin/has-pip"
+        : >"$3/bin/activate"
         ;;
     "-m pip --version") [ -e "$bin/has-pip" ] ;;
     "-m ensurepip"*) echo "ensurepip" >>"$FAKE_LOG"; : >"$bin/has-pip" ;;
@@ -128,6 +134,9 @@ def test_the_first_call_sets_up_and_the_next_does_not(clone: Clone) -> None:
 def test_extras_come_with_the_commands_that_need_them(clone: Clone) -> None:
     clone.run("demo")
     assert clone.log == ["venv", TORCH, PACKAGE]
+    for arguments in (("eval", "nano", "--family", "shell"), ("eval", "--help"), ("test", "-h")):
+        assert clone.run(*arguments)[0] == 0
+        assert clone.log == []
     for command, done in (("eval", [PACKAGE]), ("eval", []), ("test", [PACKAGE]), ("test", []), ("eval", [])):
         assert clone.run(command)[0] == 0
         assert clone.log == done, command
@@ -253,11 +262,17 @@ class TestInterrupted:
         assert clone.run("demo")[0] == 0
         assert clone.log == [PACKAGE]
 
-    def test_an_environment_that_was_cut_before_pip(self, clone: Clone) -> None:
-        clone.run("demo", FAKE_CUT_VENV="1", FAKE_FAIL="1")
+    def test_an_environment_that_was_cut_off_is_made_again(self, clone: Clone) -> None:
+        code, _, err = clone.run("demo", FAKE_CUT_VENV="1")
+        assert code == 2 and "could not make an environment" in err and "(no space left)" in err
+        assert clone.run("demo")[0] == 0
+        assert clone.log == ["venv", "venv", TORCH, PACKAGE]
+
+    def test_an_environment_without_pip(self, clone: Clone) -> None:
+        clone.run("demo", FAKE_FAIL="1")
         (clone.venv / "bin" / "has-pip").unlink()
         assert clone.run("demo")[0] == 0
-        assert clone.log == ["venv", "ensurepip", TORCH, PACKAGE, "ensurepip", PACKAGE]
+        assert clone.log == ["venv", TORCH, PACKAGE, "ensurepip", PACKAGE]
 
     def test_ctrl_c(self, clone: Clone) -> None:
         process = clone.start("demo", FAKE_SLEEP="300")

@@ -62,9 +62,10 @@ async def test_an_expert_passes_every_task(tmp_path: Path) -> None:
     """With the real tools: three Jupyter kernels, shells, simulated functions."""
     tasks = demo_tasks(None)
     events: list[Event] = []
-    passed, failed = await show(Expert([task for task, _ in tasks]), tasks, events.append, tmp_path / "records")
+    verdicts: list[bool] = []
+    await show(Expert([task for task, _ in tasks]), tasks, events.append, tmp_path / "records", verdicts)
     reasons = [e.verdict.reason for e in events if e.kind == "verdict" and e.verdict and not e.verdict.passed]
-    assert (passed, failed) == (TASKS, 0), reasons
+    assert verdicts == [True] * TASKS, reasons
     calls = {e.call.name for e in events if e.call is not None}
     assert {"python", "shell"} <= calls
     records = sorted((tmp_path / "records").iterdir())
@@ -132,7 +133,9 @@ def test_what_nano_is_not_has_the_right_size() -> None:
     assert f"{millions:.1f} million parameters" in WHAT_NANO_IS_NOT
 
 
-def test_ctrl_c_keeps_what_was_done(tmp_path: Path, state: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_keeps_what_was_done_and_nothing_else(tmp_path: Path, state: Path, number: signal.Signals) -> None:
+    (tmp_path / "scratch").mkdir()
     script = tmp_path / "script.jsonl"
     arguments = json.dumps({"command": "sleep 500"})
     call = {"id": "", "type": "function", "function": {"name": "shell", "arguments": arguments}}
@@ -145,15 +148,17 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path, state: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "scratch")},
     )
     assert process.stdout is not None
     while json.loads(process.stdout.readline())["event"] != "call":
         pass
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err.startswith("openk2: interrupted: what was done so far") and err.count("\n") == 1
+    assert json.loads(out.splitlines()[-1]) == {"event": "summary", "passed": 0, "failed": 0}
+    assert err.startswith(f"openk2: interrupted: 0 of {TASKS} tasks were finished") and err.count("\n") == 1
+    assert not [path for path in (tmp_path / "scratch").iterdir() if path.name.startswith("openk2")]
     (record,) = state.glob("demo-*/*.json")
     assert read_atif(record).stop == "interrupted"

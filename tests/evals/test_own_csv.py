@@ -34,9 +34,11 @@ def write(folder: Path, content: str | bytes, name: str = "my data.csv") -> Path
         ("\u00a0\n", "is empty"),
         (",".join(f"c{i}" for i in range(1001)) + "\n", "has 1,001 columns"),
         (b"PK\x03\x04\x00\x00\x08", "is binary"),
-        (bytes(range(128, 256)) * 20, "is binary"),
+        (bytes(range(128, 256)) * 20, "is not UTF-8 text"),
+        ("n\u00e9\nd\u00e9\n".encode("latin-1"), "is not UTF-8 text"),
+        ("sep=,\na,b\n1,2\n", "begins with 'sep=,'"),
         (b"name,points\nAnn,3\n" + b"x,4\n" * 30_000 + b"\0,5\n", "is binary"),
-        ("name,points\nAnn,3\n".encode("utf-16"), "is binary"),
+        ("name,points\nAnn,3\n".encode("utf-16"), "is UTF-16 text"),
         ("name,points\nJos\u00e9 y otros m\u00e1s,3\n".encode("latin-1"), "is not UTF-8 text"),
         ("name;points\nAnn;3,5\n", "is not separated by commas"),
         ("name, first;points\nAnn, B;3\n" * 2, "is not readable"),
@@ -71,7 +73,7 @@ def test_missing_folder_and_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     huge = tmp_path / "huge.csv"
     with open(huge, "wb") as file:
         file.truncate(30_000_000_000)  # takes no room on the disk
-    with pytest.raises(UserError, match=r"has 30,000 MB, more than"):
+    with pytest.raises(UserError, match=r"has 30,000.0 MB, more than"):
         load_csv(huge)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,6 +113,30 @@ async def test_what_goes_wrong_in_one_rollout_is_told_as_it_is() -> None:
         await evaluate(Failing(), family, held_out_tasks(family, 4, 1), concurrency=2, limits=Limits(steps=2))
 
 
+class Interrupting(Expert):
+    """Presses Ctrl-C in the third rollout."""
+
+    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
+        if messages[1].content == list(self._demonstrations)[2]:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        return await super().act(messages, tools, max_tokens=max_tokens)
+
+
+def test_ctrl_c_counts_what_was_finished(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    family = eval_family("functions")
+    tasks = held_out_tasks(family, 12, seed=1)
+    policy = Interrupting({task.request: family.demonstrate(task).messages for task in tasks})
+    monkeypatch.setattr(run, "_policy", lambda *_: policy)
+    with pytest.raises(Interrupted, match="counts only what was finished"):
+        _evaluate("functions", concurrency=1)
+    cut = json.loads(capsys.readouterr().out)
+    assert (cut["n"], cut["passed"], cut["of"], cut["interrupted"]) == (2, 2, 12, True)
+    with pytest.raises(Interrupted):
+        _evaluate("functions", concurrency=1, as_json=False)
+    assert "2 of 12 tasks were finished" in capsys.readouterr().out
+
+
 def _evaluate(*families: str, model: str = "baseline", **changes: Any) -> None:
     options: dict[str, Any] = {
         "n": 12,
@@ -174,7 +200,7 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "_evaluate_all", stopped)
-    with pytest.raises(Interrupted, match="not counted; the trajectories of the finished tasks are in"):
+    with pytest.raises(Interrupted, match="only what was finished; the trajectories of the finished tasks are in"):
         _evaluate("functions", save=tmp_path)
 
 

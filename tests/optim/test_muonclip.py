@@ -205,6 +205,8 @@ def test_impossible_numbers_are_refused(wrong: dict[str, object], said: str) -> 
 def test_other_misuse_is_refused() -> None:
     with pytest.raises(UserError, match="master weights"):
         MuonClip(nn.Linear(4, 4).bfloat16(), lr=0.01)
+    with pytest.raises(UserError, match="the model itself"):
+        MuonClip(stack_of_linears().parameters(), lr=0.01)  # type: ignore[arg-type]
     optimizer = MuonClip(stack_of_linears(), lr=0.01)
     with pytest.raises(UserError, match="backward"):
         optimizer.step()

@@ -88,7 +88,7 @@ async def test_answer_after_calls() -> None:
     assert [m.role for m in done.messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
     assert done.messages[4].tool_call_id == "functions.echo:1"
     assert [e.kind for e in events] == [
-        "start", "user", "assistant", "call", "result", "call", "result", "assistant", "verdict",
+        "start", "user", "assistant", "call", "tool_result", "call", "tool_result", "assistant", "verdict",
     ]  # fmt: skip
 
 

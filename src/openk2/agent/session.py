@@ -11,16 +11,17 @@ from pathlib import Path
 from rich.console import Console
 
 from openk2.agent.interrupted import Interrupted
-from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
+from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of, warn
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Trajectory, UserError
 from openk2.core.atif import write_atif
+from openk2.core.messages import is_unicode
 from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout
 from openk2.sandbox import Sandbox, touched
 from openk2.worlds.machine import MachineWorld
 
-FINISHED, GAVE_UP = 0, 1
+FINISHED, GAVE_UP, BAD_INPUT = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ def run_agent(settings: Settings) -> int:
     request = settings.task.strip()
     if not request and not settings.interactive:
         raise UserError("the task is empty: say what is to be done")
+    if not is_unicode(request):
+        raise UserError("the task is not UTF-8 text: write it in another encoding, or leave the odd bytes out")
     sandbox = acquire_sandbox(settings.assume_yes)
     policy = acquire_policy(settings.model, device=settings.device)
     view = ConsoleView(Console(highlight=False), speaker=speaker_of(settings.model))
@@ -147,10 +150,15 @@ def run_agent(settings: Settings) -> int:
         raise _interrupted(session.record, settings.as_json) from e
     if settings.as_json:
         _print_result(session.record, trajectory)
+        if trajectory is not None and not trajectory.finished:
+            warn(f"gave up: {WHY[trajectory.stop]}")
     elif trajectory is not None:
         # Never broken, so that it can be copied.
         view.console.print(f"record: {session.record}", style="dim", markup=False, soft_wrap=True)
-    return FINISHED if trajectory is None or trajectory.finished else GAVE_UP
+    if trajectory is None or trajectory.finished:
+        return FINISHED
+    too_long = trajectory.stop == "context" and all(message.role != "assistant" for message in trajectory.messages)
+    return BAD_INPUT if too_long else GAVE_UP
 
 
 def _talk(
@@ -194,19 +202,19 @@ def _interrupted(record: Path, as_json: bool) -> Interrupted:
     if not record.exists():
         return Interrupted("interrupted before anything was done")
     if as_json:
-        print_object({"event": "result", "answer": "", "trajectory": str(record), "finished": False})
+        _print_result(record, None)
     return Interrupted(f"interrupted: what was done so far is recorded in {record}")
 
 
 def _print_result(record: Path, trajectory: Trajectory | None) -> None:
-    """The last event; `finished` says whether the agent ended by itself."""
-    assert trajectory is not None
+    """The last event; `finished` says whether the agent ended by itself, `stop` why it ended (see `StopReason`)."""
     print_object(
         {
             "event": "result",
-            "answer": trajectory.answer,
+            "answer": trajectory.answer if trajectory else "",
             "trajectory": str(record),
-            "finished": trajectory.finished,
+            "finished": trajectory.finished if trajectory else False,
+            "stop": trajectory.stop if trajectory else "interrupted",
         }
     )
 

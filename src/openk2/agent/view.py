@@ -67,7 +67,7 @@ class ConsoleView:
         elif event.kind == "call" and event.call is not None:
             self._entry("call", "bold magenta", call_text(event.call))
             self.wait(f"{event.call.name} is running")
-        elif event.kind == "result" and event.result is not None:
+        elif event.kind == "tool_result" and event.result is not None:
             label, style = ("error", "red") if event.result.error else ("result", "dim")
             self._entry(label, style, Text(shortened(clean(event.result.content)), style=style))
         elif event.kind == "verdict" and event.verdict is not None:
@@ -77,7 +77,7 @@ class ConsoleView:
                 reason = f": {clean(event.verdict.reason)}" if event.verdict.reason else ""
                 self._entry("verdict", "bold", Text.assemble((word, style), (reason, "dim")))
             self.console.print()
-        if event.kind in ("start", "user", "result"):
+        if event.kind in ("start", "user", "tool_result"):
             self.wait(f"{self.speaker} is thinking")
 
     def wait(self, text: str) -> None:

@@ -14,7 +14,15 @@ from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption
 def agent(
     task: Annotated[str, typer.Argument(help="What is to be done, in plain words.", metavar="TASK")] = "",
     workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", metavar="DIR", help="The folder to act on.", show_default="this one")
+        Path,
+        typer.Option(
+            "--workspace",
+            "-w",
+            metavar="DIR",
+            help="The folder to act on.",
+            show_default="this one",
+            readable=False,
+        ),
     ] = Path(),
     print_mode: Annotated[
         bool, typer.Option("--print", "-p", help="Do the one task and end, instead of asking what comes next.")

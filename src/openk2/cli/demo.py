@@ -12,7 +12,10 @@ from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption
 
 def demo(
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Also ask about this CSV of yours.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", help="Also ask about this CSV of yours.", show_default=False, readable=False
+        ),
     ] = None,
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help=MODEL_HELP)] = "nano",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when any verdict is 'failed'.")] = False,

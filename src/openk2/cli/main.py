@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -68,6 +69,9 @@ def main() -> None:
         # What a model or a file says may not fit the terminal's encoding, and must not end the program.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end_in_order)
     try:
         app(prog_name="openk2")
     except UserError as e:
@@ -79,6 +83,13 @@ def main() -> None:
         if e.filename is None or e.strerror is None:
             raise
         _fail(f"{e.filename} cannot be used: {e.strerror}", UserError.exit_code)
+
+
+def _end_in_order(number: int, frame: object) -> None:
+    """Ctrl-C by another name: kernels, workers and scratch folders go the same way."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

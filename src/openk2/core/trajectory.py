@@ -55,7 +55,7 @@ class Trajectory:
 class Event:
     """Something that just happened in a rollout, for whoever watches."""
 
-    kind: Literal["start", "user", "assistant", "call", "result", "verdict"]
+    kind: Literal["start", "user", "assistant", "call", "tool_result", "verdict"]
     task: Task
     message: Message | None = None
     call: ToolCall | None = None

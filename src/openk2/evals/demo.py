@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from openk2.agent.interrupted import Interrupted
+from openk2.agent.session import WHY
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Limits, OnEvent, Policy, Task, UserError, World
@@ -61,36 +62,37 @@ def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, de
     view = ConsoleView(Console(highlight=False), speaker=speaker_of(model), total=len(tasks))
     if not as_json and model == "nano":
         view.note(f"{WHAT_NANO_IS_NOT}\n")
+    verdicts: list[bool] = []
     try:
         with view:
-            passed, failed = asyncio.run(show(policy, tasks, print_json if as_json else view, records))
+            asyncio.run(show(policy, tasks, print_json if as_json else view, records, verdicts))
     except KeyboardInterrupt as e:
-        done = len(list(records.glob("*.json")))
-        kept = f": what was done so far ({done} of {len(tasks)} tasks) is recorded in {records}" if done else ""
-        raise Interrupted(f"interrupted{kept or ' before anything was done'}") from e
-    if as_json:
-        print_object({"event": "summary", "passed": passed, "failed": failed})
-    else:
+        kept = f": {len(verdicts)} of {len(tasks)} tasks were finished, the records are in {records}"
+        raise Interrupted(f"interrupted{kept if records.exists() else ' before anything was done'}") from e
+    finally:
+        passed, failed = verdicts.count(True), verdicts.count(False)
+        if as_json:
+            print_object({"event": "summary", "passed": passed, "failed": failed})
+    if not as_json:
         view.console.print(f"[bold]{passed} passed, {failed} failed[/], judged by code that never looks at the model.")
         view.console.print(f"records: {records}", style="dim", markup=False, soft_wrap=True)
         view.note('Your own folder: ./k2 agent "how many rows are in data.csv?" --workspace DIR')
     return int(strict and failed > 0)
 
 
-async def show(policy: Policy, tasks: Sequence[Job], watch: OnEvent, records: Path) -> tuple[int, int]:
-    """Roll out the tasks one after the other and close the policy; how many passed and how many failed.
+async def show(policy: Policy, tasks: Sequence[Job], watch: OnEvent, records: Path, verdicts: list[bool]) -> None:
+    """Roll out the tasks one after the other and close the policy; whether each has passed goes to `verdicts`.
 
     Each leaves an ATIF file in `records`. Raises UserError for a task that nothing can judge.
     """
-    passed = failed = 0
     try:
         for number, (task, make_world) in enumerate(tasks, start=1):
             record = records / f"{number:02}-{task.family}-{task.skill}.json"
             trajectory = await rollout(policy, make_world(task), task, LIMITS, on_event=watch, record=record)
             if trajectory.verdict.passed is None:
                 raise UserError(f"the task {task.id} came to no verdict: {trajectory.verdict.reason or 'no verifier'}")
-            passed += trajectory.verdict.passed
-            failed += not trajectory.verdict.passed
+            verdicts.append(trajectory.verdict.passed)
+            if not trajectory.finished and isinstance(watch, ConsoleView):
+                watch.note(f"The model gave up: {WHY[trajectory.stop]}.\n", "yellow")
     finally:
         await policy.close()
-    return passed, failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -15,7 +16,6 @@ from openk2.core import Message, Task, UserError, Verdict, World
 from openk2.worlds.families.notebook_check import check_answer, final_answer
 from openk2.worlds.families.notebook_query import Query, Unfit, expectation
 from openk2.worlds.families.tables import Column, Kind, Table
-from openk2.worlds.text import is_binary
 
 MAX_BYTES = 20_000_000
 MOST_COLUMNS = 1000
@@ -47,24 +47,26 @@ def load_csv(path: Path) -> Table:
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a CSV file")
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"there is no file {path}: name a CSV file")
+        if not path.is_file():
+            raise UserError(f"{path} is a device or a pipe: name a CSV file")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise UserError(
-                f"{path} has {size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that this takes: cut it down"
+                f"{path} has {size / 1e6:,.1f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that this takes: cut it down"
             )
         data = path.read_bytes()
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror}): name a CSV file that you can read") from e
-    if is_binary(data[:100_000]):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path} is UTF-16 text: convert it to UTF-8 first, e.g. with iconv")
+    if b"\0" in data:
         raise UserError(f"{path} is binary, not text: name a comma-separated text file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not UTF-8 text (byte {e.start}): convert it first, e.g. with iconv") from e
-    if "\0" in text:
-        raise UserError(f"{path} is binary, not text: name a comma-separated text file")
     if not text.strip():
         raise UserError(f"{path} is empty: name a CSV file with a header and rows")
     return _table(path, _rows(path, text))
@@ -72,9 +74,12 @@ def load_csv(path: Path) -> Table:
 
 def _rows(path: Path, text: str) -> list[list[str]]:
     """Header and rows, all of the same length. Raises UserError."""
-    first = next(line for line in text.splitlines() if line.strip())
+    first, *others = [line for line in text.splitlines() if line.strip()][:5]
+    if re.fullmatch(r"sep=.", first):
+        raise UserError(f"{path} begins with {first!r}, which only Excel understands: take that line out")
     mark = max(";\t|", key=first.count)
-    if first.count(mark) > first.count(","):
+    # A mark that only the header has is a part of a name.
+    if first.count(mark) > first.count(",") and all(mark in line for line in others):
         raise UserError(f"{path} is not separated by commas (its first line is {first[:60]!r}): convert it first")
     rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

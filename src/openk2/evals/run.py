@@ -81,7 +81,7 @@ class Report:
             "family": self.family,
             **self.total.to_json(),
             "by_skill": {skill: tally.to_json() for skill, tally in sorted(self.by_skill.items())},
-            "stops": self.stops,
+            "stops": dict(sorted(self.stops.items())),
         }
 
 
@@ -99,38 +99,41 @@ async def evaluate(
     limits: Limits = LIMITS,
     save: Path | None = None,
     progress: Progress | None = None,
+    report: Report | None = None,
 ) -> Report:
-    """Roll out every task (at most `concurrency` at a time) and count the verdicts.
+    """Roll out every task (at most `concurrency` at a time) and count the verdicts in `report`, by default a new one.
 
-    With `save`, each finished trajectory is written to a file of its family's folder there. Raises what a rollout
-    raises.
+    A rollout is counted as soon as it has ended. With `save`, each finished trajectory is written to a file of its
+    family's folder there. Raises what a rollout raises.
     """
     from openk2.core.atif import write_atif
     from openk2.rollout import rollout
 
-    report = Report(family.name)
+    counted = Report(family.name) if report is None else report
     todo = list(tasks)
     bar = progress.add_task(family.name, total=len(todo)) if progress else None
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(task: Task) -> Trajectory:
+    async def one(task: Task) -> None:
         async with gate:
             trajectory = await rollout(policy, family.world(task), task, limits)
+        counted.add(trajectory, rows_of(task))
         if save is not None:
             write_atif(save / family.name / f"{task.id.replace('/', '_')}.json", trajectory)
         if progress is not None and bar is not None:
             progress.advance(bar)
-        return trajectory
 
     try:
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one(task)) for task in todo]
+            for task in todo:
+                group.create_task(one(task))
     except ExceptionGroup as several:
         # The first failure has cancelled the other rollouts: it alone says what was wrong.
         raise several.exceptions[0] from None
-    for task, done in zip(todo, running, strict=True):
-        report.add(done.result(), rows_of(task))
-    return report
+    # In the order of the tasks and not of their ends.
+    place = {task.id: i for i, task in enumerate(todo)}
+    counted.failures.sort(key=lambda failure: place[failure[0]])
+    return counted
 
 
 def held_out_tasks(family: Family, n: int, seed: int) -> list[Task]:
@@ -178,7 +181,7 @@ def evaluate_families(
         asyncio.run(_evaluate_all(policy, names, n, seed, concurrency, save, as_json))
     except KeyboardInterrupt as e:
         kept = f"; the trajectories of the finished tasks are in {save}" if save else ""
-        raise Interrupted(f"interrupted: a family that was under way is not counted{kept}") from e
+        raise Interrupted(f"interrupted: the last table counts only what was finished{kept}") from e
 
 
 async def _evaluate_all(
@@ -196,20 +199,29 @@ async def _evaluate_all(
             with Progress(
                 *columns, console=progress_console, transient=True, disable=not progress_console.is_terminal
             ) as progress:
-                report = await evaluate(
-                    policy,
-                    family,
-                    held_out_tasks(family, n, seed),
-                    concurrency=concurrency,
-                    save=save,
-                    progress=progress,
-                )
-            if as_json:
-                print_object(report.to_json())
-            else:
-                print_report(Console(), report)
+                report, cut = Report(name), True
+                tasks = held_out_tasks(family, n, seed)
+                try:
+                    await evaluate(
+                        policy, family, tasks, concurrency=concurrency, save=save, progress=progress, report=report
+                    )
+                    cut = False
+                finally:
+                    progress.stop()
+                    if not cut or report.total.n:
+                        _show(report, len(tasks) if cut else None, as_json)
     finally:
         await policy.close()
+
+
+def _show(report: Report, of: int | None, as_json: bool) -> None:
+    """Print a report; `of` says of how many tasks, where it was cut off."""
+    if as_json:
+        print_object(report.to_json() | ({} if of is None else {"interrupted": True, "of": of}))
+    else:
+        print_report(Console(), report)
+        if of is not None:
+            Console().print(f"cut off: {report.total.n} of {of} tasks were finished, the short ones first")
 
 
 def _policy(model: str, device: str, grammar: bool) -> Policy:

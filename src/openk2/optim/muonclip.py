@@ -95,6 +95,8 @@ class MuonClip(Optimizer):
         attention: Sequence[LatentAttention] | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UserError("MuonClip takes the model itself, not its parameters: it groups them by their shapes")
         _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
         plans = plan_parameters(model)
         for plan in plans:

@@ -170,7 +170,7 @@ class _Rollout:
     def _returned(self, step: Step, call: ToolCall, result: ToolResult) -> None:
         step.results.append((call, result))
         self.trajectory.messages.append(Message("tool", result.content, tool_call_id=call.id, name=call.name))
-        self._emit(Event("result", self.task, call=call, result=result))
+        self._emit(Event("tool_result", self.task, call=call, result=result))
 
     def _complain(self) -> None:
         self.malformed += 1

@@ -89,9 +89,11 @@ class Kernel:
         except BaseException:
             await kernel.close()
             raise
-        await kernel.close()
+        ended = not kernel.alive
+        code = await kernel.close()
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-        reason = lines[-1] if lines else f"not ready after {START_SECONDS:g} seconds"
+        late = f"not ready after {START_SECONDS:g} seconds"
+        reason = lines[-1] if lines else f"it ended with code {code}; is the disk full?" if ended else late
         raise UserError(f"the Python kernel did not start ({reason}): check that ipykernel works in this Python")
 
     @property

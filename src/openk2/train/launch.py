@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -70,23 +71,35 @@ class _Workers:
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
         job_path = self._scratch / "job.json"
         write_text(job_path, self._job.model_dump_json())
-        for rank in range(self._count):
-            with open(self._scratch / f"stderr-{rank}", "w", encoding="utf-8") as stderr:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "openk2.train.worker", str(job_path), str(rank)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    text=True,
-                    env=worker_environment(),
-                )
-            self._processes.append(process)
-            threading.Thread(target=self._read, args=(rank, process), daemon=True).start()
+        try:
+            for rank in range(self._count):
+                self._start(rank, job_path)
+        except BaseException:
+            self._end()
+            raise
         return self
+
+    def _start(self, rank: int, job_path: Path) -> None:
+        with open(self._scratch / f"stderr-{rank}", "w", encoding="utf-8") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "openk2.train.worker", str(job_path), str(rank)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=worker_environment(),
+                # A terminal's Ctrl-C goes to its whole process group; only this process decides what it means.
+                process_group=0,
+            )
+        self._processes.append(process)
+        threading.Thread(target=self._read, args=(rank, process), daemon=True).start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for process in self._processes:
             process.kill()
         for process in self._processes:

@@ -179,8 +179,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"there is no recipe {path}: try recipes/micro.toml or recipes/nano.toml") from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"the recipe {path} cannot be read: {e}") from e
+    except OSError as e:
+        raise UserError(f"the recipe {path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"the recipe {path} is not UTF-8 text: {e}") from e
     except tomllib.TOMLDecodeError as e:
         raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
     for override in overrides:

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -53,8 +52,6 @@ class Job(BaseModel):
 
 def main(job_path: str, rank: int) -> int:
     """Train, report, return the exit code."""
-    # A terminal's Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
     job = Job.model_validate_json(Path(job_path).read_text(encoding="utf-8"))

@@ -285,6 +285,16 @@ def test_bad_calls_get_useful_errors_and_change_nothing() -> None:
     assert world.judge(demonstration.messages).passed
 
 
+def test_the_same_call_again_returns_the_same_and_counts_against_it() -> None:
+    task = FAMILY.sample_skill("single", "test", 3)
+    world = FunctionsWorld(task)
+    demonstration = FAMILY.demonstrate(task)
+    (call,) = [call for message in demonstration.messages for call in message.tool_calls]
+    first = world.execute(call)
+    assert not first.error and world.execute(call) == first
+    assert not world.judge(demonstration.messages).passed
+
+
 def test_the_user_answers_once_and_only_when_asked() -> None:
     task = FAMILY.sample_skill("ask", "test", 2)
     world = FunctionsWorld(task)

@@ -1,6 +1,7 @@
 """The functions family: declared tools, a request, calls with the right arguments, an answer with what they returned.
 
-The world executes calls against the task's table of expected calls; every other valid call finds nothing. It validates
+The world executes calls against the task's table of expected calls, the same again for the same call; every other valid
+call finds nothing. It validates
 arguments against the declared schema and plays the user when the model has to ask for something.
 """
 
@@ -94,6 +95,7 @@ class FunctionsWorld:
         self._tools = declared(task.data)
         self._schemas = {tool.name: tool.parameters for tool in self._tools}
         self._waiting: list[list[dict[str, Any]]] = [list(group) for group in task.data["groups"]]
+        self._made: list[dict[str, Any]] = []
         self._unexpected: list[str] = []
         self._calls = 0
         self._asked = False
@@ -132,8 +134,12 @@ class FunctionsWorld:
         for expected in self._waiting[0] if self._waiting else ():
             if expected["name"] == call.name and same(expected["arguments"], arguments):
                 self._waiting[0].remove(expected)
+                self._made.append(expected)
                 return ToolResult(expected["result"], expected["error"])
         self._unexpected.append(f"{call.name}({written})")
+        for before in reversed(self._made):
+            if before["name"] == call.name and same(before["arguments"], arguments):
+                return ToolResult(before["result"], before["error"])
         return failed("nothing found for these arguments")
 
     async def reply(self, message: Message) -> Message | None:

@@ -117,7 +117,8 @@ def check_answer(answer: str, expect: Mapping[str, Any]) -> Verdict:
         for fact in facts:
             label = str(fact["label"])
             if not any(_holds(fact["numbers"], segment) for segment in (*after[label], *before[label])):
-                return Verdict(False, f"the numbers for {label!r} are not {fact['numbers']}")
+                wanted = ", ".join(f"{n:g}" for n in fact["numbers"])
+                return Verdict(False, f"the numbers for {label!r} are not {wanted}")
         return Verdict(True, "the numbers are right")
     if not _holds(required, numbers) and not (required == [0] and _NOTHING.search(masked)):
         return Verdict(False, f"expected {', '.join(f'{n:g}' for n in required)}")
