@@ -183,9 +183,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     in_training: tuple[subprocess.Popen[str], list[int], Path], tiny_raw: dict[str, Any]
 ) -> None:
     process, workers, run = in_training
-    # A terminal sends it to all of them.
-    for pid in (process.pid, *workers):
-        os.kill(pid, signal.SIGINT)
+    # A terminal sends it to the whole process group, and that must not have the workers in it.
+    assert os.getpgid(process.pid) not in [os.getpgid(pid) for pid in workers]
+    os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130
     assert "nothing is lost; the same command goes on" in stderr

@@ -199,17 +199,17 @@ async def _evaluate_all(
             with Progress(
                 *columns, console=progress_console, transient=True, disable=not progress_console.is_terminal
             ) as progress:
-                report, cut = Report(name), True
-                tasks = held_out_tasks(family, n, seed)
+                report, tasks = Report(name), held_out_tasks(family, n, seed)
                 try:
                     await evaluate(
                         policy, family, tasks, concurrency=concurrency, save=save, progress=progress, report=report
                     )
-                    cut = False
-                finally:
+                except asyncio.CancelledError:
                     progress.stop()
-                    if not cut or report.total.n:
-                        _show(report, len(tasks) if cut else None, as_json)
+                    if report.total.n:
+                        _show(report, len(tasks), as_json)
+                    raise
+            _show(report, None, as_json)
     finally:
         await policy.close()
 

@@ -182,7 +182,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except OSError as e:
         raise UserError(f"the recipe {path} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
-        raise UserError(f"the recipe {path} is not UTF-8 text: {e}") from e
+        raise UserError(f"the recipe {path} cannot be read: it is not UTF-8 text (byte {e.start})") from e
     except tomllib.TOMLDecodeError as e:
         raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
     for override in overrides:
