@@ -54,7 +54,6 @@ def test_the_older_rope_scaling_spelling_is_read() -> None:
     ("changes", "word"),
     [
         ({"num_experts_per_tok": 9}, "num_experts_per_tok"),
-        ({"first_k_dense_replace": 99}, "first_k_dense_replace"),
         ({"qk_rope_head_dim": 7}, "even"),
         ({"hidden_size": -1}, "hidden_size"),
         ({"eos_token_id": 5000}, "eos_token_id"),

@@ -99,11 +99,6 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"num_experts_per_tok ({self.num_experts_per_tok}) exceeds n_routed_experts ({self.n_routed_experts})"
             )
-        if self.first_k_dense_replace > self.num_hidden_layers:
-            raise ValueError(
-                f"first_k_dense_replace ({self.first_k_dense_replace}) exceeds num_hidden_layers "
-                f"({self.num_hidden_layers})"
-            )
         if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim ({self.qk_rope_head_dim}) must be even: rotation acts on pairs")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
