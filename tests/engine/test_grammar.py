@@ -258,6 +258,20 @@ def test_objects_are_closed_only_where_that_cannot_contradict(grammar: Grammar) 
     conforms(read(ids, grammar.tokenizer), tools, 0)
 
 
+@pytest.mark.parametrize("large", [{"const": 2**53 + 1}, {"enum": [2**53 + 1]}, {"enum": [[10**400]]}])
+def test_numbers_that_no_double_holds_are_never_written_as_a_neighbour(grammar: Grammar, large: dict[str, Any]) -> None:
+    def tool(part: dict[str, Any]) -> ToolSpec:
+        return ToolSpec("f", "", {"type": "object", "properties": {"a": part}, "required": ["a"]})
+
+    with pytest.raises(UserError, match="cannot enforce"):
+        grammar.compile([tool(large)])
+    either = [tool({"anyOf": [large, {"enum": [5]}]})]
+    for seed in range(5):
+        ids = wander(grammar.guide(either), grammar, seed)
+        assert ids is not None
+        conforms(read(ids, grammar.tokenizer), either, 0)
+
+
 words = st.text(st.sampled_from('abcxyz_- "\\\n/éß中😀\x7f'), min_size=1, max_size=8)
 scalars: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({"type": "boolean"}),
@@ -270,7 +284,10 @@ scalars: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.tuples(st.integers(0, 4), st.integers(0, 9)).map(
         lambda t: {"type": "string", "minLength": t[0], "maxLength": t[0] + t[1]}
     ),
-    st.lists(words | st.integers() | st.booleans() | st.none(), min_size=1, max_size=5).map(lambda v: {"enum": v}),
+    # Beyond 2^53 see test_numbers_that_no_double_holds_are_never_written_as_a_neighbour.
+    st.lists(words | st.integers(-(2**53), 2**53) | st.booleans() | st.none(), min_size=1, max_size=5).map(
+        lambda v: {"enum": v}
+    ),
     words.map(lambda v: {"const": v}),
     st.just({"type": "string", "pattern": "^[a-zé]{2,5}$"}),
     st.just({"type": ["integer", "null"]}),

@@ -38,6 +38,9 @@ def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> Any:
     """The schema without patterns that the grammar does not know and, with `close`, with closed objects.
 
+    The grammar computes with doubles: of `enum` and `const` only numbers that a double holds stay possible, others
+    would be written as a neighbour.
+
     Closing sets `additionalProperties: false` wherever properties are declared and nothing is said about others. JSON
     Schema's default allows any other property; a caller who declares properties means those. Objects without declared
     properties stay free. Parts of an `allOf` are not closed, they constrain the same object together.
@@ -47,6 +50,11 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
     out: dict[str, Any] = dict(schema)
     if isinstance(out.get("pattern"), str) and not knows(out["pattern"]):
         del out["pattern"]
+    if isinstance(out.get("enum"), list):
+        out["enum"] = [value for value in out["enum"] if _is_exact(value)]
+    if "const" in out and not _is_exact(out["const"]):
+        del out["const"]
+        out["enum"] = []
     named = out.get("patternProperties")
     if isinstance(named, Mapping) and not all(map(knows, named)):
         out["patternProperties"] = {pattern: part for pattern, part in named.items() if knows(pattern)}
@@ -64,3 +72,17 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
     if close and "properties" in out and not any(key in out for key in _COMPOSED):
         out.setdefault("additionalProperties", False)
     return out
+
+
+def _is_exact(value: Any) -> bool:
+    """Whether a double holds all numbers of a JSON value."""
+    if isinstance(value, Mapping):
+        return all(map(_is_exact, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_exact, value))
+    if not isinstance(value, int):
+        return True
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
