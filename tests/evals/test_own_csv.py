@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from openk2.core import Message, UserError
 from openk2.evals import own_csv
 from openk2.evals.own_csv import csv_tasks, csv_world, load_csv
+from openk2.worlds.machine import TaskMachineWorld
 
 GOOD = "name,team,points\nAnn,red,3\nBob,blue,5\nCid,red,4\nDee,blue,\n"
 
@@ -99,7 +100,8 @@ async def test_the_world_has_a_copy_and_judges(tmp_path: Path) -> None:
         world = csv_world(task)
         try:
             opening = await world.start(task)
-            (found,) = world.workspace.iterdir()  # type: ignore[attr-defined]  # it is a machine world
+            assert isinstance(world, TaskMachineWorld)
+            (found,) = world.workspace.iterdir()
             assert found.name == path.name and found.read_text() == GOOD
             verdict = await world.verify([*opening, Message("assistant", answer)])
             assert verdict.passed is right

@@ -92,9 +92,8 @@ class Rows:
         return self._feed(0, tokens)
 
     def forget(self, count: int) -> None:
-        """Take the last `count` ids of the only row back."""
-        if count:
-            self._lengths[0] -= count
+        """Take the last `count` ids of the first row back."""
+        self._lengths[0] -= count
 
     def release(self, row: int, ids: Sequence[int]) -> int:
         """Give a row back and remember what it holds: the beginning of `ids`. Returns the row that moved into its place

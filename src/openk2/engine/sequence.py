@@ -86,6 +86,7 @@ class Sequence:
         self.pending: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.limit = min(request.max_tokens, context - len(request.prompt_ids))
+        # Prompt and ids once more, as an array that a guess can search without copying.
         self._all_S = np.empty(len(request.prompt_ids) + self.limit, dtype=np.int64)
         self._all_S[: len(request.prompt_ids)] = request.prompt_ids
         self._grammar = grammar

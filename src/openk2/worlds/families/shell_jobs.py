@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from openk2.core import Split
+from openk2.worlds.families import shell_change_words as changes
 from openk2.worlds.families import shell_words as words
 from openk2.worlds.families.phrasing import Phrase, listing, protect
 from openk2.worlds.families.scratch import NOTE_ENDINGS, Scratch, new_scratch
@@ -242,7 +243,7 @@ def _rename(m: Maker) -> Job:
             new = f"{m.scratch.stem()}{old.suffix}"
         target = new if str(old.parent) == "." and not path.startswith("./") else f"{path[: -len(old.name)]}{new}"
         end = {target.removeprefix("./") if p == clean(path) else p: c for p, c in m.scratch.files.items()}
-        phrase = m.say(words.RENAME_FILE, f=called, n=new)
+        phrase = m.say(changes.RENAME_FILE, f=called, n=new)
         return Job(phrase, [*look, shell(f"mv {path} {target}")], f"Renamed {old.name} to {new}.", end=end)
     if roll < 0.83:
         m.scratch = new_scratch(rng, m.split, folders=0)
@@ -250,7 +251,7 @@ def _rename(m: Maker) -> Job:
         m.scratch.add(f"{folder}/{m.name()}", m.scratch.prose(2))
         m.fill()
         end = {re.sub(rf"^{folder}/", f"{new}/", p): c for p, c in m.scratch.files.items()}
-        phrase = m.say(words.RENAME_FOLDER, d=folder, n=new)
+        phrase = m.say(changes.RENAME_FOLDER, d=folder, n=new)
         return Job(
             phrase, [shell(f"mv {folder} {new}")], f"Renamed {folder} to {new}.", end=end, made=[new], gone=[folder]
         )
@@ -264,7 +265,7 @@ def _rename(m: Maker) -> Job:
         for p, c in m.scratch.files.items()
     }
     command = f'for f in *.{old_ending}; do mv "$f" "${{f%.{old_ending}}}.{new}"; done'
-    phrase = m.say(words.RENAME_ENDINGS, e=old_ending, x=f".{old_ending}", n=new, y=f".{new}")
+    phrase = m.say(changes.RENAME_ENDINGS, e=old_ending, x=f".{old_ending}", n=new, y=f".{new}")
     return Job(phrase, [shell(command)], f"Renamed all {old_ending} files to {new}.", end=end)
 
 
@@ -280,7 +281,7 @@ def _edit(m: Maker) -> Job:
         replaced = line[: len(line) - len(old)] + new
         end = m.scratch.files | {clean(path): content.replace(line, replaced)}
         calls = [*look, ("read_file", {"path": path}), ("edit_file", {"path": path, "old": line, "new": replaced})]
-        return Job(m.say(words.EDIT_VALUE, f=called, k=key, v=new), calls, f"Set {key} to {new}.", end=end)
+        return Job(m.say(changes.EDIT_VALUE, f=called, k=key, v=new), calls, f"Set {key} to {new}.", end=end)
     word = m.scratch.word()
     lines = m.scratch.prose(rng.randint(2, 5)).splitlines()
     for _ in range(rng.randint(1, 3)):
@@ -293,17 +294,17 @@ def _edit(m: Maker) -> Job:
     if roll < 0.6:
         new = m.scratch.word()
         end = m.scratch.files | {clean(path): content.replace(word, new)}
-        phrase = m.say(words.EDIT_REPLACE, f=called, w=word, n=new)
+        phrase = m.say(changes.EDIT_REPLACE, f=called, w=word, n=new)
         calls = [*look, shell(f"sed -i 's/{word}/{new}/g' {path}")]
         return Job(phrase, calls, f"Replaced {word} with {new}.", end=end)
     if roll < 0.8:
         text = _text(m)
         end = m.scratch.files | {clean(path): f"{content}{text}\n"}
-        phrase = m.say(words.EDIT_APPEND, f=called, t=text)
+        phrase = m.say(changes.EDIT_APPEND, f=called, t=text)
         return Job(phrase, [*look, shell(f"echo '{text}' >> {path}")], f"Added the line '{text}'.", end=end)
     kept = "".join(f"{line}\n" for line in lines if word not in line)
     end = m.scratch.files | {clean(path): kept}
-    phrase = m.say(words.EDIT_REMOVE, f=called, w=word)
+    phrase = m.say(changes.EDIT_REMOVE, f=called, w=word)
     return Job(phrase, [*look, shell(f"sed -i '/{word}/d' {path}")], f"Removed the lines with {word}.", end=end)
 
 
@@ -316,7 +317,7 @@ def _create(m: Maker) -> Job:
     m.fill()
     if roll < 0.2:
         folder = m.scratch.word() if rng.random() < 0.7 else f"{m.scratch.word()}/{m.scratch.word()}"
-        phrase = m.say(words.CREATE_FOLDER, d=folder)
+        phrase = m.say(changes.CREATE_FOLDER, d=folder)
         return Job(
             phrase, [shell(f"mkdir -p {folder}")], f"Created the folder {folder}.", end=m.scratch.files, made=[folder]
         )
@@ -328,11 +329,11 @@ def _create(m: Maker) -> Job:
         called = Phrase(protect(path)) if rng.random() < 0.6 else m.say(words.NEW_IN_FOLDER, f=name, d=prefix[:-1])
     if roll < 0.7:
         content = _text(m)
-        phrase = m.say(words.CREATE_TEXT, f=called, t=content)
+        phrase = m.say(changes.CREATE_TEXT, f=called, t=content)
     else:
         items = [m.scratch.plain() for _ in range(rng.randint(2, 4))]
         content = "\n".join(items)
-        phrase = m.say(words.CREATE_LINES, f=called, t=listing(rng, items))
+        phrase = m.say(changes.CREATE_LINES, f=called, t=listing(rng, items))
     calls = [("write_file", {"path": path, "content": f"{content}\n"})]
     return Job(phrase, calls, f"Created {path}.", end=m.scratch.files | {path: f"{content}\n"})
 
@@ -351,22 +352,22 @@ def _sort(m: Maker) -> Job:
     m.fill()
     name = PurePosixPath(path).name
     if roll < 0.25:
-        book, option, ordered = words.SORT, "", sorted(lines)
+        book, option, ordered = changes.SORT, "", sorted(lines)
     elif roll < 0.4:
-        book, option, ordered = words.SORT_REVERSE, "-r ", sorted(lines, reverse=True)
+        book, option, ordered = changes.SORT_REVERSE, "-r ", sorted(lines, reverse=True)
     elif roll < 0.55:
-        book, option, ordered = words.SORT_NUMBERS, "-n ", sorted(lines, key=int)
+        book, option, ordered = changes.SORT_NUMBERS, "-n ", sorted(lines, key=int)
     elif roll < 0.65:
-        book, option, ordered = words.SORT_NUMBERS_DOWN, "-rn ", sorted(lines, key=int, reverse=True)
+        book, option, ordered = changes.SORT_NUMBERS_DOWN, "-rn ", sorted(lines, key=int, reverse=True)
     elif roll < 0.85:
         new = f"{m.scratch.stem()}{PurePosixPath(path).suffix}"
         ordered = sorted(lines)
         end = m.scratch.files | {new: "\n".join(ordered) + "\n"}
         beside = m.scratch.files | {_sibling(path, new): "\n".join(ordered) + "\n"}
-        phrase = m.say(words.SORT_INTO, f=called, n=new)
+        phrase = m.say(changes.SORT_INTO, f=called, n=new)
         return Job(phrase, [*look, shell(f"sort {path} > {new}")], f"Sorted {name} into {new}.", end=end, beside=beside)
     else:
-        book, option, ordered = words.SORT_UNIQUE, "-u ", sorted(set(lines))
+        book, option, ordered = changes.SORT_UNIQUE, "-u ", sorted(set(lines))
     end = m.scratch.files | {clean(path): "\n".join(ordered) + "\n"}
     return Job(m.say(book, f=called), [*look, shell(f"sort {option}-o {path} {path}")], f"Sorted {name}.", end=end)
 
@@ -383,14 +384,14 @@ def _delete(m: Maker) -> Job:
         m.fill()
         end = {p: c for p, c in m.scratch.files.items() if p != clean(path)}
         name = PurePosixPath(path).name
-        return Job(m.say(words.DELETE_FILE, f=called), [*look, shell(f"rm {path}")], f"Deleted {name}.", end=end)
+        return Job(m.say(changes.DELETE_FILE, f=called), [*look, shell(f"rm {path}")], f"Deleted {name}.", end=end)
     if roll < 0.75:
         m.fill(3, 8)
         ending = rng.choice(("tmp", "bak", "log", "dat"))
         for _ in range(rng.randint(1, 3)):
             m.scratch.add(f"{m.scratch.place(0.4)}{m.scratch.stem()}.{ending}", m.scratch.prose(1))
         end = {p: c for p, c in m.scratch.files.items() if not p.endswith(f".{ending}")}
-        phrase = m.say(words.DELETE_ENDING, e=ending, x=f".{ending}")
+        phrase = m.say(changes.DELETE_ENDING, e=ending, x=f".{ending}")
         return Job(phrase, [shell(f"find . -name '*.{ending}' -delete")], f"Deleted all {ending} files.", end=end)
     if roll < 0.9:
         m.fill(3, 8)
@@ -398,13 +399,15 @@ def _delete(m: Maker) -> Job:
         for _ in range(rng.randint(1, 3)):
             m.scratch.add(f"{folder}/{m.name()}", m.scratch.prose(1))
         end = {p: c for p, c in m.scratch.files.items() if not p.startswith(f"{folder}/")}
-        phrase = m.say(words.DELETE_FOLDER, d=folder)
+        phrase = m.say(changes.DELETE_FOLDER, d=folder)
         return Job(phrase, [shell(f"rm -r {folder}")], f"Deleted {folder}.", end=end, gone=[folder])
     m.fill(3, 8)
     for _ in range(rng.randint(1, 3)):
         m.scratch.add(f"{m.scratch.place(0.5)}{m.name()}", "")
     end = {p: c for p, c in m.scratch.files.items() if c}
-    return Job(m.say(words.DELETE_EMPTY), [shell("find . -type f -empty -delete")], "Deleted all empty files.", end=end)
+    return Job(
+        m.say(changes.DELETE_EMPTY), [shell("find . -type f -empty -delete")], "Deleted all empty files.", end=end
+    )
 
 
 def _into(m: Maker) -> str:
@@ -422,7 +425,7 @@ def _move(m: Maker) -> Job:
             folder = m.scratch.word()
         end = {f"{folder}/{name}" if p == clean(path) else p: c for p, c in m.scratch.files.items()}
         calls = [*look, shell(f"mkdir -p {folder} && mv {path} {folder}/")]
-        return Job(m.say(words.MOVE_FILE, f=called, d=folder), calls, f"Moved {name} to {folder}.", end=end)
+        return Job(m.say(changes.MOVE_FILE, f=called, d=folder), calls, f"Moved {name} to {folder}.", end=end)
     m.fill(2, 6)
     ending = rng.choice(("txt", "md", "csv", "log", "json"))
     for _ in range(rng.randint(2, 4)):
@@ -431,7 +434,7 @@ def _move(m: Maker) -> Job:
     m.scratch.files = {p: c for p, c in m.scratch.files.items() if not (p.endswith(f".{ending}") and "/" in p)}
     folder = _into(m)
     end = {f"{folder}/{p}" if p.endswith(f".{ending}") and "/" not in p else p: c for p, c in m.scratch.files.items()}
-    phrase = m.say(words.MOVE_ENDING, e=ending, x=f".{ending}", d=folder)
+    phrase = m.say(changes.MOVE_ENDING, e=ending, x=f".{ending}", d=folder)
     command = f"mkdir -p {folder} && mv *.{ending} {folder}/"
     return Job(phrase, [shell(command)], f"Moved all {ending} files to {folder}.", end=end)
 
@@ -446,7 +449,7 @@ def _copy(m: Maker) -> Job:
         m.fill()
         files = m.scratch.files
         end = files | {new + p.removeprefix(folder): c for p, c in files.items() if p.startswith(f"{folder}/")}
-        phrase = m.say(words.COPY_FOLDER, d=folder, n=new)
+        phrase = m.say(changes.COPY_FOLDER, d=folder, n=new)
         return Job(phrase, [shell(f"cp -r {folder} {new}")], f"Copied {folder} to {new}.", end=end)
     called, path, look = m.target(m.scratch.prose(rng.randint(1, 3)), "txt", "md", "csv", "log", "json")
     m.fill()
@@ -455,14 +458,14 @@ def _copy(m: Maker) -> Job:
         new = f"{m.scratch.stem()}{PurePosixPath(path).suffix}"
         end, beside = m.scratch.files | {new: content}, m.scratch.files | {_sibling(path, new): content}
         calls = [*look, shell(f"cp {path} {new}")]
-        phrase = m.say(words.COPY_FILE, f=called, n=new)
+        phrase = m.say(changes.COPY_FILE, f=called, n=new)
         return Job(phrase, calls, f"Copied {name} to {new}.", end=end, beside=beside)
     folder = _into(m)
     if clean(path) == f"{folder}/{name}":
         folder = m.scratch.word()
     end = m.scratch.files | {f"{folder}/{name}": content}
     calls = [*look, shell(f"mkdir -p {folder} && cp {path} {folder}/")]
-    return Job(m.say(words.COPY_INTO, f=called, d=folder), calls, f"Copied {name} to {folder}.", end=end)
+    return Job(m.say(changes.COPY_INTO, f=called, d=folder), calls, f"Copied {name} to {folder}.", end=end)
 
 
 def _largest(m: Maker) -> Job:

@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -394,7 +395,7 @@ def make_table(rng: Random, split: Split) -> Table:
         words = fresh(lambda: (_pick(rng, "group", _GROUPS, split, 0.2),))
         if words:
             capital = rng.random() < 0.5
-            levels = distinct(rng, rng.choice((2, 3, 3, 4, 4, 5, 6)), lambda c=capital: cell_word(rng, split, c))  # type: ignore[misc]
+            levels = distinct(rng, rng.choice((2, 3, 3, 4, 4, 5, 6)), partial(cell_word, rng, split, capital))
             weights = [rng.uniform(0.5, 1.5) for _ in levels]
             values = list(levels) + rng.choices(levels, weights, k=n_rows - len(levels))
             rng.shuffle(values)
