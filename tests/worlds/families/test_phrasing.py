@@ -97,6 +97,16 @@ def test_books_of_one_frame_or_with_open_brackets_are_refused() -> None:
         Book("test.drink", "a {x}", "b {x}")
 
 
+def test_wordings_that_came_later_are_for_training_and_move_no_other() -> None:
+    frames = [f"do: {word} {{x}}" for word in ("hold", "drop", "lift", "push", "pull", "turn")]
+    before = Book("test.before", *frames)
+    after = Book("test.after", *frames, *(f"+do: {word} {{x}}" for word in ("raise", "shake", "throw", "catch")))
+    texts = {split: [frame.text for frame in after.by_split[split]] for split in after.by_split}
+    assert texts["test"] == [frame.text for frame in before.by_split["test"]]
+    assert set(texts["train"]) > {"raise {x}", "shake {x}", "throw {x}", "catch {x}"}
+    assert len(texts["train"]) == 10 - len(texts["test"])
+
+
 def test_listing() -> None:
     rng = lexicon.make_rng("listing", "train", 0)
     assert plain(listing(rng, ["a"])) == "a"

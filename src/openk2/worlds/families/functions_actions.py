@@ -274,7 +274,7 @@ def _create(maker: Maker, noun: str, typed: int, omit: bool) -> Action:
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    why = purpose(description, spoken(verb))
+    why = purpose(description, noun)
     return Action(name, description, arguments, phrase, result, noun, "create", noun, why, key, True, missing)
 
 
@@ -292,7 +292,7 @@ def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Acti
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_UPDATE, verb, a=attribute, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, attribute)
-    about, why = f"{noun} {attribute}", purpose(description, spoken(verb))
+    about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
     return Action(name, description, arguments, phrase, result, noun, "update", about, why, key, changes=True)
 
 
@@ -312,7 +312,7 @@ def _send(maker: Maker, omit: bool) -> Action:
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    why = purpose(description, spoken(verb))
+    why = purpose(description, noun)
     return Action(name, description, arguments, phrase, result, noun, "send", noun, why, key, True, missing)
 
 
@@ -334,7 +334,7 @@ def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
         result = {key: rng.randint(0, 500)}
     description = describe(maker, say.DESCRIBE_MANY, verb, ns=many)
     name = tool_name(maker, verb, many if rng.random() < 0.7 else noun)
-    why = purpose(description, spoken(verb))
+    why = purpose(description, many)
     return Action(name, description, arguments, phrase, result, noun, kind, many, why, key)
 
 
@@ -392,5 +392,5 @@ def _act(maker: Maker, kind: str, noun: str, given: Given, typed: int, omit: boo
     result, key = outcome(maker, noun)
     description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    why = purpose(description, spoken(verb))
+    why = purpose(description, noun)
     return Action(name, description, [argument, *extras], phrase, result, noun, kind, noun, why, key, True, missing)

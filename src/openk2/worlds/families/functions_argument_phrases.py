@@ -31,6 +31,18 @@ NAMED = Book(
     "of {p} {v}",
     "for {p} take {v}",
     "[and] set {p} to {v}",
+    "+{p} being {v}",
+    "+under {p} put {v}",
+    "+[the] {p} equals {v}",
+    "+and the {p} would be {v}",
+    "+<{p}: {v}>",
+    "+{v} as its {p}",
+    "+let the {p} be {v}",
+    "+{p} must be {v}",
+    "+with {p} set to {v}",
+    "+in {p} put {v}",
+    "+its {p} is {v}",
+    "+use {v} for [the] {p}",
     swap=True,
 )
 PERSON = Book(
@@ -49,6 +61,13 @@ PERSON = Book(
     "{p}: {v}",
     "and it's for {v}",
     "{v} being the {p}",
+    "+and the {p} should be {v}",
+    "+meant for {v}",
+    "+let the {p} be {v}",
+    "+{p} {v}",
+    "+it is {v}'s",
+    "+done for {v}",
+    "+<{v} is the {p}>",
     loose=True,
 )
 RECIPIENT = Book(
@@ -65,6 +84,12 @@ RECIPIENT = Book(
     "so that {v} gets it",
     "{p}: {v}",
     "the {p} is {v}",
+    "+and {v} should get it",
+    "+meant for {v}",
+    "+so {v} can read it",
+    "+going to {v}",
+    "+let {v} have it",
+    "+[the] {p} should be {v}",
     loose=True,
 )
 PLACE = Book(
@@ -84,6 +109,14 @@ PLACE = Book(
     "close to {v}",
     "inside {v}",
     "there in {v}",
+    "+somewhere in {v}",
+    "+out in {v}",
+    "+by {v}",
+    "+next to {v}",
+    "+with {v} as [the] {p}",
+    "+not far from {v}",
+    "+{p} {v}",
+    "+let the {p} be {v}",
     loose=True,
 )
 TARGET = Book(
@@ -100,6 +133,12 @@ TARGET = Book(
     "the {p} is {v}",
     "so that it is in {v}",
     "right to {v}",
+    "+up to {v}",
+    "+and it should end in {v}",
+    "+{p} {v}",
+    "+with {v} as [the] {p}",
+    "+over into {v}",
+    "+its new {p} is {v}",
     loose=True,
 )
 DATE = Book(
@@ -117,6 +156,13 @@ DATE = Book(
     "{p}: {v}",
     "from {v}",
     "for the date {v}",
+    "+[the] {p} being {v}",
+    "+set for {v}",
+    "+starting {v}",
+    "+with {v} as [the] {p}",
+    "+by {v}",
+    "+let the {p} be {v}",
+    "+it is about {v}",
     loose=True,
 )
 AMOUNT = Book(
@@ -133,6 +179,13 @@ AMOUNT = Book(
     "{v} {p} please",
     "needing {v} {p}",
     "for exactly {v} {p}",
+    "+and {v} {p}",
+    "+make it {v} {p}",
+    "+using {v} {p}",
+    "+having {v} {p}",
+    "+with some {v} {p}",
+    "+{v} is the number of {p}",
+    "+there are {v} {p}",
     loose=True,
 )
 TEXT = Book(
@@ -151,6 +204,13 @@ TEXT = Book(
     'the {p} is "{v}"',
     'telling them "{v}"',
     'with "{v}" as [the] {p}',
+    '+the words are "{v}"',
+    '+with this {p}: "{v}"',
+    '+it should say "{v}"',
+    '+and it says "{v}"',
+    '+let the {p} be "{v}"',
+    '+stating "{v}"',
+    '+{p} = "{v}"',
     loose=True,
 )
 FLAG_ON = Book(
@@ -169,6 +229,13 @@ FLAG_ON = Book(
     "{p}: true",
     "it has to be {p}, yes",
     "switch {p} on",
+    "+please {p}",
+    "+{p} is fine",
+    "+let it be {p}",
+    "+it is meant to be {p}",
+    "+with {p}",
+    "+turn {p} to true",
+    "+[the] {p} flag set",
 )
 FLAG_OFF = Book(
     "arg.flag.off",
@@ -186,6 +253,13 @@ FLAG_OFF = Book(
     "{p}: false",
     "without being {p}",
     "switch {p} off",
+    "+please not {p}",
+    "+no {p}",
+    "+let it not be {p}",
+    "+without {p}",
+    "+turn {p} to false",
+    "+it is not meant to be {p}",
+    "+never {p}",
 )
 LIST = Book(
     "arg.list",
@@ -201,6 +275,12 @@ LIST = Book(
     "having the {p} {v}",
     "{p} = {v}",
     "the {p} should be {v}",
+    "+{p} being {v}",
+    "+let the {p} be {v}",
+    "+and the {p} would be {v}",
+    "+[the] {p}, namely {v}",
+    "+under {p} put {v}",
+    "+its {p} are {v}",
 )
 NESTED = Book(
     "arg.nested",
@@ -215,6 +295,12 @@ NESTED = Book(
     "using {p} with {v}",
     "the {p} being {v}",
     "{p} = {v}",
+    "+[the] {p}: with {v}",
+    "+let the {p} have {v}",
+    "+under {p} put {v}",
+    "+with {v} in [the] {p}",
+    "+its {p} has {v}",
+    "+where [the] {p} has {v}",
 )
 
 # Several steps and several calls.

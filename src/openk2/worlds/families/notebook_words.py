@@ -54,6 +54,11 @@ STATISTIC = {
         "the {x} values added up",
         "all {x} values summed up",
         "the {x} column summed up",
+        "+every {x} summed up",
+        "+{x} values, summed up",
+        "+what the {x} values add up to",
+        "+{x} added up",
+        "+the whole of {x}, summed",
     ),
     "max": Book(
         "table.max",
@@ -69,6 +74,10 @@ STATISTIC = {
         "maximum {x}",
         "the top {x} value",
         "the peak {x}",
+        "+the very largest {x}",
+        "+{x} at its maximum",
+        "+the upper end of {x}",
+        "+the largest of all {x} values",
     ),
     "min": Book(
         "table.min",
@@ -83,6 +92,10 @@ STATISTIC = {
         "the min of the {x} column",
         "minimum {x}",
         "the bottom {x} value",
+        "+{x} at its minimum",
+        "+the lower end of {x}",
+        "+the smallest of all {x} values",
+        "+the very smallest {x}",
     ),
 }
 RANGE = Book(
@@ -96,6 +109,9 @@ RANGE = Book(
     "min and max {x}",
     "the lowest and highest values in the {x} column",
     "both ends of the {x} column, smallest and largest value",
+    "+the least and the greatest {x}",
+    "+where {x} begins and ends, smallest and largest",
+    "+the {x} minimum and maximum",
 )
 FIRST_DATE = Book(
     "table.first_date",
@@ -106,6 +122,9 @@ FIRST_DATE = Book(
     "the first date in {x}",
     "the earliest value of {x}",
     "the oldest {x} date",
+    "+the very first {x}",
+    "+the oldest date under {x}",
+    "+{x} at its earliest",
 )
 LAST_DATE = Book(
     "table.last_date",
@@ -116,6 +135,9 @@ LAST_DATE = Book(
     "the last date in {x}",
     "the latest value of {x}",
     "the newest {x} date",
+    "+the very last {x}",
+    "+the latest date under {x}",
+    "+{x} at its latest",
 )
 ROWS = Book(
     "table.rows",
@@ -126,6 +148,10 @@ ROWS = Book(
     "the count of (rows|records)",
     "the number of data rows",
     "the record count",
+    "+how many entries there are",
+    "+the entry count",
+    "+the number of lines of data",
+    "+the number of all entries",
 )
 ROWS_WHERE = Book(
     "table.rows_where",
@@ -135,6 +161,9 @@ ROWS_WHERE = Book(
     "the row count {where}",
     "the total number of rows {where}",
     "the number of lines {where}",
+    "+how many entries there are {where}",
+    "+the number of data lines {where}",
+    "+the entry count {where}",
 )
 HOW_MANY_ROWS = Book(
     "table.how_many_rows",
@@ -149,6 +178,14 @@ HOW_MANY_ROWS = Book(
     "do: tell me how many rows there are",
     "say: i want to know how many (rows|records) there are",
     "frag: number of rows",
+    "+ask: how many entries do we have",
+    "+ask: what number of entries does the table hold",
+    "+ask: the file has how many records",
+    "+do: count the entries of the table",
+    "+do: give me the number of rows",
+    "+frag: entry count",
+    "+frag: how many records",
+    "+say: i need the number of entries",
 )
 HOW_MANY_WHERE = Book(
     "table.how_many_where",
@@ -162,6 +199,14 @@ HOW_MANY_WHERE = Book(
     "ask: {where}, how many (rows|entries) are there",
     "ask: how many are there {where}",
     "frag: row count {where}",
+    "+ask: {where}, how many are there",
+    "+ask: {where} there are how many rows",
+    "+do: give me the number of entries {where}",
+    "+do: {where}, count the rows",
+    "+do: say how many entries there are {where}",
+    "+frag: entries {where}",
+    "+frag: how many rows {where}",
+    "+say: i want the number of entries {where}",
 )
 COLUMNS = Book(
     "table.columns",
@@ -172,6 +217,10 @@ COLUMNS = Book(
     "ask: how many fields does (each row|a row) have",
     "do: tell me how many columns there are",
     "ask: what is the number of columns",
+    "+ask: how many fields does the table have",
+    "+ask: the file has how many columns",
+    "+do: give me the number of columns",
+    "+do: say how many columns the table has",
 )
 DISTINCT = Book(
     "table.distinct",
@@ -186,6 +235,11 @@ DISTINCT = Book(
     "do: tell me how many unique {x} values there are",
     "say: i want the number of distinct values in {x}",
     "ask: in the {x} column, how many different values are there",
+    "+ask: how many {x} values are different from each other",
+    "+ask: {x} has how many distinct values",
+    "+do: give me the number of unique {x} values",
+    "+do: count how many different values {x} has",
+    "+frag: unique {x} values, number",
 )
 CORRELATION = Book(
     "table.correlation",
@@ -197,6 +251,10 @@ CORRELATION = Book(
     "the correlation between the {x} and {y} columns",
     "the pearson coefficient for {x} and {y}",
     "the correlation for {x} versus {y}",
+    "+pearson's correlation of {x} and {y}",
+    "+the pearson correlation of {x} with {y}",
+    "+the correlation that {x} has with {y}",
+    "+correlation between {x} and {y}",
 )
 CORRELATED = Book(
     "table.correlated",
@@ -209,6 +267,11 @@ CORRELATED = Book(
     "ask: do {x} and {y} correlate well",
     "do: find out how {x} correlates with {y}",
     "do: compute how {x} correlates with {y}",
+    "+ask: how good is the correlation between {x} and {y}",
+    "+ask: {x} and {y}, how well do they correlate",
+    "+do: see how {x} and {y} correlate",
+    "+do: find how well {x} and {y} are correlated",
+    "+say: i want to know how {x} correlates with {y}",
 )
 MISSING = Book(
     "table.missing",
@@ -228,6 +291,13 @@ MISSING = Book(
     "say: i need the number of missing values in {x}",
     "*ask: how many (blanks|gaps) do you find in {x}",
     "*do: count how many (blanks|gaps) {x} has",
+    "+ask: in {x}, how many values are not there",
+    "+ask: {x} has how many gaps",
+    "+do: give me the number of blanks in {x}",
+    "+do: see how many gaps are in {x}",
+    "+frag: gaps in {x}",
+    "+frag: blanks in {x}, number",
+    "+say: i want to know how many blanks {x} has",
 )
 MISSING_ALL = Book(
     "table.missing_all",
@@ -242,6 +312,11 @@ MISSING_ALL = Book(
     "do: tell me how many cells have no value",
     "*ask: in all columns together, how many values are missing",
     "*do: count the cells (that have no value|without a value)",
+    "+ask: how many cells of the table are without value",
+    "+ask: over the whole table, how many values are missing",
+    "+do: give me the number of cells without value",
+    "+do: say how many missing values all columns have",
+    "+frag: all missing values",
 )
 MISSING_MOST = Book(
     "table.missing_most",
@@ -253,6 +328,9 @@ MISSING_MOST = Book(
     "frag: column with the most missing values",
     "ask: in which column are most values missing",
     "ask: what column has most gaps",
+    "+ask: which of the columns has most blanks",
+    "+do: name the column with the largest number of gaps",
+    "+do: see which column has the most blanks",
 )
 MISSING_ROWS = Book(
     "table.missing_rows",
@@ -264,6 +342,10 @@ MISSING_ROWS = Book(
     "frag: number of rows with missing values",
     "ask: in how many rows is something missing",
     "do: tell me how many rows are not complete",
+    "+ask: how many rows have gaps",
+    "+ask: how many of the rows have missing values",
+    "+do: count rows with gaps",
+    "+do: give me the number of rows that are not complete",
 )
 TOP = Book(
     "table.top",
@@ -281,6 +363,17 @@ TOP = Book(
     "do: sort by {x} and give me the first {k} {names}, highest first",
     "*do: sort the {names} by {x} and list the top {k}",
     "*do: from the highest {x} down, name the first {k} {names}",
+    "+ask: which are the {k} {names} that have the most {x}",
+    "+ask: sorted by {x}, which are the first {k} {names}",
+    "+ask: the {k} {names} with the largest {x}, which are they",
+    "+do: order by {x}, largest first, and give me {k} {names}",
+    "+do: sort by {x}, highest first, and show the first {k} {names}",
+    "+do: take the {k} {names} that are highest in {x}",
+    "+do: by {x}, which {k} {names} come first, tell me",
+    "+frag: {k} highest {names} by {x}",
+    "+frag: first {k} {names} by {x}, highest first",
+    "+say: i want the top {k} {names} by {x}",
+    "+say: show the {k} {names} that lead in {x}",
 )
 BOTTOM = Book(
     "table.bottom",
@@ -298,6 +391,13 @@ BOTTOM = Book(
     "*do: sort the {names} by {x} and list the bottom {k}",
     "*do: from the lowest {x} up, name the first {k} {names}",
     "*frag: {k} {names} at the bottom by {x}",
+    "+ask: which are the {k} {names} that have the least {x}",
+    "+ask: sorted by {x} from below, which are the first {k} {names}",
+    "+do: order by {x}, smallest first, and give me {k} {names}",
+    "+do: give me {k} {names} from the bottom by {x}",
+    "+do: take the {k} {names} that are lowest in {x}",
+    "+frag: {k} lowest {names} by {x}",
+    "+say: i want the bottom {k} {names} by {x}",
 )
 HIGHEST = Book(
     "table.highest",
@@ -313,6 +413,13 @@ HIGHEST = Book(
     "ask: which {name} leads in {x}",
     "do: show me which {name} has the max {x}",
     "*do: find the {name} whose {x} is the (biggest|maximum|max)",
+    "+ask: what {name} is highest in {x}",
+    "+ask: {x} is the greatest for which {name}",
+    "+ask: by {x}, what {name} comes first",
+    "+do: show the {name} that has the greatest {x}",
+    "+do: see which {name} has the maximum {x}",
+    "+frag: the {name} with the max {x}",
+    "+say: tell me what {name} has the biggest {x}",
 )
 LOWEST = Book(
     "table.lowest",
@@ -327,6 +434,14 @@ LOWEST = Book(
     "ask: which {name} is at the bottom by {x}",
     "do: show me which {name} has the min {x}",
     "*do: find the {name} whose {x} is the (smallest|minimum|min)",
+    "+ask: what {name} is lowest in {x}",
+    "+ask: {x} is the smallest for which {name}",
+    "+ask: by {x}, what {name} comes last",
+    "+do: show the {name} that has the least {x}",
+    "+do: see which {name} has the minimum {x}",
+    "+do: find a {name} with the very lowest {x}",
+    "+frag: the {name} with the min {x}",
+    "+say: tell me what {name} has the smallest {x}",
 )
 COMMON = Book(
     "table.common",
@@ -342,6 +457,12 @@ COMMON = Book(
     "ask: what {name} do most rows have",
     "do: show me the {name} with the most rows",
     "*do: count the rows per {name} and name the one with the most",
+    "+ask: what {name} can be found most often",
+    "+ask: which {name} is seen in most rows",
+    "+do: show the {name} that appears more than others",
+    "+do: see which {name} has most rows",
+    "+frag: the {name} seen most",
+    "+say: i want the {name} that occurs most often",
 )
 COUNT_BY = Book(
     "table.count_by",
@@ -356,6 +477,12 @@ COUNT_BY = Book(
     "ask: what is the row count {by}",
     "*do: get the (row|record) count {by}",
     "*ask: what are the (row|record) counts {by}",
+    "+ask: {by}, how many entries are there",
+    "+ask: what is the entry count {by}",
+    "+do: give me the record counts {by}",
+    "+do: count all entries {by}",
+    "+frag: entry counts {by}",
+    "+say: i want to see how many rows there are {by}",
 )
 
 # Which rows, and by what.
@@ -374,6 +501,12 @@ BY = Book(
     "within every {g}",
     "for each {g} separately",
     "according to {g}",
+    "+for all {g} values separately",
+    "+{g} by {g}",
+    "+by each {g}",
+    "+one for each {g}",
+    "+in every single {g}",
+    "+sorted out by {g}",
     loose=True,
 )
 EQUAL = Book(
@@ -390,6 +523,12 @@ EQUAL = Book(
     "where {c} = {v}",
     "when {c} is {v}",
     "for {c} {v}",
+    "+where {c} says {v}",
+    "+with {v} under {c}",
+    "+which have {v} for {c}",
+    "+with the {c} being {v}",
+    "+where [the] {c} is exactly {v}",
+    "+if {c} is {v}",
     loose=True,
 )
 VALUE = Book(
@@ -406,6 +545,12 @@ VALUE = Book(
     "looking at {v} only",
     "looking only at {v}",
     "for {v} alone",
+    "+{v} only",
+    "+looking just at {v}",
+    "+if we look at {v} alone",
+    "+with {v} only",
+    "+in the {v} rows only",
+    "+considering only {v}",
     loose=True,
 )
 COMPARE = {
@@ -423,6 +568,12 @@ COMPARE = {
         "*with {c} larger than {v}",
         "*having {c} above {v}",
         "*that have {c} over {v}",
+        "+whose {c} is over {v}",
+        "+where the {c} is higher than {v}",
+        "+with {c} bigger than {v}",
+        "+that are above {v} in {c}",
+        "+with more than {v} in {c}",
+        "+whose {c} exceeds {v}",
     ),
     "<": Book(
         "table.below",
@@ -437,6 +588,12 @@ COMPARE = {
         "*with {c} smaller than {v}",
         "*having {c} below {v}",
         "*that have {c} under {v}",
+        "+whose {c} is under {v}",
+        "+where the {c} is less than {v}",
+        "+with {c} beneath {v}",
+        "+that are below {v} in {c}",
+        "+with less than {v} in {c}",
+        "+whose {c} is lower than {v}",
     ),
     ">=": Book(
         "table.at_least",
@@ -447,6 +604,10 @@ COMPARE = {
         "whose {c} is {v} or higher",
         "with at least {v} in {c}",
         "where {c} is {v} or more",
+        "+whose {c} is at least {v}",
+        "+with {c} {v} or higher",
+        "+that have {v} or more in {c}",
+        "+where {c} is not under {v}",
     ),
     "<=": Book(
         "table.at_most",
@@ -457,6 +618,10 @@ COMPARE = {
         "whose {c} is {v} or lower",
         "with at most {v} in {c}",
         "where {c} is {v} or less",
+        "+whose {c} is at most {v}",
+        "+that have {v} or less in {c}",
+        "+where {c} is not over {v}",
+        "+with [a] {c} that is {v} at most",
     ),
 }
 AFTER = Book(
@@ -468,6 +633,9 @@ AFTER = Book(
     "where {c} is later than {v}",
     "*having {c} after {v}",
     "*with {c} later than {v}",
+    "+whose {c} comes after {v}",
+    "+that are later than {v} in {c}",
+    "+where the {c} is later than {v}",
 )
 BEFORE = Book(
     "table.before",
@@ -478,6 +646,9 @@ BEFORE = Book(
     "where {c} is earlier than {v}",
     "*having {c} before {v}",
     "*with {c} earlier than {v}",
+    "+whose {c} is earlier than {v}",
+    "+that are earlier than {v} in {c}",
+    "+where {c} comes before {v}",
 )
 
 # The sentence around a noun phrase. {n} is the phrase with its clause.
@@ -503,6 +674,17 @@ SENTENCE = Book(
     "ask: any idea what {n} is",
     "ask: how much is {n}",
     "say: {n} is what i am after",
+    "+ask: how large is {n}",
+    "+ask: what would {n} be",
+    "+ask: which number is {n}",
+    "+do: say what {n} is",
+    "+do: show us {n}",
+    "+do: work with the data and report back {n}",
+    "+do: check {n}",
+    "+frag: needed: {n}",
+    "+say: we are looking for {n}",
+    "+say: i have to report {n}",
+    "+say: my boss wants {n}",
     loose=True,
 )
 
@@ -520,6 +702,12 @@ FILE_AFTER = Book(
     "{q}, data in {file}",
     "{q} in the data of {file}",
     "{q}, file {file}",
+    "+{q}, look at {file}",
+    "+{q}, use {file}",
+    "+{q} with {file}",
+    "+{q}, i mean {file}",
+    "+{q}. the table is {file}",
+    "+{q} <{file}>",
     loose=True,
 )
 FILE_BEFORE = Book(
@@ -536,6 +724,12 @@ FILE_BEFORE = Book(
     "in the file {file}, {q}",
     "with the data in {file}, {q}",
     "i have a table {file}. {q}",
+    "+here is a table, {file}. {q}",
+    "+i have {file}. {q}",
+    "+see {file}: {q}",
+    "+look into {file} and {q}",
+    "+the table is {file}. {q}",
+    "+we have a file {file}. {q}",
     loose=True,
 )
 FILE_UNNAMED = Book(
@@ -550,5 +744,10 @@ FILE_UNNAMED = Book(
     "in the only csv file, {q}",
     "open the csv in this folder. {q}",
     "from the csv file, {q}",
+    "+{q}, the csv is here",
+    "+{q} from the csv in here",
+    "+{q} using the csv file",
+    "+{q} in the one csv we have",
+    "+{q} with the data in this folder",
     loose=True,
 )

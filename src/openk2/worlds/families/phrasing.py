@@ -11,7 +11,8 @@ words of frames only, never a value.
 
 A frame starts with its kind: `ask:` a question, `do:` an imperative, `frag:` a fragment, `say:` a statement; without
 one it is a part of something larger. A star before it marks the most common wordings, which nobody could do without:
-they always belong to training. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
+they always belong to training. A plus marks wordings that came when the test split was frozen: they belong to training
+and do not count where it is drawn. `request` adds what fits the kind (politeness, greetings, punctuation) and noise.
 
 A model that has only seen a dozen wordings of a thing learns them by heart. In training a book therefore makes up new
 ones: small words of a frame are left out, exchanged for others or for coined ones; in a `loose` book, whose meaning is
@@ -39,7 +40,7 @@ OPEN, CLOSE = "\x02", "\x03"
 """Around a protected value while a request is being built."""
 
 KINDS = ("ask", "do", "frag", "say")
-LOOSE_SHARE = 0.45
+LOOSE_SHARE = 0.25
 """The share of wordings in training that are made up."""
 _SLOT = re.compile(r"(\{\w+\})")
 _MINOR = frozenset(["the", "a", "an", "of", "this", "my", "me", "our", "is", "are", "it", "please", "that", "there"])
@@ -177,15 +178,16 @@ class Frame:
     text: str
     parts: list[Part]
     common: bool = False
+    added: bool = False
 
     @classmethod
     def read(cls, text: str) -> Frame:
         """A frame as a book writes it. Raises ValueError for a brace or bracket without its other half."""
-        common = text.startswith("*")
-        text = text.removeprefix("*")
+        common, added = text.startswith("*"), text.startswith("+")
+        text = text.removeprefix("*").removeprefix("+")
         head, colon, rest = text.partition(": ")
         kind, text = (head, rest) if colon and head in KINDS else ("", text)
-        return cls(kind, text, _parse(text), common)
+        return cls(kind, text, _parse(text), common, added)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -218,12 +220,13 @@ class Book:
         self.frames = [Frame.read(text) for text in frames]
         self.by_split: dict[Split, list[Frame]] = {"test": [], "train": []}
         for kind in ("", *KINDS):
-            group = [frame for frame in self.frames if frame.kind == kind]
+            group = [frame for frame in self.frames if frame.kind == kind and not frame.added]
             group.sort(key=lambda frame: (frame.common, hashlib.sha256(frame.text.encode()).digest()))
             rare = sum(not frame.common for frame in group)
             held_out = min(rare, max(1, round(len(group) / TEST_SHARE))) if len(group) > 1 else 0
             self.by_split["test"] += group[:held_out]
             self.by_split["train"] += group[held_out:]
+        self.by_split["train"] += [frame for frame in self.frames if frame.added]
         if not self.by_split["test"]:
             raise ValueError(f"book {name!r} needs two frames of one kind")
         BOOKS[name] = self
@@ -283,6 +286,21 @@ _WRAP = {
         "may i ask you to {x}?",
         "is it possible to {x}?",
         "it would be great if you could {x}",
+        "+(could|would) you be able to {x}?",
+        "+i was hoping you could {x}",
+        "+i have a small job: {x}",
+        "+new task: {x}",
+        "+{x}, that's all",
+        "+{x} when there is time",
+        "+(hello|hi), i need some help: {x}",
+        "+it is important to {x}",
+        "+don't forget to {x}",
+        "+before anything else, {x}",
+        "+{x} today if it works for you",
+        "+one more thing, {x}",
+        "+(let us|let's) {x}",
+        "+the job is to {x}",
+        "+we were asked to {x}",
         loose=True,
     ),
     "ask": Book(
@@ -304,6 +322,13 @@ _WRAP = {
         "any idea, {x}?",
         "remind me, {x}?",
         "sorry to bother you, {x}?",
+        "+{x}? i need it soon",
+        "+(hello|hi), a question: {x}?",
+        "+could somebody say {x}?",
+        "+here's what i'd like to know: {x}?",
+        "+{x}? that's all i need",
+        "+what i want to ask: {x}?",
+        "+by the way, {x}?",
         loose=True,
     ),
     "frag": Book(
@@ -320,6 +345,13 @@ _WRAP = {
         "wanted: {x}",
         "{x}, quick",
         "once more: {x}",
+        "+(hello|hi), looking for {x}",
+        "+next: {x}",
+        "+{x}, that's it",
+        "+one more: {x}",
+        "+{x} today",
+        "+to do: {x}",
+        "+{x} - nothing else",
         loose=True,
     ),
     "say": Book(
@@ -332,6 +364,13 @@ _WRAP = {
         "you see, {x}",
         "here is the thing: {x}",
         "{x}, please",
+        "+(hello|hi), so {x}",
+        "+{x}, that's the thing",
+        "+as i said, {x}",
+        "+now {x}",
+        "+to begin with, {x}",
+        "+the situation: {x}",
+        "+{x} and that's it",
         loose=True,
     ),
 }

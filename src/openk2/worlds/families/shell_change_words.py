@@ -23,6 +23,14 @@ RENAME_FILE = Book(
     "do: turn the name of {f} into {n}",
     "*say: {f} should get the name {n}",
     "*say: from now on {f} should be {n}",
+    "+do: {f} gets a new name: {n}",
+    "+do: let {f} be called {n}",
+    "+do: rename {f}, make it {n}",
+    "+do: {n} is a better name for {f}, rename it",
+    "+do: name {f} {n} instead",
+    "+frag: {f} -> {n}",
+    "+say: please have {f} renamed to {n}",
+    "+say: {n} is what {f} should be named",
 )
 RENAME_FOLDER = Book(
     "shell.rename_folder",
@@ -35,6 +43,12 @@ RENAME_FOLDER = Book(
     "do: call the directory {d} {n} from now on",
     "*say: the {d} folder should be {n} from now on",
     "*do: call the folder {d} {n}",
+    "+do: name the {d} folder {n}",
+    "+do: from now on call the {d} folder {n}",
+    "+do: let the folder {d} be called {n}",
+    "+do: the {d} directory gets the name {n}",
+    "+say: {n} is the new name of the {d} folder",
+    "+say: i'd like the {d} directory to be called {n}",
 )
 RENAME_ENDINGS = Book(
     "shell.rename_endings",
@@ -48,6 +62,12 @@ RENAME_ENDINGS = Book(
     "say: i want the {e} files here to have the ending {n}",
     "do: give every {e} file here the extension {y}",
     "*say: the ending {x} should become {y} for all files here",
+    "+do: rename the {e} files here, they should end in {y}",
+    "+do: rename {e} files to {n} files",
+    "+do: make {n} files out of all {e} files here",
+    "+do: rename each {e} file in this folder to {n}",
+    "+do: let all {e} files end in {y}",
+    "+say: every {e} file here gets the ending {y}",
 )
 EDIT_VALUE = Book(
     "shell.edit_value",
@@ -65,6 +85,20 @@ EDIT_VALUE = Book(
     "frag: {k} to {v} in {f}",
     "*do: put {k} at {v} in {f}",
     "*do: use {v} as the new {k} in {f}",
+    "+do: write {v} as the value for {k} in {f}",
+    "+do: in {f}, put {v} for {k}",
+    "+do: change {f}: {k} gets the value {v}",
+    "+do: give {k} in {f} the value {v}",
+    "+do: let {k} in {f} be {v}",
+    "+do: in {f} the value of {k} has to become {v}",
+    "+do: enter {v} for {k} in {f}",
+    "+do: make the value of {k} {v} in {f}",
+    "+do: put {v} behind {k} in {f}",
+    "+frag: {f}: {k} = {v}",
+    "+frag: {v} as {k} in {f}",
+    "+say: the value of {k} in {f} should become {v}",
+    "+say: {f} should have {v} as {k}",
+    "+say: {k} in {f} is wrong, it is {v}",
 )
 EDIT_REPLACE = Book(
     "shell.edit_replace",
@@ -82,6 +116,17 @@ EDIT_REPLACE = Book(
     "do: correct {w} to {n} in {f}",
     "*say: {f} must say {n} where it says {w}",
     "*do: put {n} where {f} says {w}",
+    "+do: put the word {n} in place of {w} in {f}",
+    "+do: write {n} in place of {w} in {f}",
+    "+do: exchange {w} for {n} in {f}",
+    "+do: in {f}, write {n} where it says {w}",
+    "+do: replace all {w} in {f}, use {n}",
+    "+do: turn each {w} in {f} into {n}",
+    "+do: in {f} every {w} becomes {n}",
+    "+do: let {f} say {n}, not {w}",
+    "+frag: {n} for {w} in {f}",
+    "+say: instead of {w}, {f} should have {n}",
+    "+say: i want {n} in {f} wherever {w} is",
 )
 EDIT_APPEND = Book(
     "shell.edit_append",
@@ -96,6 +141,15 @@ EDIT_APPEND = Book(
     "do: add this to {f}: '{t}'",
     "*do: extend {f} by '{t}'",
     "*do: add to {f} a last line that says '{t}'",
+    "+do: put one more line into {f}: '{t}'",
+    "+do: {f} gets a new last line: '{t}'",
+    "+do: attach the line '{t}' to {f}",
+    "+do: write one more line to {f}, '{t}'",
+    "+do: let {f} end with the line '{t}'",
+    "+do: extend {f}: '{t}'",
+    "+frag: {f}: one more line, '{t}'",
+    "+say: '{t}' is missing at the end of {f}, add it",
+    "+say: i want the line '{t}' added to {f}",
 )
 EDIT_REMOVE = Book(
     "shell.edit_remove",
@@ -109,6 +163,13 @@ EDIT_REMOVE = Book(
     "say: the lines with {w} in {f} have to go",
     "say: i want no line with {w} in {f} any more",
     "*say: no line of {f} should have {w} any more",
+    "+do: clear {f} of lines with {w}",
+    "+do: throw out every line with {w} in {f}",
+    "+do: strip {f} of its {w} lines",
+    "+do: erase each line of {f} that has {w} in it",
+    "+do: let no line with {w} stay in {f}",
+    "+say: i don't want lines with {w} in {f}",
+    "+say: {f} must have no {w} lines",
 )
 CREATE_TEXT = Book(
     "shell.create_text",
@@ -124,6 +185,16 @@ CREATE_TEXT = Book(
     "do: make me a file named {f} with '{t}' in it",
     "frag: new file {f} with the text '{t}'",
     "do: start a file {f} with the line '{t}'",
+    "+do: write a file {f}: '{t}'",
+    "+do: make {f} and write '{t}' in it",
+    "+do: write '{t}' into {f}, a new file",
+    "+do: create the file named {f}, its content is '{t}'",
+    "+do: a new file called {f} should have the text '{t}', make it",
+    "+do: put down '{t}' in a file called {f}",
+    "+do: store '{t}' in a file named {f}",
+    "+frag: {f} with '{t}' in it",
+    "+say: '{t}' should be in a new file {f}",
+    "+say: i want a file named {f} with the content '{t}'",
 )
 CREATE_LINES = Book(
     "shell.create_lines",
@@ -135,6 +206,16 @@ CREATE_LINES = Book(
     "do: make a file called {f} with one line each for {t}",
     "say: i need a file {f} with the lines {t}",
     "do: put {t} into a new file {f}, one word per line",
+    "+do: write the words {t} to {f}, each on a line",
+    "+do: put {t} in {f}, line by line",
+    "+do: write a file {f}, one line each: {t}",
+    "+do: make {f} with {t}, one on every line",
+    "+do: write {t} into {f}, one below the other",
+    "+do: store {t} in {f}, a line for each",
+    "+do: list {t} in a new file {f}, one a line",
+    "+frag: {f}: {t}, one per line",
+    "+say: {f} should list {t}, one on each line",
+    "+say: {t} have to be in {f}, every one on its own line",
 )
 CREATE_FOLDER = Book(
     "shell.create_folder",
@@ -147,6 +228,16 @@ CREATE_FOLDER = Book(
     "say: there should be a folder named {d}",
     "do: create an empty folder {d}",
     "*say: there should be a new folder {d}",
+    "+do: make one more directory, {d}",
+    "+do: start a folder named {d}",
+    "+do: {d} should be a new folder, make it",
+    "+do: open a directory called {d}",
+    "+do: i need a place called {d}, make the folder",
+    "+frag: a folder {d}",
+    "+frag: directory {d}, new",
+    "+say: a directory called {d} is missing, make it",
+    "+say: we want a new directory named {d}",
+    "+say: let there be a folder called {d}",
 )
 SORT = Book(
     "shell.sort",
@@ -160,6 +251,17 @@ SORT = Book(
     "say: i want the lines of {f} in alphabetical order",
     "do: alphabetize {f}",
     "*say: i want {f} sorted from a to z",
+    "+do: arrange {f}, a to z",
+    "+do: arrange what is in {f} alphabetically",
+    "+do: sort {f} a to z",
+    "+do: put {f} in order, from a to z",
+    "+do: let the lines of {f} go from a to z",
+    "+do: the lines of {f}, sort them",
+    "+frag: {f} sorted",
+    "+frag: {f} from a to z",
+    "+say: the lines of {f} should go from a to z",
+    "+say: i need {f} in alphabetical order",
+    "+say: i'd like the lines in {f} alphabetical",
 )
 SORT_REVERSE = Book(
     "shell.sort_reverse",
@@ -171,6 +273,11 @@ SORT_REVERSE = Book(
     "say: {f} should be sorted in descending order",
     "do: order the lines in {f} from z to a",
     "*do: put {f} in reverse order, z to a",
+    "+do: arrange {f}, z first",
+    "+do: arrange the lines of {f} from z to a",
+    "+do: bring {f} into reverse alphabetical order",
+    "+do: turn the order of {f} around, z to a",
+    "+say: i want {f} from z to a",
 )
 SORT_NUMBERS = Book(
     "shell.sort_numbers",
@@ -182,6 +289,12 @@ SORT_NUMBERS = Book(
     "say: the numbers in {f} should be sorted",
     "do: arrange the numbers in {f} from lowest to highest",
     "*do: arrange {f} numerically",
+    "+do: sort {f} as numbers",
+    "+do: bring the numbers in {f} in order",
+    "+do: order {f} by number",
+    "+do: a numeric sort of {f}, please",
+    "+say: i want the numbers of {f} in order, small ones first",
+    "+say: {f} has numbers, sort them numerically",
 )
 SORT_NUMBERS_DOWN = Book(
     "shell.sort_numbers_down",
@@ -191,6 +304,11 @@ SORT_NUMBERS_DOWN = Book(
     "do: order the numbers of {f} from large to small",
     "do: sort {f} by number, biggest first",
     "say: the numbers in {f} should go from highest to lowest",
+    "+do: order {f} by number, large ones first",
+    "+do: arrange the numbers of {f} from high to low",
+    "+do: sort {f} as numbers, from large to small",
+    "+do: bring the numbers in {f} in falling order",
+    "+say: i want the largest numbers of {f} first",
 )
 SORT_UNIQUE = Book(
     "shell.sort_unique",
@@ -201,6 +319,11 @@ SORT_UNIQUE = Book(
     "say: {f} should be sorted and free of duplicates",
     "do: sort {f}, every line just once",
     "do: sort and dedupe {f}",
+    "+do: sort {f} so that no line is repeated",
+    "+do: order {f} and leave out repeated lines",
+    "+do: sort {f}, no line twice",
+    "+do: sort the lines of {f} without duplicates",
+    "+say: i want {f} sorted, no line two times",
 )
 SORT_INTO = Book(
     "shell.sort_into",
@@ -211,6 +334,16 @@ SORT_INTO = Book(
     "do: save a sorted copy of {f} as {n}",
     "do: make a sorted version of {f} called {n}",
     "say: i need the lines of {f} sorted in a new file {n}",
+    "+do: write the lines of {f}, sorted, to {n}",
+    "+do: write a sorted {f} to {n}",
+    "+do: sort {f}, write it to {n}",
+    "+do: put the lines of {f} into {n}, sorted",
+    "+do: take {f}, sort it, and store that as {n}",
+    "+do: make {n} from the lines of {f}, in order",
+    "+do: let {n} have the lines of {f} in sorted order",
+    "+frag: {f} sorted into {n}",
+    "+say: {n} should have the sorted lines of {f}",
+    "+say: the lines of {f} should be in {n}, sorted",
 )
 DELETE_FILE = Book(
     "shell.delete_file",
@@ -224,6 +357,15 @@ DELETE_FILE = Book(
     "ask: can {f} be deleted",
     "*do: throw {f} away",
     "*say: you should delete {f}",
+    "+do: throw out {f}",
+    "+do: drop {f}",
+    "+do: take {f} away",
+    "+do: let {f} be gone",
+    "+frag: {f}, delete",
+    "+say: {f} must be deleted",
+    "+say: i want {f} to be gone",
+    "+say: nobody needs {f}, remove it",
+    "+say: {f} has to go",
 )
 DELETE_ENDING = Book(
     "shell.delete_ending",
@@ -235,6 +377,12 @@ DELETE_ENDING = Book(
     "say: all {e} files can go",
     "do: erase the {e} files in all folders",
     "say: i don't need the {x} files any more, delete them",
+    "+do: throw away all {e} files",
+    "+do: let no {e} file stay",
+    "+do: remove each {e} file",
+    "+do: delete any file that ends in {x}",
+    "+say: we have no use for {e} files, remove them",
+    "+say: the {x} files have to be deleted",
 )
 DELETE_FOLDER = Book(
     "shell.delete_folder",
@@ -246,6 +394,13 @@ DELETE_FOLDER = Book(
     "do: erase the whole {d} directory",
     "*say: the {d} folder is not needed any more, all of it can go",
     "*do: throw away the folder {d}",
+    "+do: delete the directory {d} with all it has",
+    "+do: erase the folder {d} and what is in it",
+    "+do: remove {d}, the whole folder",
+    "+do: drop the {d} directory",
+    "+say: the directory {d} has to go",
+    "+say: all of the folder {d} can be deleted",
+    "+say: nobody needs the {d} folder, remove it",
 )
 DELETE_EMPTY = Book(
     "shell.delete_empty",
@@ -255,6 +410,10 @@ DELETE_EMPTY = Book(
     "do: get rid of empty files",
     "say: the empty files can go",
     "do: find and delete empty files",
+    "+do: throw away all empty files",
+    "+do: remove each file that is empty",
+    "+do: delete all files with nothing in them",
+    "+say: empty files have to go",
 )
 MOVE_FILE = Book(
     "shell.move_file",
@@ -267,6 +426,15 @@ MOVE_FILE = Book(
     "say: {f} (should|must) go into {d}",
     "say: {f} belongs in the folder {d}",
     "say: i want {f} in the {d} folder",
+    "+do: move {f} over to the folder {d}",
+    "+do: {f} goes into {d}, move it",
+    "+do: take {f} to the {d} folder",
+    "+do: let {f} be in {d}",
+    "+do: move {f}, the {d} folder is its place",
+    "+frag: {f} -> {d}",
+    "+say: i'd like {f} to be in {d}",
+    "+say: please have {f} moved to {d}",
+    "+say: the {d} folder is where {f} should be",
 )
 MOVE_ENDING = Book(
     "shell.move_ending",
@@ -278,6 +446,12 @@ MOVE_ENDING = Book(
     "say: all {e} files here (should|must) go into {d}",
     "do: gather the {x} files of this folder in {d}",
     "do: gather all {e} files here in {d}",
+    "+do: bring the {e} files of this folder together in {d}",
+    "+do: collect every {x} file of the folder in {d}",
+    "+do: take all {e} files here to {d}",
+    "+do: the {e} files of this folder go to {d}, move them",
+    "+do: gather the {e} files here, put them in {d}",
+    "+say: i want the {e} files of this folder in {d}",
 )
 COPY_FILE = Book(
     "shell.copy_file",
@@ -289,6 +463,16 @@ COPY_FILE = Book(
     "say: i need a copy of {f} named {n}",
     "do: back {f} up as {n}",
     "*do: make a back up of {f} called {n}",
+    "+do: back {f} up, name it {n}",
+    "+do: keep a copy of {f} as {n}",
+    "+do: make {n}, a copy of {f}",
+    "+do: copy {f}, the copy is {n}",
+    "+do: back up {f} as {n}",
+    "+do: let {n} be a copy of {f}",
+    "+frag: {f} copied to {n}",
+    "+frag: back up of {f}: {n}",
+    "+say: {f} should be backed up as {n}",
+    "+say: i want to have {f} twice, the second one as {n}",
 )
 COPY_INTO = Book(
     "shell.copy_into",
@@ -299,6 +483,14 @@ COPY_INTO = Book(
     "do: back {f} up in the {d} folder",
     "say: i need a copy of {f} in the {d} folder",
     "do: make a copy of {f} in the directory {d}",
+    "+do: make one copy of {f} in the {d} directory",
+    "+do: let the directory {d} have a copy of {f}",
+    "+do: in the folder {d}, make a copy of {f}",
+    "+do: a copy of {f} should be in {d}, make it",
+    "+do: keep a copy of {f} in the directory {d}",
+    "+frag: copy of {f} in {d}",
+    "+say: the {d} directory should have a copy of {f}",
+    "+say: i want {f} in {d} too, copy it",
 )
 COPY_FOLDER = Book(
     "shell.copy_folder",
@@ -308,4 +500,9 @@ COPY_FOLDER = Book(
     "do: duplicate the folder {d} as {n}",
     "do: back up the folder {d} as {n}",
     "say: i need a copy of the folder {d} named {n}",
+    "+do: copy all of the folder {d} to {n}",
+    "+do: make {n}, a copy of the {d} folder",
+    "+do: copy the whole directory {d} as {n}",
+    "+do: let {n} be a copy of the {d} directory",
+    "+say: the folder {d} should be copied to {n}",
 )

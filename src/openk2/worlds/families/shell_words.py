@@ -75,6 +75,17 @@ FIND_FILE = Book(
     "frag: location of {f}",
     "*do: tell me the path of {f}",
     "*ask: where can {f} be",
+    "+ask: do you know where {f} is",
+    "+ask: where could {f} be",
+    "+ask: where is {f}, tell me",
+    "+do: tell me in which folder {f} is",
+    "+do: let me know where {f} can be found",
+    "+do: see where {f} is",
+    "+frag: path to {f}",
+    "+frag: {f}, where",
+    "+say: somewhere there is {f}, find it",
+    "+say: i need to know where {f} is",
+    "+say: i want the path of {f}",
 )
 FIND_ENDING = Book(
     "shell.find_ending",
@@ -92,6 +103,13 @@ FIND_ENDING = Book(
     "frag: paths of the {x} files",
     "say: i need a list of all {e} files",
     "do: look for {e} files",
+    "+ask: which of the files are {x} files",
+    "+ask: which files have the ending {x}",
+    "+do: give me all {e} files with their paths",
+    "+do: tell me the paths of {e} files",
+    "+frag: {e} files, all of them",
+    "+frag: list of {e} files",
+    "+say: i want to see each {e} file",
 )
 LIST_FOLDER = Book(
     "shell.list_folder",
@@ -106,6 +124,14 @@ LIST_FOLDER = Book(
     "frag: files in the {d} folder",
     "say: i want to see what is in {d}",
     "do: tell me which files {d} has",
+    "+ask: which files does the {d} folder have",
+    "+ask: what can be found in {d}",
+    "+do: tell me what is in the folder {d}",
+    "+do: show the files of {d}",
+    "+do: give me the contents of {d}",
+    "+frag: what is in {d}",
+    "+frag: {d}, its files",
+    "+say: i need the contents of the folder {d}",
 )
 COUNT_ENDING = Book(
     "shell.count_ending",
@@ -121,6 +147,13 @@ COUNT_ENDING = Book(
     "frag: {e} file count",
     "say: i want to know how many {e} files there are",
     "*frag: count of {e} files",
+    "+ask: how many of the files are {x} files",
+    "+ask: how many files with the ending {x} are there",
+    "+do: count every {x} file",
+    "+do: count each file ending in {x}",
+    "+frag: how many {e} files",
+    "+frag: {x} files, number",
+    "+say: i need the number of {e} files",
 )
 COUNT_ALL = Book(
     "shell.count_all",
@@ -133,6 +166,12 @@ COUNT_ALL = Book(
     "frag: total number of files",
     "say: i need the total number of files",
     "ask: what is the number of files here, subfolders included",
+    "+ask: how many files are there, all folders together",
+    "+ask: counting all folders, how many files are there",
+    "+do: tell me how many files we have altogether",
+    "+do: give me the number of all files",
+    "+frag: files in total",
+    "+say: i want to know how many files there are in all",
 )
 COUNT_IN = Book(
     "shell.count_in",
@@ -146,6 +185,13 @@ COUNT_IN = Book(
     "do: tell me how many files are in {d}",
     "frag: number of files in {d}",
     "say: i want to know how many files {d} has",
+    "+ask: how many files has {d}",
+    "+ask: the {d} folder, how many files does it hold",
+    "+ask: how many files can be found in {d}",
+    "+do: tell me how many files the folder {d} has",
+    "+do: give me the number of files in {d}",
+    "+frag: how many files in {d}",
+    "+say: i need the number of files that {d} holds",
 )
 COUNT_FOLDERS = Book(
     "shell.count_folders",
@@ -156,6 +202,11 @@ COUNT_FOLDERS = Book(
     "frag: number of (folders|directories)",
     "ask: what is the number of folders",
     "*do: count how many (folders|directories|subfolders) there are",
+    "+ask: how many folders do we have",
+    "+ask: how many directories do i have here",
+    "+do: count all folders",
+    "+do: give me the number of directories",
+    "+say: i need to know how many folders there are",
 )
 COUNT_MATCHES = Book(
     "shell.count_matches",
@@ -169,6 +220,13 @@ COUNT_MATCHES = Book(
     "frag: number of {w} lines in {f}",
     "do: tell me how many lines of {f} have {w} in them",
     "say: i need the number of lines with {w} in {f}",
+    "+ask: how many lines say {w} in {f}",
+    "+ask: how many times does a line of {f} have {w}",
+    "+ask: in {f}, how many lines are {w} lines",
+    "+do: count {w} lines of {f}",
+    "+do: count lines that say {w} in {f}",
+    "+frag: lines with {w} in {f}, how many",
+    "+say: i want to know how many {w} lines {f} has",
 )
 SUM_FILE = Book(
     "shell.sum_file",
@@ -186,6 +244,14 @@ SUM_FILE = Book(
     "say: i want to know what the values in {f} sum to",
     "*ask: what do all values in {f} sum to",
     "*say: i want the total of {f}",
+    "+ask: what is the total of all that is in {f}",
+    "+ask: how much do the values of {f} sum up to",
+    "+ask: {f}, what does it add up to",
+    "+do: sum all values of {f}",
+    "+do: give me the total of {f}",
+    "+frag: total of {f}",
+    "+frag: {f}, sum",
+    "+say: i need to know what {f} sums to",
 )
 SUM_COLUMN = Book(
     "shell.sum_column",
