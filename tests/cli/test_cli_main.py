@@ -28,6 +28,12 @@ def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str,
     assert "\x1b" not in done.out
 
 
+def test_help_names_the_command_as_it_was_typed(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENK2_COMMAND", "./k2")
+    assert cli("eval", "--help").out.startswith("Usage: ./k2 eval ")
+    assert cli("eval", "--help").out.startswith("Usage: openk2 eval ")  # not for what a command starts
+
+
 def test_the_help_names_every_command(cli: Run) -> None:
     done = cli("--help")
     for command in ("demo", "agent", "train", "eval", "test"):

@@ -167,13 +167,13 @@ def test_the_environment_can_be_elsewhere(clone: Clone, tmp_path: Path) -> None:
     assert clone.run("demo", OPENK2_VENV=str(tmp_path / "a b" / "env"))[0] == 0
     assert (tmp_path / "a b" / "env" / "bin" / "openk2").exists() and not clone.venv.exists()
     code, _, err = clone.run("demo", OPENK2_VENV="/dev/null/env")
-    assert code == 2 and "k2: the environment cannot be made in /dev/null/env" in err
+    assert code == 2 and "k2: no environment can be written in /dev/null/env" in err
 
 
 def test_an_environment_that_cannot_be_locked(clone: Clone) -> None:
     (clone.venv / ".lock").mkdir(parents=True)
     code, _, err = clone.run("demo")
-    assert code == 2 and "k2: the environment cannot be made in" in err and "OPENK2_VENV" in err
+    assert code == 2 and "k2: no environment can be written in" in err and "OPENK2_VENV" in err
 
 
 class TestPython:

@@ -73,7 +73,7 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end_in_order)
     try:
-        app(prog_name="openk2")
+        app(prog_name=os.environ.pop("OPENK2_COMMAND", "openk2"))
     except UserError as e:
         _fail(str(e), e.exit_code)
     except OSError as e:
