@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openk2.worlds.families import functions_phrases as say
+from openk2.worlds.families import functions_tool_words as tool_words
 from openk2.worlds.families import lexicon
 from openk2.worlds.families.functions_tools import (
     FLAG_WORDS,
@@ -177,7 +178,7 @@ def _get(maker: Maker, noun: str, given: Given, avoid: Sequence[str], omit: bool
             result = dict(reversed(list(result.items())))
     if rng.random() < 0.1:
         result = {argument.name: argument.value, **result}
-    description = describe(maker, say.DESCRIBE_GET, verb, a=attribute, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_GET, verb, a=attribute, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, attribute)
     missing = argument if omit else None
     about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
@@ -200,7 +201,7 @@ def _local(maker: Maker) -> Action:
     phrase = say.LOCAL.say(
         rng, split, kind=maker.sentence, a=attribute, s=said(rng, arguments), verb=spoken(maker.verb("get"))
     )
-    description = describe(maker, say.DESCRIBE_LOCAL, verb, a=attribute, an=an(place.words), n=place.words)
+    description = describe(maker, tool_words.DESCRIBE_LOCAL, verb, a=attribute, an=an(place.words), n=place.words)
     name = maker.name(verb, attribute) if rng.random() < 0.7 else maker.name(place.words, attribute)
     result = {attribute: maker.value(kind)}
     why = purpose(description, attribute)
@@ -214,7 +215,7 @@ def _plain(maker: Maker, noun: str) -> Action:
     phrase = say.PLAIN.say(
         maker.rng, maker.split, kind=maker.sentence, a=attribute, n=noun, verb=spoken(maker.verb("get"))
     )
-    description = describe(maker, say.DESCRIBE_PLAIN, verb, a=attribute, n=noun)
+    description = describe(maker, tool_words.DESCRIBE_PLAIN, verb, a=attribute, n=noun)
     name = tool_name(maker, verb, noun, attribute)
     about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
     return Action(name, description, [], phrase, {attribute: maker.value(kind)}, noun, "plain", about, why, attribute)
@@ -226,7 +227,7 @@ def _whether(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Act
     argument, entity = given
     verb = rng.choice(("check", "is", "check"))
     phrase = say.WHETHER.say(rng, split, kind=maker.sentence, a=word, e=entity)
-    description = describe(maker, say.DESCRIBE_WHETHER, "check", a=word, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_WHETHER, "check", a=word, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, word)
     about, why = f"{noun} {word}", purpose(description, noun, word)
     return Action(name, description, [argument], phrase, {word: rng.random() < 0.5}, noun, "whether", about, why, word)
@@ -272,7 +273,7 @@ def _create(maker: Maker, noun: str, typed: int, omit: bool) -> Action:
         s=said(maker.rng, arguments, missing),
     )
     result, key = outcome(maker, noun)
-    description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
     why = purpose(description, noun)
     return Action(name, description, arguments, phrase, result, noun, "create", noun, why, key, True, missing)
@@ -290,7 +291,7 @@ def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Acti
     name = attribute if maker.rng.random() < 0.6 and attribute != argument.name else "value"
     arguments = [argument, Argument(name, schema_of(value), value, Phrase(""))]
     result, key = outcome(maker, noun)
-    description = describe(maker, say.DESCRIBE_UPDATE, verb, a=attribute, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_UPDATE, verb, a=attribute, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, attribute)
     about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
     return Action(name, description, arguments, phrase, result, noun, "update", about, why, key, changes=True)
@@ -310,7 +311,7 @@ def _send(maker: Maker, omit: bool) -> Action:
     extra = said(maker.rng, arguments, missing)
     phrase = say.SEND.say(maker.rng, maker.split, kind=maker.sentence, verb=spoken(asked), n=noun, an=an(noun), s=extra)
     result, key = outcome(maker, noun)
-    description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
     why = purpose(description, noun)
     return Action(name, description, arguments, phrase, result, noun, "send", noun, why, key, True, missing)
@@ -332,7 +333,7 @@ def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
     else:
         key = "count" if rng.random() < 0.6 else "total"
         result = {key: rng.randint(0, 500)}
-    description = describe(maker, say.DESCRIBE_MANY, verb, ns=many)
+    description = describe(maker, tool_words.DESCRIBE_MANY, verb, ns=many)
     name = tool_name(maker, verb, many if rng.random() < 0.7 else noun)
     why = purpose(description, many)
     return Action(name, description, arguments, phrase, result, noun, kind, many, why, key)
@@ -390,7 +391,7 @@ def _act(maker: Maker, kind: str, noun: str, given: Given, typed: int, omit: boo
         rng, maker.split, kind=maker.sentence, verb=spoken(asked), e=entity, s=said(rng, extras, missing)
     )
     result, key = outcome(maker, noun)
-    description = describe(maker, say.DESCRIBE_ACT, verb, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
     why = purpose(description, noun)
     return Action(name, description, [argument, *extras], phrase, result, noun, kind, noun, why, key, True, missing)

@@ -302,5 +302,3 @@ NESTED = Book(
     "+its {p} has {v}",
     "+where [the] {p} has {v}",
 )
-
-# Several steps and several calls.

@@ -11,6 +11,7 @@ from typing import Any
 
 from openk2.core import Split, ToolSpec, compact_json
 from openk2.worlds.families import functions_phrases as say
+from openk2.worlds.families import functions_tool_words as tool_words
 from openk2.worlds.families import lexicon
 from openk2.worlds.families.functions_actions import (
     OMITTING,
@@ -319,7 +320,7 @@ def find(maker: Maker, noun: str, value: str) -> Action:
     """The tool that gives the id for a name."""
     verb = maker.verb("search")
     result, key = id_result(maker, noun)
-    description = describe(maker, say.DESCRIBE_FIND, verb, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_FIND, verb, an=an(noun), n=noun)
     parameter = "name" if maker.rng.random() < 0.6 else maker.generic_name()
     if maker.rng.random() < 0.2 and not maker.opaque:
         parameter = f"{noun.replace(' ', '_')}_name"
@@ -332,7 +333,7 @@ def link(maker: Maker, noun: str, following: str, argument: Argument) -> Action:
     """The tool that leads from one thing to another that belongs to it."""
     verb = maker.verb("get")
     result, key = id_result(maker, following)
-    description = describe(maker, say.DESCRIBE_LINK, verb, a=following, an=an(noun), n=noun)
+    description = describe(maker, tool_words.DESCRIBE_LINK, verb, a=following, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, following)
     about, why = f"{noun} {following}", purpose(description, noun, following)
     return Action(name, description, [argument], Phrase(""), result, noun, "link", about, why, key)
@@ -356,19 +357,19 @@ def repair(maker: Maker) -> Plan:
     second = dict(first)
     if how == "suggest":
         second[argument.name] = variant(maker, argument.value)
-        message = say.ERROR_SUGGEST.say(rng, split, n=noun, v=argument.value, r=second[argument.name])
+        message = tool_words.ERROR_SUGGEST.say(rng, split, n=noun, v=argument.value, r=second[argument.name])
     elif how == "prefix":
         second[argument.name] = f"{letters}-{digits}"
-        message = say.ERROR_PREFIX.say(rng, split, p=argument.words, v=f"{letters}-")
+        message = tool_words.ERROR_PREFIX.say(rng, split, p=argument.words, v=f"{letters}-")
     elif how == "flag":
         flag = rng.choice(lexicon.of_split(CONFIRM_WORDS, split))
         while flag in first or any(flag == a.name for a in action.arguments):
             flag = rng.choice(lexicon.of_split(CONFIRM_WORDS, split))
         action.arguments.append(Argument(flag, {"type": "boolean"}, required=False))
         second[flag] = True
-        message = say.ERROR_FLAG.say(rng, split, p=flag)
+        message = tool_words.ERROR_FLAG.say(rng, split, p=flag)
     else:
-        message = say.ERROR_AGAIN.say(rng, split)
+        message = tool_words.ERROR_AGAIN.say(rng, split)
     error = {"error": re.sub("[\x02\x03]", "", message)}
     tools = shuffled(rng, [action.spec, *distractors(maker, [action], some(rng, 5), hard=0.2)])
     failed = Call(action.name, first, error, action.intent, error=True)
