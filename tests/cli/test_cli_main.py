@@ -140,3 +140,29 @@ def test_any_encoding_of_the_terminal_will_do(cli_process: Run, encoding: str, t
     )
     assert done.code == 2
     assert "there is no file" in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("agent", "x", "-p", "--workspace", ""),
+        ("demo", "--csv", ""),
+        ("eval", "nano", "--family", "functions", "--n", "1", "--save", ""),
+        ("train", "recipes/micro.toml", "--run", ""),
+        ("train", ""),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(cli: Run, command: tuple[str, ...]) -> None:
+    done = cli(*command)
+    assert done.code == 2 and done.out == ""
+    assert "an empty path was given" in done.err and done.err.count("\n") == 1
+
+
+def test_an_empty_model_name_is_not_this_folder(cli: Run) -> None:
+    done = cli("eval", "", "--family", "functions", "--n", "1")
+    assert done.code == 2 and "there is no model ''" in done.err
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run([sys.executable, "-m", "openk2", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"openk2 {__version__}\n"

@@ -191,7 +191,7 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="family 'poetry' is unknown: use one of functions"):
         _evaluate("functions", "poetry")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made a folder"):
+    with pytest.raises(UserError, match="no trajectories can be written to"):
         _evaluate("functions", save=tmp_path / "file" / "x")
 
 

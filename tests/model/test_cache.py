@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openk2.core import ContextOverflow
+from openk2.core import ContextOverflow, UserError
 from openk2.model import LatentCache, ModelConfig, Transformer
 
 
@@ -106,3 +106,8 @@ def test_a_full_cache_is_a_clear_error_and_changes_nothing() -> None:
     assert cache.lengths_B.tolist() == [3]
     with pytest.raises(ContextOverflow, match="2049 tokens"):
         MODEL.hidden(torch.zeros(1, 2049, dtype=torch.int64))
+
+
+def test_a_cache_that_no_memory_holds_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="no memory for a cache of 1048576 rows"):
+        LatentCache(ModelConfig.preset("test", max_position_embeddings=2**24), 2**20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,9 +85,10 @@ def test_a_missing_shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="model-00001-of-00002"):
         load(folder)
-    (folder / "model.safetensors.index.json").write_text("{")
-    with pytest.raises(UserError, match=r"index\.json is damaged"):
-        load(folder)
+    for damaged in ("{", '{"weight_map": {"lm_head.weight": 3}}'):
+        (folder / "model.safetensors.index.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"index\.json is damaged"):
+            load(folder)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"model_type": "deepseek_v3"}', "\0\1"])
@@ -96,12 +98,29 @@ def test_a_bad_config(folder: Path, text: str) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize(("key", "value"), [("rope_parameters", [1]), ("eos_token_id", []), ("hidden_size", None)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_parameters", [1]),
+        ("eos_token_id", []),
+        ("hidden_size", None),
+        ("num_hidden_layers", 10**8),
+        ("max_position_embeddings", 10**12),
+        ("rope_parameters", {"rope_theta": float("inf")}),
+    ],
+)
 def test_a_damaged_entry_of_the_config(folder: Path, key: str, value: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {key: value}))
     with pytest.raises(UserError, match=r"config\.json"):
         load(folder)
+
+
+def test_a_folder_whose_name_is_no_text(folder: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"\xff"))
+    folder.rename(odd)
+    with pytest.raises(UserError, match="not UTF-8"):
+        load(odd)
 
 
 def test_weights_that_are_no_floats(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption
+from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 
 
 def agent(
@@ -21,7 +21,7 @@ def agent(
             metavar="DIR",
             help="The folder to act on.",
             show_default="this one",
-            readable=False,
+            parser=given_path,
         ),
     ] = Path(),
     print_mode: Annotated[

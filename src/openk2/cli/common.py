@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from openk2.core import UserError
 
 MODEL_HELP = "nano, a model folder, random:PRESET or script:FILE."
 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda or mps. Not yet run on a GPU.")
 ]
+
+
+def given_path(path: str | Path) -> Path:
+    """A path as it was typed. Raises UserError for an empty one: an unset variable must not mean this folder."""
+    if path == "":
+        raise UserError("an empty path was given: name a file or a folder (is a variable of your script not set?)")
+    return Path(path)
+
+
 YesOption = Annotated[bool, typer.Option("--yes", help="Go on without asking where no sandbox works.")]

@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption
+from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 
 
 def demo(
     csv: Annotated[
         Path | None,
         typer.Option(
-            "--csv", metavar="FILE", help="Also ask about this CSV of yours.", show_default=False, readable=False
+            "--csv",
+            metavar="FILE",
+            help="Also ask about this CSV of yours.",
+            show_default=False,
+            parser=given_path,
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help=MODEL_HELP)] = "nano",

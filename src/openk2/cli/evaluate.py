@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption
+from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 
 
 def evaluate(
@@ -33,7 +33,13 @@ def evaluate(
     ] = 8,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="DIR", help="Keep every trajectory there (ATIF).", show_default=False),
+        typer.Option(
+            "--save",
+            metavar="DIR",
+            help="Keep every trajectory there (ATIF).",
+            show_default=False,
+            parser=given_path,
+        ),
     ] = None,
     yes: YesOption = False,
     device: DeviceOption = "cpu",
@@ -41,8 +47,9 @@ def evaluate(
 ) -> None:
     """Success rates on held-out tasks, with 95 % intervals.
 
-    There is a row for every sub-skill. Verdicts are computed by code from the final state and the answer. Names, values
-    and phrasings of these tasks never occur in the training episodes.
+    There is a row for every sub-skill. Verdicts are computed by code from the final state and the answer. The words of
+    names and values and the wordings of requests are kept out of the training episodes (the model card has the few
+    exceptions).
 
     Example: ./k2 eval nano --family shell --n 100 --seed 7
     """

@@ -5,7 +5,6 @@ Heavy rooms (torch, pandas) are imported inside the commands, so that `openk2 --
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import signal
@@ -18,7 +17,7 @@ from typer.core import TyperGroup
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
 from openk2.cli import agent, demo, evaluate, test, train
-from openk2.core.errors import UserError
+from openk2.core.errors import DISK_FULL, UserError
 
 
 class Commands(TyperGroup):
@@ -77,7 +76,7 @@ def main() -> None:
     except UserError as e:
         _fail(str(e), e.exit_code)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in DISK_FULL:
             _fail("no space left on the disk: free some and run the same command again", UserError.exit_code)
         # Without a name of a file there is nothing that a person could mend.
         if e.filename is None or e.strerror is None:

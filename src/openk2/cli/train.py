@@ -8,16 +8,25 @@ from typing import Annotated
 import typer
 
 from openk2.agent.interrupted import Interrupted
-from openk2.cli.common import DeviceOption
+from openk2.cli.common import DeviceOption, given_path
 
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as recipes/nano.toml or recipes/micro.toml.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe, such as recipes/nano.toml or recipes/micro.toml.", parser=given_path
+        ),
     ],
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="DIR", help="The run folder.", show_default="runs/NAME, by the recipe's name"),
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="The run folder.",
+            show_default="runs/NAME, by the recipe's name",
+            parser=given_path,
+        ),
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", show_default=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class UserError(Exception):
     """Bad input or environment: one sentence that says what was wrong, where, and what to do.
@@ -14,3 +16,7 @@ class UserError(Exception):
 
 class ContextOverflow(UserError):
     """The prompt does not fit into the context that the model was trained for."""
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What OSError.errno says when nothing more can be written."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from openk2.core.errors import UserError
+from openk2.core.errors import DISK_FULL, UserError
 
 
 class Manifest(BaseModel):
@@ -68,7 +68,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         temporary.replace(path)
     except OSError as e:
-        raise UserError(f"could not write {path}: {e.strerror or e}; free some space or choose another folder") from e
+        advice = "free some space, or choose another folder" if e.errno in DISK_FULL else "choose another folder"
+        raise UserError(f"could not write {path}: {e.strerror or e}; {advice}") from e
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,8 +173,9 @@ def evaluate_families(
     if save is not None:
         try:
             save.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=save).close()
         except OSError as e:
-            raise UserError(f"{save} cannot be made a folder for trajectories ({e.strerror}): choose another") from e
+            raise UserError(f"no trajectories can be written to {save} ({e.strerror}): choose another folder") from e
     if any(name != "functions" for name in names):
         acquire_sandbox(assume_yes)
     policy = _policy(model, device, grammar)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from openk2.core import ContextOverflow
+from openk2.core import ContextOverflow, UserError
 from openk2.model.config import ModelConfig
 
 
@@ -46,7 +46,10 @@ class CacheStep:
 
 
 class LatentCache:
-    """Room for `max_len` tokens in each of `batch` rows. `lengths_B` (int64) says how many each row holds."""
+    """Room for `max_len` tokens in each of `batch` rows. `lengths_B` (int64) says how many each row holds.
+
+    Raises UserError when there is no memory for it.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,14 @@ class LatentCache:
         self.lengths_B = torch.zeros(batch, dtype=torch.int64, device=device)
         # One slot more than promised takes the padding of ragged writes. Zeros, not garbage: a masked NaN is still NaN.
         shape = (config.num_hidden_layers, batch, self.max_len + 1, config.latent_dim)
-        self.latent_LBSW = torch.zeros(shape, dtype=dtype, device=device)
+        try:
+            self.latent_LBSW = torch.zeros(shape, dtype=dtype, device=device)
+        except RuntimeError as e:
+            # torch has no class of its own for this on a CPU.
+            raise UserError(
+                f"no memory for a cache of {batch} rows of {self.max_len} tokens: lower max_position_embeddings in "
+                "the model's config.json, or the number of rows at the same time"
+            ) from e
 
     def __len__(self) -> int:
         return self.latent_LBSW.shape[1]

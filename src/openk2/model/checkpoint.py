@@ -97,6 +97,10 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     """
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(f"{folder}: the name is not UTF-8, which weights cannot be read by: rename the folder") from e
     with torch.device("meta"):
         model = Transformer(config)
     wanted = {name: tensor.shape for name, tensor in hf_state_dict(model).items()}
@@ -149,7 +153,7 @@ def _weight_files(folder: Path) -> list[Path]:
     else:
         try:
             raw: Any = json.loads(index.read_text(encoding="utf-8"))
-            names = sorted(set(raw["weight_map"].values()))
+            names = sorted({str(Path(name)) for name in raw["weight_map"].values()})
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
             raise UserError(f"{index} is damaged ({type(e).__name__}): copy or save the model again") from e
     for name in names:

@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openk2.core import UserError
 
-PresetName = Literal["test", "nano", "moonlight", "k2"]
+# The largest dimension that is believed: a damaged file must end in a sentence, not in terabytes.
+Size = Annotated[int, Field(gt=0, le=2**24)]
 
 # What this architecture fixes. A folder that says otherwise describes another model.
 _FIXED: dict[str, Any] = {
@@ -37,7 +38,7 @@ _MODEL_TYPES = ("deepseek_v3", "kimi_k2")
 class YarnScaling(BaseModel):
     """YaRN context extension (the `rope_scaling` entry of K2's config)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     factor: float = Field(ge=1.0)
     original_max_position_embeddings: int = Field(gt=0)
@@ -66,27 +67,27 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 class ModelConfig(BaseModel):
     """Sizes of a K2 model. Field names are those of `DeepseekV3Config` in transformers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    vocab_size: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0)
+    vocab_size: Size
+    hidden_size: Size
+    num_hidden_layers: int = Field(gt=0, le=1024)
     first_k_dense_replace: int = Field(default=1, ge=0)
-    num_attention_heads: int = Field(gt=0)
-    q_lora_rank: int | None = Field(default=None, gt=0)
-    kv_lora_rank: int = Field(gt=0)
-    qk_nope_head_dim: int = Field(gt=0)
-    qk_rope_head_dim: int = Field(gt=0)
-    v_head_dim: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    moe_intermediate_size: int = Field(gt=0)
-    n_routed_experts: int = Field(gt=0)
-    num_experts_per_tok: int = Field(gt=0)
-    n_shared_experts: int = Field(default=1, gt=0)
+    num_attention_heads: int = Field(gt=0, le=4096)
+    q_lora_rank: Size | None = None
+    kv_lora_rank: Size
+    qk_nope_head_dim: Size
+    qk_rope_head_dim: Size
+    v_head_dim: Size
+    intermediate_size: Size
+    moe_intermediate_size: Size
+    n_routed_experts: int = Field(gt=0, le=4096)
+    num_experts_per_tok: Size
+    n_shared_experts: int = Field(default=1, gt=0, le=4096)
     routed_scaling_factor: float = Field(default=1.0, gt=0)
     rope_theta: float = Field(default=50000.0, gt=0)
     rope_scaling: YarnScaling | None = None
-    max_position_embeddings: int = Field(gt=0)
+    max_position_embeddings: Size
     rms_norm_eps: float = Field(default=1e-6, gt=0)
     initializer_range: float = Field(default=0.02, gt=0)
     bos_token_id: int | None = None

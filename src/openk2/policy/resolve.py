@@ -58,7 +58,7 @@ def resolve_policy(
 
 def _is_folder(spec: str) -> bool:
     try:
-        return Path(spec).is_dir()
+        return spec != "" and Path(spec).is_dir()
     except (OSError, ValueError):
         # Too long for a name, or with a zero character.
         return False

@@ -25,12 +25,13 @@ from openk2.core import Demonstration, Family, ToolSpec
 from openk2.core.runs import write_text
 from openk2.data.shards import Shards, ShardWriter
 from openk2.train.progress import Bar
+from openk2.train.recipe import MAX_EPISODES
 from openk2.worlds.families import get_family
 
 CHUNK = 250
 # Seeds of one recipe seed: training from its start, validation from its middle. Both belong to the training split.
-SEEDS_PER_RECIPE_SEED = 100_000_000
-VALID_OFFSET = 50_000_000
+VALID_OFFSET = MAX_EPISODES
+SEEDS_PER_RECIPE_SEED = 2 * MAX_EPISODES
 
 
 @dataclass(frozen=True, slots=True)

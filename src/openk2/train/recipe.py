@@ -26,6 +26,10 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
+
+MAX_EPISODES = 50_000_000
+"""Per family and part: each part draws its seeds from a range of this length."""
+Episodes = Annotated[int, Field(ge=1, le=MAX_EPISODES)]
 _FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -41,7 +45,7 @@ class TokenizerConfig(_Section):
         default=4096, ge=MIN_VOCAB_SIZE, le=65536, description="incl. the phrases and the 64 reserved special ids"
     )
     corpus_bytes: int = Field(default=20_000_000, ge=0)
-    episodes: int = Field(default=600, ge=0, description="per family")
+    episodes: int = Field(default=600, ge=0, le=1_000_000, description="per family")
 
 
 class TokensConfig(_Section):
@@ -54,8 +58,8 @@ class TokensConfig(_Section):
 class EpisodesConfig(_Section):
     """How many demonstrations of each family are made for fine-tuning."""
 
-    train: dict[str, Count] = Field(description="family -> episodes", min_length=1)
-    valid: int = Field(default=100, ge=1, description="per family, of the training split, with seeds of their own")
+    train: dict[str, Episodes] = Field(description="family -> episodes", min_length=1)
+    valid: Episodes = Field(default=100, description="per family, of the training split, with seeds of their own")
     max_tokens: int = Field(default=1600, ge=16, description="longer episodes are dropped (and counted)")
     tool_dropout: Fraction = Field(
         default=0.0, description="share of episodes that declare few of the tools they do not call"
@@ -96,7 +100,7 @@ class TrainConfig(_Section):
 
     @property
     def steps(self) -> int:
-        return max(1, self.tokens // (self.micro_tokens * self.micro_batches))
+        return self.tokens // (self.micro_tokens * self.micro_batches)
 
     @property
     def decay_steps(self) -> int:
@@ -104,6 +108,11 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> TrainConfig:
+        if self.steps == 0:
+            raise ValueError(
+                f"tokens = {self.tokens} is less than one step of micro_batches = {self.micro_batches} times "
+                f"micro_tokens = {self.micro_tokens}: change one of them"
+            )
         if self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError(
                 f"warmup_steps = {self.warmup_steps} and decay_fraction = {self.decay_fraction} are together longer "

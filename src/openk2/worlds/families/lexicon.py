@@ -242,10 +242,6 @@ def verbs(split: Split, meaning: str) -> tuple[str, ...]:
     return (common, *(verb for verb in of_split(VERBS[meaning], split) if verb != common))
 
 
-def topics() -> tuple[str, ...]:
-    return tuple(NOUNS)
-
-
 def noun(rng: Rng, split: Split, topic: str | None = None) -> str:
     return coined(rng) if coins(rng, split) else rng.choice(nouns(split, topic))
 
@@ -356,8 +352,3 @@ def code(rng: Rng, split: Split) -> str:
 def date(rng: Rng) -> str:
     """A date in ISO form; the same range in both splits."""
     return f"20{rng.randint(20, 29)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
-
-
-def is_common(text: str) -> bool:
-    """Whether the word is a noun of the stock."""
-    return text in nouns("train") or text in nouns("test")

@@ -1,6 +1,7 @@
 """The frozen test mix: what share of each family's tasks belongs to which skill, and a digest over all that defines it.
 
-The training mix differs on purpose (skills that are learned late get more episodes). `digest` covers a family's test
+The training mix differs on purpose: skills that are learned late get more episodes, and `pick`, the smallest choice of
+a tool, is a drill that only training has. `digest` covers a family's test
 proportions and whole test tasks of fixed seeds, so word stock, frames, schemas and code that makes tasks are all behind
 it; a test compares it with the committed constant, and nothing about the held-out tasks can change unnoticed.
 """

@@ -1,0 +1,44 @@
+"""The weights in the package are those of the run that their provenance tells of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from openk2.core import UserError
+from openk2.core.runs import Manifest, sha256_file, write_manifest
+from openk2.train.embed import STAGES, TARGETS, WEIGHTS, embed
+
+
+@pytest.mark.parametrize("stage", TARGETS)
+def test_the_shipped_weights_are_those_of_the_provenance(stage: str) -> None:
+    outputs = json.loads((WEIGHTS / "provenance.json").read_text())[stage]["outputs"]
+    folder = WEIGHTS / TARGETS[stage]
+    assert {path.name for path in folder.iterdir()} == set(outputs)
+    assert {name: sha256_file(folder / name) for name in outputs} == outputs
+
+
+def test_embedding_a_run(tmp_path: Path) -> None:
+    """The shipped models stand in for a finished run."""
+    run = tmp_path / "run"
+    for stage in STAGES:
+        outputs = {}
+        if stage in TARGETS:
+            shutil.copytree(WEIGHTS / TARGETS[stage], run / stage)
+            outputs = {path.name: sha256_file(path) for path in (run / stage).iterdir()}
+        else:
+            (run / stage).mkdir(parents=True)
+        write_manifest(run / stage, Manifest(stage=stage, config={}, outputs=outputs))
+    embed(run, tmp_path / "weights")
+    assert set(json.loads((tmp_path / "weights" / "provenance.json").read_text())) == set(STAGES)
+    assert (tmp_path / "weights" / "nano" / "config.json").read_bytes() == (run / "instruct/config.json").read_bytes()
+
+    (run / "instruct" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="not what its manifest says"):
+        embed(run, tmp_path / "weights")
+    (run / "sft" / "manifest.json").unlink()
+    with pytest.raises(UserError, match="has not finished its stage sft"):
+        embed(run, tmp_path / "weights")
