@@ -107,6 +107,21 @@ def test_wordings_that_came_later_are_for_training_and_move_no_other() -> None:
     assert len(texts["train"]) == 10 - len(texts["test"])
 
 
+def spoken_alike(text: str) -> str:
+    """The words of a wording without case, signs and articles."""
+    words = re.sub(r"[^\w{} ]", " ", text.lower()).split()
+    return " ".join(word for word in words if word not in ("the", "a", "an", "me", "please"))
+
+
+@pytest.mark.parametrize("book", sorted(BOOKS))
+def test_wordings_that_came_later_neither_repeat_nor_contain_a_held_out_one(book: str) -> None:
+    held_out = {spoken_alike(text) for frame in BOOKS[book].by_split["test"] for text in frame.texts}
+    for frame in BOOKS[book].frames:
+        for text in map(spoken_alike, frame.texts if frame.added else ()):
+            assert text not in held_out
+            assert not any(f" {other} " in f" {text} " for other in held_out if len(other.split()) > 3), text
+
+
 def test_listing() -> None:
     rng = lexicon.make_rng("listing", "train", 0)
     assert plain(listing(rng, ["a"])) == "a"

@@ -35,7 +35,6 @@ NAMED = Book(
     "+under {p} put {v}",
     "+[the] {p} equals {v}",
     "+and the {p} would be {v}",
-    "+<{p}: {v}>",
     "+{v} as its {p}",
     "+let the {p} be {v}",
     "+{p} must be {v}",
@@ -64,10 +63,8 @@ PERSON = Book(
     "+and the {p} should be {v}",
     "+meant for {v}",
     "+let the {p} be {v}",
-    "+{p} {v}",
     "+it is {v}'s",
     "+done for {v}",
-    "+<{v} is the {p}>",
     loose=True,
 )
 RECIPIENT = Book(
@@ -115,7 +112,6 @@ PLACE = Book(
     "+next to {v}",
     "+with {v} as [the] {p}",
     "+not far from {v}",
-    "+{p} {v}",
     "+let the {p} be {v}",
     loose=True,
 )
@@ -135,7 +131,6 @@ TARGET = Book(
     "right to {v}",
     "+up to {v}",
     "+and it should end in {v}",
-    "+{p} {v}",
     "+with {v} as [the] {p}",
     "+over into {v}",
     "+its new {p} is {v}",
@@ -156,7 +151,6 @@ DATE = Book(
     "{p}: {v}",
     "from {v}",
     "for the date {v}",
-    "+[the] {p} being {v}",
     "+set for {v}",
     "+starting {v}",
     "+with {v} as [the] {p}",
@@ -210,7 +204,6 @@ TEXT = Book(
     '+and it says "{v}"',
     '+let the {p} be "{v}"',
     '+stating "{v}"',
-    '+{p} = "{v}"',
     loose=True,
 )
 FLAG_ON = Book(
@@ -230,7 +223,6 @@ FLAG_ON = Book(
     "it has to be {p}, yes",
     "switch {p} on",
     "+please {p}",
-    "+{p} is fine",
     "+let it be {p}",
     "+it is meant to be {p}",
     "+with {p}",

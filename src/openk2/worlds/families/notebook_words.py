@@ -202,7 +202,7 @@ HOW_MANY_WHERE = Book(
     "+ask: {where}, how many are there",
     "+ask: {where} there are how many rows",
     "+do: give me the number of entries {where}",
-    "+do: {where}, count the rows",
+    "+do: count the rows, but only those {where}",
     "+do: say how many entries there are {where}",
     "+frag: entries {where}",
     "+frag: how many rows {where}",
@@ -252,7 +252,6 @@ CORRELATION = Book(
     "the pearson coefficient for {x} and {y}",
     "the correlation for {x} versus {y}",
     "+pearson's correlation of {x} and {y}",
-    "+the pearson correlation of {x} with {y}",
     "+the correlation that {x} has with {y}",
     "+correlation between {x} and {y}",
 )
@@ -364,15 +363,12 @@ TOP = Book(
     "*do: sort the {names} by {x} and list the top {k}",
     "*do: from the highest {x} down, name the first {k} {names}",
     "+ask: which are the {k} {names} that have the most {x}",
-    "+ask: sorted by {x}, which are the first {k} {names}",
     "+ask: the {k} {names} with the largest {x}, which are they",
     "+do: order by {x}, largest first, and give me {k} {names}",
     "+do: sort by {x}, highest first, and show the first {k} {names}",
     "+do: take the {k} {names} that are highest in {x}",
-    "+do: by {x}, which {k} {names} come first, tell me",
     "+frag: {k} highest {names} by {x}",
     "+frag: first {k} {names} by {x}, highest first",
-    "+say: i want the top {k} {names} by {x}",
     "+say: show the {k} {names} that lead in {x}",
 )
 BOTTOM = Book(
@@ -397,7 +393,6 @@ BOTTOM = Book(
     "+do: give me {k} {names} from the bottom by {x}",
     "+do: take the {k} {names} that are lowest in {x}",
     "+frag: {k} lowest {names} by {x}",
-    "+say: i want the bottom {k} {names} by {x}",
 )
 HIGHEST = Book(
     "table.highest",
@@ -415,11 +410,8 @@ HIGHEST = Book(
     "*do: find the {name} whose {x} is the (biggest|maximum|max)",
     "+ask: what {name} is highest in {x}",
     "+ask: {x} is the greatest for which {name}",
-    "+ask: by {x}, what {name} comes first",
     "+do: show the {name} that has the greatest {x}",
-    "+do: see which {name} has the maximum {x}",
     "+frag: the {name} with the max {x}",
-    "+say: tell me what {name} has the biggest {x}",
 )
 LOWEST = Book(
     "table.lowest",
@@ -436,7 +428,6 @@ LOWEST = Book(
     "*do: find the {name} whose {x} is the (smallest|minimum|min)",
     "+ask: what {name} is lowest in {x}",
     "+ask: {x} is the smallest for which {name}",
-    "+ask: by {x}, what {name} comes last",
     "+do: show the {name} that has the least {x}",
     "+do: see which {name} has the minimum {x}",
     "+do: find a {name} with the very lowest {x}",
@@ -462,7 +453,6 @@ COMMON = Book(
     "+do: show the {name} that appears more than others",
     "+do: see which {name} has most rows",
     "+frag: the {name} seen most",
-    "+say: i want the {name} that occurs most often",
 )
 COUNT_BY = Book(
     "table.count_by",

@@ -294,7 +294,6 @@ _WRAP = {
         "+{x} when there is time",
         "+(hello|hi), i need some help: {x}",
         "+it is important to {x}",
-        "+don't forget to {x}",
         "+before anything else, {x}",
         "+{x} today if it works for you",
         "+one more thing, {x}",

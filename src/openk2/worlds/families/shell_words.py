@@ -85,7 +85,6 @@ FIND_FILE = Book(
     "+frag: {f}, where",
     "+say: somewhere there is {f}, find it",
     "+say: i need to know where {f} is",
-    "+say: i want the path of {f}",
 )
 FIND_ENDING = Book(
     "shell.find_ending",
@@ -128,7 +127,6 @@ LIST_FOLDER = Book(
     "+ask: what can be found in {d}",
     "+do: tell me what is in the folder {d}",
     "+do: show the files of {d}",
-    "+do: give me the contents of {d}",
     "+frag: what is in {d}",
     "+frag: {d}, its files",
     "+say: i need the contents of the folder {d}",
@@ -153,7 +151,6 @@ COUNT_ENDING = Book(
     "+do: count each file ending in {x}",
     "+frag: how many {e} files",
     "+frag: {x} files, number",
-    "+say: i need the number of {e} files",
 )
 COUNT_ALL = Book(
     "shell.count_all",
@@ -221,7 +218,6 @@ COUNT_MATCHES = Book(
     "do: tell me how many lines of {f} have {w} in them",
     "say: i need the number of lines with {w} in {f}",
     "+ask: how many lines say {w} in {f}",
-    "+ask: how many times does a line of {f} have {w}",
     "+ask: in {f}, how many lines are {w} lines",
     "+do: count {w} lines of {f}",
     "+do: count lines that say {w} in {f}",
