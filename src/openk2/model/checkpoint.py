@@ -140,7 +140,8 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[Path, str, torch.Tensor]]:
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (safe_open is not iterable)
+                names = file.keys()
+                for name in names:
                     yield path, name, file.get_tensor(name)
         except (SafetensorError, OSError) as e:
             raise UserError(f"{path} is cut short or damaged ({e}): copy or save the model again") from e
@@ -149,17 +150,17 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[Path, str, torch.Tensor]]:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if not index.exists():
-        names = [_WEIGHTS]
+        files = [folder / _WEIGHTS]
     else:
         try:
             raw: Any = json.loads(index.read_text(encoding="utf-8"))
-            names = sorted({str(Path(name)) for name in raw["weight_map"].values()})
+            files = sorted({folder / name for name in raw["weight_map"].values()})
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
             raise UserError(f"{index} is damaged ({type(e).__name__}): copy or save the model again") from e
-    for name in names:
-        if not (folder / name).exists():
-            raise UserError(f"{folder / name} does not exist: the folder holds no complete model")
-    return [folder / name for name in names]
+    for file in files:
+        if not file.exists():
+            raise UserError(f"{file} does not exist: the folder holds no complete model")
+    return files
 
 
 def _may_ignore(name: str, config: ModelConfig) -> bool:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from openk2.core import Split, ToolSpec, compact_json
+from openk2.worlds.families import functions_chain_phrases as say_chain
 from openk2.worlds.families import functions_phrases as say
 from openk2.worlds.families import functions_tool_words as tool_words
 from openk2.worlds.families import lexicon
@@ -198,7 +199,7 @@ def parallel(maker: Maker) -> Plan:
         if first.key == second.key and not (first.subject and second.subject):
             second.result, second.key = {"code": lexicon.code(rng, maker.split)}, "code"
         actions = [first, second]
-        phrase = say.BOTH.say(rng, maker.split, x=first.phrase, y=second.phrase)
+        phrase = say_chain.BOTH.say(rng, maker.split, x=first.phrase, y=second.phrase)
     right = list({action.name: action for action in actions}.values())
     tools = shuffled(rng, [*(action.spec for action in right), *distractors(maker, right, some(rng, 5))])
     values = [value for action in actions for value in must_say(action)]
@@ -271,7 +272,7 @@ def chain(maker: Maker, calls: int) -> Plan:
         step = link(maker, noun, following, Argument(key, schema_of(current), current, Phrase("")))
         steps.append(step)
         current, key = step.result[step.key], f"{following.replace(' ', '_')}_id"
-        entity = say.OF_CHAIN.say(rng, split, n=following, e=entity)
+        entity = say_chain.OF_CHAIN.say(rng, split, n=following, e=entity)
     given: Given = (Argument(key, schema_of(current), current, Phrase("")), entity)
     last = nouns[-1]
     kind = rng.choices(("get", "delete", "update", "stop", "run"), (64, 10, 10, 8, 8))[0]
@@ -291,17 +292,17 @@ def chain(maker: Maker, calls: int) -> Plan:
 def in_steps(maker: Maker, start: Phrase, nouns: Sequence[str], final: Action) -> Phrase:
     """A chain told one step after the other."""
     rng, split = maker.rng, maker.split
-    first = say.STEPS_FIRST.say(rng, split, e=start)
+    first = say_chain.STEPS_FIRST.say(rng, split, e=start)
     if final.kind == "get":
-        last = say.STEPS_ATTRIBUTE.say(rng, split, a=final.key, n=nouns[-1])
+        last = say_chain.STEPS_ATTRIBUTE.say(rng, split, a=final.key, n=nouns[-1])
     else:
         verb = final.description.split()[0].lower()
         verb = verb if verb in lexicon.verbs(split, final.kind) else maker.verb(final.kind)
-        last = say.STEPS_ACT.say(rng, split, verb=spoken(verb), n=nouns[-1], s=Phrase(""))
+        last = say_chain.STEPS_ACT.say(rng, split, verb=spoken(verb), n=nouns[-1], s=Phrase(""))
     if len(nouns) == 1:
-        return say.STEPS_TWO.say(rng, split, first=first, last=last)
-    middle = [say.STEPS_NEXT.say(rng, split, n=noun) for noun in nouns[1:]]
-    return say.STEPS.say(rng, split, first=first, next=Phrase(", ".join(middle)), last=last)
+        return say_chain.STEPS_TWO.say(rng, split, first=first, last=last)
+    middle = [say_chain.STEPS_NEXT.say(rng, split, n=noun) for noun in nouns[1:]]
+    return say_chain.STEPS.say(rng, split, first=first, next=Phrase(", ".join(middle)), last=last)
 
 
 def id_result(maker: Maker, noun: str) -> tuple[Json, str]:

@@ -14,6 +14,7 @@ from random import Random
 
 from openk2.core import Demonstration, Message, Split, Task, Verdict, World
 from openk2.worlds.families import lexicon
+from openk2.worlds.families import notebook_clause_words as clauses
 from openk2.worlds.families import notebook_words as words
 from openk2.worlds.families.expert import Expert, demonstrated
 from openk2.worlds.families.mix import draw_skill
@@ -115,7 +116,7 @@ class Asker:
     def group(self) -> tuple[str, Phrase]:
         """A column to group by, and the clause."""
         column = self.one([*self.table.kinds("category"), *self.table.kinds("flag")])
-        return column.name, words.BY.say(self.rng, self.split, g=self.mention(column))
+        return column.name, clauses.BY.say(self.rng, self.split, g=self.mention(column))
 
     def filters(self) -> tuple[tuple[Filter, ...], Phrase]:
         """One condition, sometimes two, and the clause."""
@@ -133,19 +134,19 @@ class Asker:
         if column.kind in ("category", "flag"):
             value = rng.choice(sorted({c for c in table.cells(column.name) if c}))
             if column.kind == "category" and rng.random() < by_split(split, 0.4, 0.6) and self.only_in(value, column):
-                return Filter(column.name, "==", value, False, True), words.VALUE.say(rng, split, v=value)
-            return Filter(column.name, "==", value, True, True), words.EQUAL.say(rng, split, c=mention, v=value)
+                return Filter(column.name, "==", value, False, True), clauses.VALUE.say(rng, split, v=value)
+            return Filter(column.name, "==", value, True, True), clauses.EQUAL.say(rng, split, c=mention, v=value)
         cells = sorted(c for c in table.cells(column.name) if c)
         if column.kind == "date":
             value = rng.choice(cells[len(cells) // 5 : -len(cells) // 5] or cells)
             after = rng.random() < 0.5
-            clause = (words.AFTER if after else words.BEFORE).say(rng, split, c=mention, v=value)
+            clause = (clauses.AFTER if after else clauses.BEFORE).say(rng, split, c=mention, v=value)
             return Filter(column.name, ">" if after else "<", value, True, True), clause
         values = sorted(numbers(cells))
         cut = values[int(rng.uniform(0.15, 0.85) * len(values))]
         value = _round_cut(cut, values)
         relation = rng.choice(("> ", "<", ">", "<", ">=", "<=")).strip()
-        return Filter(column.name, relation, value, True, False), words.COMPARE[relation].say(
+        return Filter(column.name, relation, value, True, False), clauses.COMPARE[relation].say(
             rng, split, c=mention, r=relation, v=value
         )
 
@@ -161,15 +162,15 @@ class Asker:
 
     def wrapped(self, noun: Phrase, clause: str = "") -> Phrase:
         if clause and self.rng.random() < 0.15:
-            inner = words.SENTENCE.say(self.rng, self.split, n=noun)
+            inner = clauses.SENTENCE.say(self.rng, self.split, n=noun)
             return Phrase(f"{clause}, {inner}", inner.kind)
         noun = Phrase(f"{noun} {clause}") if clause else noun
-        return words.SENTENCE.say(self.rng, self.split, n=noun)
+        return clauses.SENTENCE.say(self.rng, self.split, n=noun)
 
     def with_file(self, phrase: Phrase, named: bool) -> Phrase:
         """The sentence with the file's name, or with words for the only file there is."""
         before = self.rng.random() < 0.4
-        book = words.FILE_UNNAMED if not named else words.FILE_BEFORE if before else words.FILE_AFTER
+        book = clauses.FILE_UNNAMED if not named else clauses.FILE_BEFORE if before else clauses.FILE_AFTER
         asked = book.say(self.rng, self.split, q=phrase, file=self.table.file)
         # "please" and its like go before a verb only: not before "in x.csv, ...".
         return Phrase(asked, "ask" if phrase.kind == "ask" else phrase.kind if asked.startswith(phrase) else "say")
