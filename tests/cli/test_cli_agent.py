@@ -54,6 +54,24 @@ def test_the_work_is_done_in_the_workspace(call: Call, cli: Run, script: Script,
     assert (workspace / "new" / "a.txt").read_text() == "x\n"
 
 
+def test_a_csv_that_is_no_table_is_said_before_python_reads_it(
+    call: Call, cli: Run, script: Script, workspace: Path
+) -> None:
+    (workspace / "t.csv").write_bytes(b"PK\0\0\1")
+    read = call("python", code="import pandas as pd\ndf = pd.read_csv('t.csv')\nprint(len(df))")
+    arguments = ["agent", "rows in t.csv?", "-w", workspace, "-p", "--yes", "--model", script([read, "There are 7."])]
+    done = cli(*arguments)
+    assert done.code == 2 and "t.csv is binary, not text" in done.err and "There are 7." not in done.out
+    done = cli(*arguments, "--json")
+    assert done.code == 2 and done.events[-1]["event"] == "result" and done.events[-1]["finished"] is False
+    # Whoever says how a file is to be read knows it, and a shell does not care.
+    (workspace / "t.csv").write_text("1,2\n3,4\n")
+    knows = call("python", code="import pandas as pd\nprint(len(pd.read_csv('t.csv', header=None)))")
+    moves = call("shell", command="mv t.csv u.csv")
+    model = script([knows, moves, "Done."])
+    assert cli("agent", "rows, then rename", "-w", workspace, "-p", "--yes", "--model", model).code == 0
+
+
 @pytest.mark.parametrize(
     ("turn", "options", "why"),
     [

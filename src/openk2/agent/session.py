@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,26 @@ from rich.console import Console
 from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of, warn
 from openk2.agent.view import ConsoleView, print_json, print_object
-from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Trajectory, UserError
+from openk2.core import (
+    Event,
+    Limits,
+    Message,
+    OnEvent,
+    Policy,
+    Step,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    UserError,
+)
 from openk2.core.atif import write_atif
 from openk2.core.messages import is_unicode
 from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout
 from openk2.sandbox import Sandbox, touched
-from openk2.worlds.machine import MachineWorld
+from openk2.worlds.csv_file import load_csv
+from openk2.worlds.machine import MachineWorld, machine_arguments
 
 FINISHED, GAVE_UP, BAD_INPUT = 0, 1, 2
 
@@ -39,6 +53,9 @@ class Settings:
     interactive: bool = False
 
 
+_PLAIN_READ = re.compile(r"""read_csv\(["']([^"'\n]+)["']\)""")
+
+
 class SessionWorld(MachineWorld):
     """A person's own folder over several requests: Python's variables and what was said stay until `end`."""
 
@@ -49,6 +66,17 @@ class SessionWorld(MachineWorld):
     async def start(self, task: Task) -> list[Message]:
         opening = await super().start(task)
         return [*self.said, *opening[-1:]] if self.said else opening
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """As any machine. Raises UserError where Python is about to read a CSV that is no table (see `load_csv`).
+
+        Whatever a model says after that would be nonsense. Code that passes options to the reader knows what it does.
+        """
+        arguments = machine_arguments(call) if call.name == "python" else ""
+        for name in _PLAIN_READ.findall(arguments["code"]) if isinstance(arguments, dict) else ():
+            if (path := self.workspace / name).exists():
+                await asyncio.to_thread(load_csv, path)
+        return await super().call(call)
 
     async def close(self) -> None:
         """The end of one request is not the end of the session."""
@@ -148,6 +176,10 @@ def run_agent(settings: Settings) -> int:
                 runner.run(policy.close())
     except KeyboardInterrupt as e:
         raise _interrupted(session.record, settings.as_json) from e
+    except UserError:
+        if settings.as_json and session.record.exists():
+            _print_result(session.record, None)
+        raise
     if settings.as_json:
         _print_result(session.record, trajectory)
         if trajectory is not None and not trajectory.finished:
@@ -168,9 +200,15 @@ def _talk(
     trajectory: Trajectory | None = None
     while True:
         if request:
-            trajectory = runner.run(session.ask(request))
-            if not trajectory.finished and session.watch is view:
-                view.note(f"gave up: {WHY[trajectory.stop]}", "yellow")
+            try:
+                trajectory = runner.run(session.ask(request))
+            except UserError as e:
+                if not interactive:
+                    raise
+                view.note(str(e), "yellow")
+            else:
+                if not trajectory.finished and session.watch is view:
+                    view.note(f"gave up: {WHY[trajectory.stop]}", "yellow")
         if not interactive:
             return trajectory
         if trajectory is None:

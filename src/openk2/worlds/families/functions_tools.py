@@ -17,8 +17,8 @@ from openk2.worlds.families import lexicon
 from openk2.worlds.families.lexicon import Rng
 from openk2.worlds.families.phrasing import Book, Phrase, listing, number_word, protect
 
-OF_LIST_COINED = 0.35
-VERB_COINED = 0.1
+OF_LIST_COINED = 0.45
+VERB_COINED = 0.15
 """The shares of coined words among attributes and parameters, and among verbs (training only)."""
 
 NUMBER_WORDS = """price weight height width length depth size area volume speed distance duration age score rating

@@ -14,6 +14,7 @@ import re
 from functools import cache
 
 from openk2.core import Split
+from openk2.worlds.families.lexicon_coinage import EVERYDAY, PIECES
 
 Rng = random.Random
 
@@ -158,8 +159,9 @@ SHARED = frozenset(
 )
 """Words without a split: structural names (`id`, `status`), and the function words of made-up texts."""
 
-COINED_SHARE = 0.5
+COINED_SHARE = 0.6
 """The share of training's nouns and adjectives that are coined."""
+_PIECES = tuple(_words(PIECES))
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 RESERVED_WORDS = SHARED | set(_words("nan null none true false inf infinity"))
 """What is never coined: words with a meaning of their own, also to the tools that read them."""
@@ -256,17 +258,22 @@ def coins(rng: Rng, split: Split, share: float = COINED_SHARE) -> bool:
 
 
 def coined(rng: Rng) -> str:
-    """A word of the training split that hardly comes twice, 3-10 lower-case letters: any string, sounding or not.
+    """A word of the training split that no list of a family has, 3-10 lower-case letters: any string, sounding or not.
 
-    A third are blends of two nouns (`ket` + `ender`), a third syllables, a third letters drawn by nothing but chance.
+    An everyday word; or one that hardly comes twice: letter groups in a row, a blend of two nouns (`ket` + `ender`),
+    syllables, or letters drawn by nothing but chance.
     """
     stock = nouns("train")
     for _ in range(400):
         roll = rng.random()
-        if roll < 0.34:
+        if roll < 0.35:
+            word = rng.choice(_everyday())
+        elif roll < 0.6:
+            word = "".join(rng.choices(_PIECES, k=rng.randint(1, 3)))
+        elif roll < 0.74:
             head, tail = rng.choice(stock), rng.choice(stock)
             word = head[: rng.randint(2, len(head))] + tail[-rng.randint(2, len(tail)) :]
-        elif roll < 0.67:
+        elif roll < 0.87:
             syllables = rng.randint(1, 3)
             word = "".join(
                 rng.choice(LETTERS) * (rng.random() < 0.9) + rng.choice("aeiouy") + rng.choice(CODAS)
@@ -277,6 +284,11 @@ def coined(rng: Rng) -> str:
         if 3 <= len(word) <= 10 and split_of(word) == "train" and word not in RESERVED_WORDS:
             return word
     raise AssertionError("400 coined words in a row were refused")  # chance below 1e-38
+
+
+@cache
+def _everyday() -> tuple[str, ...]:
+    return of_split(EVERYDAY, "train")
 
 
 def clipped(rng: Rng) -> str:
