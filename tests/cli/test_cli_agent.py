@@ -54,22 +54,40 @@ def test_the_work_is_done_in_the_workspace(call: Call, cli: Run, script: Script,
     assert (workspace / "new" / "a.txt").read_text() == "x\n"
 
 
-def test_a_csv_that_is_no_table_is_said_before_python_reads_it(
-    call: Call, cli: Run, script: Script, workspace: Path
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"PK\0\0\1", "is binary"), (b"", "is empty"), (b"1,2\n3,4\n", "no header"), (b"x" * 20_000_001, "20.0 MB")],
+)
+def test_a_csv_that_is_no_table_is_said_first(
+    call: Call, cli: Run, script: Script, workspace: Path, content: bytes, words: str
 ) -> None:
-    (workspace / "t.csv").write_bytes(b"PK\0\0\1")
-    read = call("python", code="import pandas as pd\ndf = pd.read_csv('t.csv')\nprint(len(df))")
-    arguments = ["agent", "rows in t.csv?", "-w", workspace, "-p", "--yes", "--model", script([read, "There are 7."])]
-    done = cli(*arguments)
-    assert done.code == 2 and "t.csv is binary, not text" in done.err and "There are 7." not in done.out
-    done = cli(*arguments, "--json")
-    assert done.code == 2 and done.events[-1]["event"] == "result" and done.events[-1]["finished"] is False
-    # Whoever says how a file is to be read knows it, and a shell does not care.
-    (workspace / "t.csv").write_text("1,2\n3,4\n")
-    knows = call("python", code="import pandas as pd\nprint(len(pd.read_csv('t.csv', header=None)))")
-    moves = call("shell", command="mv t.csv u.csv")
-    model = script([knows, moves, "Done."])
-    assert cli("agent", "rows, then rename", "-w", workspace, "-p", "--yes", "--model", model).code == 0
+    (workspace / "t.csv").write_bytes(content)
+    options = ["-w", workspace, "-p", "--yes", "--model"]
+    asks = script([call("python", code="print(7)"), "There are 7 rows."])
+    done = cli("agent", "How many rows are in t.csv?", *options, asks)
+    said = " ".join(done.err.split())
+    assert done.code == 2 and words in said and str(workspace / "t.csv") in said
+    done = cli("agent", "How many rows are in t.csv?", *options, asks, "--json")
+    assert done.code == 2 and words in " ".join(done.err.split()) and done.events[-1]["finished"] is True
+    # What it holds does not matter to who moves it.
+    moves = script([call("shell", command="mv t.csv u.csv"), "Done."])
+    done = cli("agent", "rename t.csv to u.csv", *options, moves)
+    assert done.code == 0 and words in " ".join(done.err.split())
+    assert not (workspace / "t.csv").exists()
+
+
+def test_only_tables_of_the_workspace_are_looked_at(
+    call: Call, cli: Run, script: Script, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.csv").write_bytes(b"")
+    (workspace / "link.csv").symlink_to(tmp_path / "out.csv")
+    (workspace / "array.csv").write_text(",0,1\n0,5,6\n1,7,8\n")
+    (workspace / "none.csv").write_text("a,b\n")
+    os.mkfifo(workspace / "pipe.csv")
+    named = f"link.csv array.csv none.csv pipe.csv {tmp_path}/out.csv ../out.csv {'a' * 300}.csv gone.csv"
+    model = script([call("python", code="print(7)"), "Seven."])
+    done = cli("agent", f"Look at {named}", "-w", workspace, "-p", "--yes", "--model", model)
+    assert done.code == 0 and done.err == ""
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from openk2.model import ModelConfig, Transformer
 
 @pytest.mark.parametrize(
     ("name", "total", "active"),
-    [("k2", 1026.4e9, 32.86e9), ("moonlight", 15.96e9, 2.91e9), ("nano", 7.56e6, 4.02e6), ("test", 0.709e6, 0.635e6)],
+    [("k2", 1026.4e9, 32.86e9), ("moonlight", 15.96e9, 2.91e9), ("nano", 7.60e6, 3.73e6), ("test", 0.709e6, 0.635e6)],
 )
 def test_parameter_counts(name: str, total: float, active: float) -> None:
     """K2: 1026.4B and 32.86B by the config's arithmetic."""
@@ -58,6 +58,9 @@ def test_the_older_rope_scaling_spelling_is_read() -> None:
         ({"hidden_size": -1}, "hidden_size"),
         ({"eos_token_id": 5000}, "eos_token_id"),
         ({"no_such_field": 1}, "no_such_field"),
+        ({"rope_theta": 1.0}, "rope_theta"),
+        ({"rope_scaling": {"factor": 2.0, "original_max_position_embeddings": 10**400}}, "original_max_position"),
+        ({"rope_scaling": {"factor": 2.0, "original_max_position_embeddings": 64, "mscale": 1e200}}, "mscale"),
     ],
 )
 def test_impossible_values_are_named(changes: dict[str, int], word: str) -> None:

@@ -83,7 +83,8 @@ def test_missing_folder_and_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("a,b,c\n1_000,inf,nan\n2,1e400,3\n", ["a", "b", "c"], ["category", "category", "int"]),
         ("a\n123456789012345678901234567890\n5\n", ["a"], ["category"]),
         ("a,b\r\n1,2\r\n\r\n3,4\r\n", ["a", "b"], ["int", "int"]),
-        ("a\n \n\t\nx\n\" \"\n", ["a"], ["category"]),
+        ('a\n \n\t\nx\n" "\n', ["a"], ["category"]),
+        (",0,1\n0,5,x\n1,6,y\n", ["Unnamed: 0", "0", "1"], ["int", "int", "category"]),
         ("id,type\n1,type\n2,x\n", ["id", "type"], ["int", "category"]),
     ],
 )

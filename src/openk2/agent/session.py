@@ -14,26 +14,14 @@ from rich.console import Console
 from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of, warn
 from openk2.agent.view import ConsoleView, print_json, print_object
-from openk2.core import (
-    Event,
-    Limits,
-    Message,
-    OnEvent,
-    Policy,
-    Step,
-    Task,
-    ToolCall,
-    ToolResult,
-    Trajectory,
-    UserError,
-)
+from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Trajectory, UserError
 from openk2.core.atif import write_atif
 from openk2.core.messages import is_unicode
 from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout
 from openk2.sandbox import Sandbox, touched
-from openk2.worlds.csv_file import load_csv
-from openk2.worlds.machine import MachineWorld, machine_arguments
+from openk2.worlds.csv_file import check_csv
+from openk2.worlds.machine import MachineWorld
 
 FINISHED, GAVE_UP, BAD_INPUT = 0, 1, 2
 
@@ -53,9 +41,6 @@ class Settings:
     interactive: bool = False
 
 
-_PLAIN_READ = re.compile(r"""read_csv\(["']([^"'\n]+)["']\)""")
-
-
 class SessionWorld(MachineWorld):
     """A person's own folder over several requests: Python's variables and what was said stay until `end`."""
 
@@ -66,17 +51,6 @@ class SessionWorld(MachineWorld):
     async def start(self, task: Task) -> list[Message]:
         opening = await super().start(task)
         return [*self.said, *opening[-1:]] if self.said else opening
-
-    async def call(self, call: ToolCall) -> ToolResult:
-        """As any machine. Raises UserError where Python is about to read a CSV that is no table (see `load_csv`).
-
-        Whatever a model says after that would be nonsense. Code that passes options to the reader knows what it does.
-        """
-        arguments = machine_arguments(call) if call.name == "python" else ""
-        for name in _PLAIN_READ.findall(arguments["code"]) if isinstance(arguments, dict) else ():
-            if (path := self.workspace / name).exists():
-                await asyncio.to_thread(load_csv, path)
-        return await super().call(call)
 
     async def close(self) -> None:
         """The end of one request is not the end of the session."""
@@ -94,9 +68,14 @@ class Session:
         self._first: Task | None = None
         self._steps: list[Step] = []
         self._seconds = 0.0
+        self.spoiled = False
+        """The last request was about a CSV that is no table, and nothing but Python worked on it."""
 
     async def ask(self, request: str) -> Trajectory:
         """Work on a request; the trajectory, like the record, is that of the conversation up to here."""
+        no_tables = csvs_that_are_no_tables(request, self.world.workspace)
+        for sentence in no_tables:
+            warn(sentence)
         again = self._first is not None
         if not again and self.record.exists():
             self.record = self.record.with_name(f"{record_name()}.json")
@@ -108,6 +87,8 @@ class Session:
                 self.watch(event)
 
         trajectory = await rollout(self.policy, self.world, task, self.limits, on_event=show, record=self.record)
+        used = {call.name for step in trajectory.steps for call, _ in step.results}
+        self.spoiled = bool(no_tables) and used <= {"python"}
         if self._first is not None:
             trajectory.task = self._first
             trajectory.steps[:0] = self._steps
@@ -121,6 +102,23 @@ class Session:
         """Begin a new conversation, with a record of its own. Files and Python's variables stay."""
         self._first, self._steps, self._seconds = None, [], 0.0
         self.world.said = []
+
+
+_CSV = re.compile(r"""[^\s"'`,;:?!()\[\]{}<>]+\.csv\b""", re.IGNORECASE)
+
+
+def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
+    """A sentence for every CSV in the workspace that the request names and no reader takes for a table."""
+    sentences = []
+    for name in dict.fromkeys(_CSV.findall(request)):
+        with suppress(OSError, ValueError):
+            path = (workspace / name).resolve()
+            if path.is_relative_to(workspace) and path.is_file():
+                try:
+                    check_csv(path)
+                except UserError as e:
+                    sentences.append(str(e))
+    return sentences
 
 
 def check_workspace(workspace: Path) -> Path:
@@ -176,10 +174,6 @@ def run_agent(settings: Settings) -> int:
                 runner.run(policy.close())
     except KeyboardInterrupt as e:
         raise _interrupted(session.record, settings.as_json) from e
-    except UserError:
-        if settings.as_json and session.record.exists():
-            _print_result(session.record, None)
-        raise
     if settings.as_json:
         _print_result(session.record, trajectory)
         if trajectory is not None and not trajectory.finished:
@@ -187,6 +181,8 @@ def run_agent(settings: Settings) -> int:
     elif trajectory is not None:
         # Never broken, so that it can be copied.
         view.console.print(f"record: {session.record}", style="dim", markup=False, soft_wrap=True)
+    if session.spoiled:
+        return BAD_INPUT
     if trajectory is None or trajectory.finished:
         return FINISHED
     too_long = trajectory.stop == "context" and all(message.role != "assistant" for message in trajectory.messages)
@@ -200,15 +196,9 @@ def _talk(
     trajectory: Trajectory | None = None
     while True:
         if request:
-            try:
-                trajectory = runner.run(session.ask(request))
-            except UserError as e:
-                if not interactive:
-                    raise
-                view.note(str(e), "yellow")
-            else:
-                if not trajectory.finished and session.watch is view:
-                    view.note(f"gave up: {WHY[trajectory.stop]}", "yellow")
+            trajectory = runner.run(session.ask(request))
+            if not trajectory.finished and session.watch is view:
+                view.note(f"gave up: {WHY[trajectory.stop]}", "yellow")
         if not interactive:
             return trajectory
         if trajectory is None:

@@ -42,7 +42,8 @@ def agent(
 
     On a terminal you can go on talking until an empty line; with -p, --json or in a pipe it does the one task.
 
-    Exit status: 0 the agent finished, 1 it gave up (a limit, a call that cannot be read), 2 bad input.
+    Exit status: 0 the agent finished, 1 it gave up (a limit, a call that cannot be read), 2 bad input, such as a CSV
+    that is no table.
 
     Example: ./k2 agent "what is the average bill by species in penguins.csv?" --workspace DIR
     """

@@ -5,6 +5,7 @@ Heavy rooms (torch, pandas) are imported inside the commands, so that `openk2 --
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import signal
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
 from openk2.cli import agent, demo, evaluate, test, train
+from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
 
@@ -34,7 +36,6 @@ app = typer.Typer(
     name="openk2",
     cls=Commands,
     help="The whole Kimi K2 system, from tokenizer to agent, small enough to train on two CPU cores.",
-    epilog="Begin with: ./k2 demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,6 +65,11 @@ def options(
 
 def main() -> None:
     """Run the command; bad input ends in one sentence on stderr and a non-zero exit, never in a traceback."""
+    # Not for what a command starts.
+    command.typed = os.environ.pop("OPENK2_COMMAND", "openk2")
+    app.info.epilog = f"Begin with: {command.typed} demo"
+    for info in app.registered_commands:
+        info.help = str(inspect.getdoc(info.callback)).replace("./k2", command.typed)
     for stream in (sys.stdout, sys.stderr):
         # What a model or a file says may not fit the terminal's encoding, and must not end the program.
         if isinstance(stream, io.TextIOWrapper):
@@ -72,7 +78,7 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end_in_order)
     try:
-        app(prog_name=os.environ.pop("OPENK2_COMMAND", "openk2"))
+        app(prog_name=command.typed)
     except UserError as e:
         _fail(str(e), e.exit_code)
     except OSError as e:

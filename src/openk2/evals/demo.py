@@ -17,7 +17,7 @@ from openk2.agent.interrupted import Interrupted
 from openk2.agent.session import WHY
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
 from openk2.agent.view import ConsoleView, print_json, print_object
-from openk2.core import Limits, OnEvent, Policy, Task, UserError, World
+from openk2.core import Limits, OnEvent, Policy, Task, UserError, World, command
 from openk2.evals.families import eval_family
 from openk2.rollout import rollout
 
@@ -30,7 +30,7 @@ LIMITS = Limits(steps=10, tokens=384, seconds=60.0)
 WHAT_NANO_IS_NOT = (
     "openk2-nano has 7.6 million parameters and was trained from scratch on two CPU cores. It is not a chat model: it "
     "calls declared functions, answers plain questions about a CSV and does small jobs on files, in English; outside "
-    "of that it is wrong with confidence. Its measured rates: ./k2 eval nano"
+    "of that it is wrong with confidence. Its measured rates: {command} eval nano"
 )
 
 Job = tuple[Task, Callable[[Task], World]]
@@ -61,7 +61,7 @@ def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, de
     records = records_folder() / f"demo-{record_name()}"
     view = ConsoleView(Console(highlight=False), speaker=speaker_of(model), total=len(tasks))
     if not as_json and model == "nano":
-        view.note(f"{WHAT_NANO_IS_NOT}\n")
+        view.note(f"{WHAT_NANO_IS_NOT.format(command=command.typed)}\n")
     verdicts: list[bool] = []
     try:
         with view:
@@ -76,7 +76,7 @@ def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, de
     if not as_json:
         view.console.print(f"[bold]{passed} passed, {failed} failed[/], judged by code that never looks at the model.")
         view.console.print(f"records: {records}", style="dim", markup=False, soft_wrap=True)
-        view.note('Your own folder: ./k2 agent "how many rows are in data.csv?" --workspace DIR')
+        view.note(f'Your own folder: {command.typed} agent "how many rows are in data.csv?" --workspace DIR')
     return int(strict and failed > 0)
 
 

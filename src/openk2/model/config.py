@@ -40,12 +40,12 @@ class YarnScaling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    factor: float = Field(ge=1.0)
-    original_max_position_embeddings: int = Field(gt=0)
-    beta_fast: float = Field(default=32.0, gt=0)
-    beta_slow: float = Field(default=1.0, gt=0)
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
+    factor: float = Field(ge=1.0, le=1e6)
+    original_max_position_embeddings: Size
+    beta_fast: float = Field(default=32.0, gt=0, le=1e6)
+    beta_slow: float = Field(default=1.0, gt=0, le=1e6)
+    mscale: float | None = Field(default=None, ge=0, le=1e6)
+    mscale_all_dim: float | None = Field(default=None, ge=0, le=1e6)
 
     @property
     def softmax_factor(self) -> float:
@@ -85,7 +85,7 @@ class ModelConfig(BaseModel):
     num_experts_per_tok: Size
     n_shared_experts: int = Field(default=1, gt=0, le=4096)
     routed_scaling_factor: float = Field(default=1.0, gt=0)
-    rope_theta: float = Field(default=50000.0, gt=0)
+    rope_theta: float = Field(default=50000.0, gt=1)
     rope_scaling: YarnScaling | None = None
     max_position_embeddings: Size
     rms_norm_eps: float = Field(default=1e-6, gt=0)

@@ -9,7 +9,7 @@ import torch
 
 import openk2
 from openk2.chat import Tokenizer
-from openk2.core import Policy, UserError
+from openk2.core import Policy, UserError, command
 from openk2.engine import Engine
 from openk2.model import ModelConfig, Transformer, load
 from openk2.policy.local import LocalPolicy
@@ -44,8 +44,8 @@ def resolve_policy(
         with resources.as_file(resources.files(openk2) / "weights" / "nano") as folder:
             if not (folder / "config.json").exists():
                 raise UserError(
-                    "this installation has no embedded nano weights: train them (./k2 train recipes/nano.toml) "
-                    "and name the folder"
+                    "this installation has no embedded nano weights: train them "
+                    f"({command.typed} train recipes/nano.toml) and name the folder"
                 )
             engine = load_engine(folder, device=where)
     elif _is_folder(spec):

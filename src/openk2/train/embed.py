@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from openk2.core import UserError
+from openk2.core import UserError, command
 from openk2.core.runs import read_manifest, sha256_file, write_text
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
@@ -25,7 +25,9 @@ def embed(run: Path, weights: Path = WEIGHTS) -> None:
     for stage in STAGES:
         manifest = read_manifest(run / stage)
         if manifest is None:
-            raise UserError(f"{run} has not finished its stage {stage}: run ./k2 train with --run {run} to the end")
+            raise UserError(
+                f"{run} has not finished its stage {stage}: run {command.typed} train with --run {run} to the end"
+            )
         manifests[stage] = manifest.model_dump()
     for stage, target in TARGETS.items():
         for name, expected in manifests[stage]["outputs"].items():

@@ -15,13 +15,14 @@ import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from openk2.chat import Tokenizer, render
-from openk2.core import Demonstration, Family, ToolSpec
+from openk2.core import Demonstration, Family, ToolSpec, UserError
 from openk2.core.runs import write_text
 from openk2.data.shards import Shards, ShardWriter
 from openk2.train.progress import Bar
@@ -70,7 +71,7 @@ def plan_chunks(
 
 
 def make_chunks(chunks: Sequence[Chunk], workers: int, bar: Bar) -> None:
-    """Make the chunks that are not there yet. Raises UserError from a worker as it is."""
+    """Make the chunks that are not there yet. Raises UserError from a worker as it is, and for one that was killed."""
     missing = [chunk for chunk in chunks if not Path(chunk.folder).exists()]
     total = sum(chunk.count for chunk in chunks)
     done = total - sum(chunk.count for chunk in missing)
@@ -85,6 +86,11 @@ def make_chunks(chunks: Sequence[Chunk], workers: int, bar: Bar) -> None:
                 future.result()
                 done += futures[future].count
                 bar(done, total, futures[future].family)
+        except BrokenProcessPool as e:
+            raise UserError(
+                "a process that makes episodes was killed (perhaps out of memory): run the same command again, "
+                "finished parts are kept"
+            ) from e
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

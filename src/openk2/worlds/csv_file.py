@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from openk2.core import UserError
@@ -16,6 +18,7 @@ from openk2.worlds.families.tables import Column, Kind, Table
 
 MAX_BYTES = 20_000_000
 MOST_COLUMNS = 1000
+HEAD_LINES = 1000
 
 # What pandas reads as a missing value.
 _MISSING = frozenset(
@@ -37,6 +40,23 @@ def load_csv(path: Path) -> Table:
     Raises UserError, one sentence, if it is missing, unreadable, empty, binary, too large, not separated by commas,
     without a header or without rows.
     """
+    return _table(path, _rows(path, _text(path)))
+
+
+def check_csv(path: Path) -> None:
+    """Raise UserError, one sentence, for a file that is no table with a header to any reader.
+
+    That is less than `load_csv` asks for; of what comes after the first lines only the encoding is looked at.
+    """
+    lines = itertools.islice(io.StringIO(_text(path), newline=""), HEAD_LINES)
+    with suppress(csv.Error):
+        head, *body = [row for row in csv.reader(lines) if row]
+        rows = [head, *(row for row in body if len(row) == len(head))]
+        _check_header(path, [tuple(row[i].strip() for row in rows) for i in range(len(head))])
+
+
+def _text(path: Path) -> str:
+    """The text of a file that is not empty. Raises UserError."""
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a CSV file")
@@ -62,7 +82,7 @@ def load_csv(path: Path) -> Table:
         raise UserError(f"{path} is not UTF-8 text (byte {e.start}): convert it first, e.g. with iconv") from e
     if not text.strip():
         raise UserError(f"{path} is empty: name a CSV file with a header and rows")
-    return _table(path, _rows(path, text))
+    return text
 
 
 def _rows(path: Path, text: str) -> list[list[str]]:
@@ -100,8 +120,7 @@ def _table(path: Path, rows: list[list[str]]) -> Table:
             f"{path} has {len(head):,} columns, more than the {MOST_COLUMNS:,} that this takes: cut it down"
         )
     columns = [tuple(row[i].strip() for row in rows) for i in range(len(head))]
-    if _no_header(columns):
-        raise UserError(f"{path} seems to have no header (its first line is {','.join(head)[:60]!r}): add column names")
+    _check_header(path, columns)
     # A column without a name, as an index has that was written along, gets the name that pandas gives it.
     names = [cell or f"Unnamed: {i}" for i, cell in enumerate(head)]
     twice, times = Counter(names).most_common(1)[0]
@@ -114,6 +133,12 @@ def _table(path: Path, rows: list[list[str]]) -> Table:
     return Table(path.name, tuple(Column(name, kind, (name,)) for name, kind in zip(names, kinds, strict=True)), cells)
 
 
+def _check_header(path: Path, columns: Sequence[Sequence[str]]) -> None:
+    if _no_header(columns):
+        first = ",".join(column[0] for column in columns)[:60]
+        raise UserError(f"{path} seems to have no header (its first line is {first!r}): add column names")
+
+
 def _no_header(columns: Sequence[Sequence[str]]) -> bool:
     """Whether the first line looks like data: numbers that are no years, nothing at all, or a value that comes again.
 
@@ -121,6 +146,9 @@ def _no_header(columns: Sequence[Sequence[str]]) -> bool:
     whatever comes again elsewhere.
     """
     head = [column[0] for column in columns]
+    # What pandas writes for columns that nobody named.
+    if head == ["", *map(str, range(len(head) - 1))] and len(head) > 1:
+        return False
     named = [cell for cell in head if cell]
     numbers = [cell for cell in named if _DECIMAL.fullmatch(cell)]
     if not named or len(numbers) == len(named) or any(not _YEAR.fullmatch(cell) for cell in numbers):

@@ -258,7 +258,7 @@ def coins(rng: Rng, split: Split, share: float = COINED_SHARE) -> bool:
 
 
 def coined(rng: Rng) -> str:
-    """A word of the training split that no list of a family has, 3-10 lower-case letters: any string, sounding or not.
+    """A word of the training split that is no noun of it, 3-10 lower-case letters: any string, sounding or not.
 
     An everyday word; or one that hardly comes twice: letter groups in a row, a blend of two nouns (`ket` + `ender`),
     syllables, or letters drawn by nothing but chance.
