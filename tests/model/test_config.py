@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_the_older_rope_scaling_spelling_is_read() -> None:
         ({"rope_scaling": {"factor": 2.0, "original_max_position_embeddings": 64, "mscale": 1e200}}, "mscale"),
     ],
 )
-def test_impossible_values_are_named(changes: dict[str, int], word: str) -> None:
+def test_impossible_values_are_named(changes: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         ModelConfig.preset("test", **changes)
 

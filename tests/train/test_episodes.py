@@ -1,5 +1,6 @@
 """Episodes: the same shards whatever the number of processes, over-long ones counted, finished chunks kept."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,17 @@ def test_thinned_tools_keep_the_called_ones_and_a_choice(family: str) -> None:
         assert declared_tools(shown, 0.0) == shown.tools
         thinned += len(kept) < len(shown.tools)
     assert thinned > 5
+
+
+def test_a_killed_worker_is_one_sentence_and_what_is_finished_stays(tmp_path: Path, tokenizer_folder: Path) -> None:
+    planned = chunks(tmp_path / "chunks", tokenizer_folder)
+
+    def kill(done: int, total: int, text: str = "") -> None:
+        for process in multiprocessing.active_children() if done else ():
+            process.kill()
+
+    with pytest.raises(UserError, match="was killed .* same command again"):
+        make_chunks(planned, 1, kill)
+    assert sum(Path(chunk.folder).exists() for chunk in planned) in (1, 2)
+    make_chunks(planned, 1, silent)
+    assert all(Path(chunk.folder).exists() for chunk in planned)
