@@ -118,7 +118,7 @@ def test_a_killed_worker_is_one_sentence_and_what_is_finished_stays(tmp_path: Pa
         for process in multiprocessing.active_children() if done else ():
             process.kill()
 
-    with pytest.raises(UserError, match="was killed .* same command again"):
+    with pytest.raises(UserError, match=r"was killed .* same command again"):
         make_chunks(planned, 1, kill)
     assert sum(Path(chunk.folder).exists() for chunk in planned) in (1, 2)
     make_chunks(planned, 1, silent)
