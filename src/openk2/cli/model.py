@@ -59,21 +59,31 @@ def take_in(
 def give_away(
     source: SourceArgument,
     target: TargetArgument,
-    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="hf.")] = "hf",
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="hf, a folder, or gguf, a file.")] = "hf",
     dtype: DtypeOption = "bf16",
     shard_gb: ShardOption = 4.0,
 ) -> None:
-    """Write a folder that transformers, vLLM and SGLang take as it is.
+    """Write what transformers, vLLM and SGLang (hf) or llama.cpp (gguf) load.
 
-    Ctrl-C loses nothing: the same command continues.
+    A folder has safetensors, config, tokenizer and chat template. Ctrl-C loses nothing of it: the same command goes on.
 
-    Example: ./k2 model export runs/nano/instruct my-model --format hf
+    Example: ./k2 model export runs/nano/instruct nano.gguf --format gguf
     """
     from openk2.core import UserError
 
-    if form != "hf":
-        raise UserError(f"there is no format {form!r}: use hf")
-    _convert(source, target, dtype, shard_gb)
+    if form == "hf":
+        _convert(source, target, dtype, shard_gb)
+    elif form == "gguf":
+        from openk2.model.gguf_file import export_gguf
+        from openk2.train.progress import ConsoleReporter
+
+        reporter = ConsoleReporter()
+        with reporter.stage("tensors") as bar:
+            remarks = export_gguf(source, target, dtype=dtype, on_tensor=bar)
+        for remark in remarks:
+            reporter.note(remark)
+    else:
+        raise UserError(f"there is no format {form!r}: use hf or gguf")
 
 
 def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:

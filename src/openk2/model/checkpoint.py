@@ -101,15 +101,21 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)
     stored = StoredTensors(folder)
+    check_names(stored, config, shapes_of(config))
     with torch.device("meta"):
         model = Transformer(config)
-    check_names(stored, config, {name: tuple(tensor.shape) for name, tensor in hf_state_dict(model).items()})
     dtype = dtype or stored.read("lm_head.weight").dtype
     model = model.to(dtype).to_empty(device=device)
     fill(hf_state_dict(model), stored)
     for moe in model.moe_layers():
         moe.expert_counts_E.zero_()
     return model.eval()
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of a checkpoint's tensors by their Hugging Face names, in the order of the layers."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in hf_state_dict(Transformer(config)).items()}
 
 
 def check_names(stored: StoredTensors, config: ModelConfig, wanted: Mapping[str, tuple[int, ...]]) -> None:

@@ -26,11 +26,11 @@ from safetensors.torch import save_file
 
 from openk2.core import UserError
 from openk2.core.runs import Manifest, atomic_path, read_manifest, sha256_file, sha256_text, write_manifest, write_text
-from openk2.model.checkpoint import check_names, fill, hf_names, hf_state_dict
+from openk2.model.checkpoint import check_names, fill, hf_names, shapes_of
 from openk2.model.config import ModelConfig
 from openk2.model.layers import RMSNorm, rotary_table
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
-from openk2.model.transformer import Block, Transformer
+from openk2.model.transformer import Block
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _HF_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -86,12 +86,6 @@ def convert(
 
 def _count(plan: list[list[str]]) -> range:
     return range(1, len(plan) + 1)
-
-
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of a checkpoint's tensors by their Hugging Face names, in the order of the layers."""
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in hf_state_dict(Transformer(config)).items()}
 
 
 def _plan(
