@@ -101,10 +101,10 @@ def test_other_settings_arrive(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     save(Transformer(ModelConfig.preset("test")), tmp_path / "model")
-    with pytest.raises(UserError, match=r"tokenizer\.json does not exist"):
+    with pytest.raises(UserError, match="could not read the tokenizer"):
         export_gguf(tmp_path / "model", tmp_path / "a.gguf")
     (tmp_path / "model" / "tokenizer.json").write_text('{"model": 3}')
-    with pytest.raises(UserError, match=r"tokenizer\.json is damaged"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
         export_gguf(tmp_path / "model", tmp_path / "a.gguf")
     with pytest.raises(UserError, match="no type of weights"):
         export_gguf(tmp_path / "model", tmp_path / "a.gguf", dtype="q4")

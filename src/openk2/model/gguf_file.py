@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from openk2.chat import Tokenizer
+from openk2.chat.k2_vocabulary import PATTERN
 from openk2.core import UserError
 from openk2.core.runs import atomic_path
 from openk2.model.checkpoint import check_names, shapes_of
@@ -64,7 +66,7 @@ class _Tensor:
 def export_gguf(source: Path, target: Path, *, dtype: str = "bf16", on_tensor: OnShard | None = None) -> list[str]:
     """Write `source` as one GGUF file (bf16, fp16 or fp32) with its tokenizer and chat template.
 
-    Returns remarks that a person must know. Raises UserError as `convert`, and when there is no tokenizer.json or the
+    Returns remarks that a person must know. Raises UserError as `convert`, and when the folder has no tokenizer or the
     `gguf` package is missing.
     """
     gguf = _package()
@@ -151,21 +153,14 @@ def _write_settings(writer: gguf.GGUFWriter, config: ModelConfig, name: str) -> 
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig) -> list[str]:
-    path = source / "tokenizer.json"
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if raw["model"]["type"] != "BPE":
-            raise UserError(f"{path}: a tokenizer of type {raw['model']['type']!r} has no place in GGUF, only BPE has")
-        added = {entry["id"]: entry["content"] for entry in raw["added_tokens"]}
-        words = {number: word for word, number in raw["model"]["vocab"].items()} | added
-        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in raw["model"]["merges"]]
-    except FileNotFoundError as e:
-        raise UserError(f"{path} does not exist: GGUF holds the tokenizer, name a folder that has one") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is damaged ({type(e).__name__}): copy or save the model again") from e
+    raw: dict[str, Any] = json.loads(Tokenizer.load(source).json())
+    added = {entry["id"]: entry["content"] for entry in raw["added_tokens"]}
+    words = {number: word for word, number in raw["model"]["vocab"].items()} | added
+    merges = [" ".join(pair) for pair in raw["model"]["merges"]]
+    is_k2 = any(part.get("pattern", {}).get("Regex") == PATTERN for part in raw["pre_tokenizer"]["pretokenizers"])
     numbers = range(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre("kimi-k2" if is_k2 else "default")
     writer.add_token_list([words.get(number, f"[UNUSED_{number}]") for number in numbers])
     writer.add_token_types([CONTROL if n in added else NORMAL if n in words else UNUSED for n in numbers])
     writer.add_token_merges(merges)
@@ -179,9 +174,9 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig)
     writer.add_add_bos_token(False)
     if (template := source / "chat_template.jinja").exists():
         writer.add_chat_template(template.read_text(encoding="utf-8"))
-    return [
-        "llama.cpp does not know this tokenizer's way of splitting text: give it token ids, text would be cut otherwise"
-    ]
+    if is_k2:
+        return []
+    return ["llama.cpp does not know how this tokenizer splits text: give it token ids, it would cut a text otherwise"]
 
 
 def _tensors(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Iterator[_Tensor]:
