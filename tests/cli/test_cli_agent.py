@@ -69,6 +69,7 @@ def test_a_csv_that_is_no_table_is_said_first(
     assert done.code == 2 and words in said and str(workspace / "t.csv") in said
     done = cli("agent", "How many rows are in t.csv?", *options, asks, "--json")
     assert done.code == 2 and words in " ".join(done.err.split()) and done.events[-1]["finished"] is True
+    assert cli("agent", "How many rows are in this CSV?", *options, asks).code == 2
     # What it holds does not matter to who moves it.
     moves = script([call("shell", command="mv t.csv u.csv"), "Done."])
     done = cli("agent", "rename t.csv to u.csv", *options, moves)

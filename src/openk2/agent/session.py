@@ -108,9 +108,16 @@ _CSV = re.compile(r"""[^\s"'`,;:?!()\[\]{}<>]+\.csv\b""", re.IGNORECASE)
 
 
 def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
-    """A sentence for every CSV in the workspace that the request names and no reader takes for a table."""
+    """A sentence for every CSV in the workspace that the request means and no reader takes for a table.
+
+    It means those that it names; if it speaks of a CSV without a name, the only one that is there.
+    """
+    names = list(dict.fromkeys(_CSV.findall(request)))
+    if not names and re.search(r"\bcsv\b", request, re.IGNORECASE):
+        there = sorted(path.name for path in workspace.glob("*.[cC][sS][vV]"))
+        names = there if len(there) == 1 else []
     sentences = []
-    for name in dict.fromkeys(_CSV.findall(request)):
+    for name in names:
         with suppress(OSError, ValueError):
             path = (workspace / name).resolve()
             if path.is_relative_to(workspace) and path.is_file():
