@@ -31,7 +31,7 @@ def random_model(config: ModelConfig) -> Transformer:
 
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    experts = draw(st.sampled_from([4, 6, 9]))
+    experts, groups, open_groups = draw(st.sampled_from([(4, 1, 1), (6, 1, 1), (9, 1, 1), (8, 4, 2), (12, 3, 2)]))
     yarn = draw(
         st.sampled_from([None, YARN, YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}, YARN | {"beta_fast": 32.0}])
     )
@@ -52,6 +52,8 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         num_experts_per_tok=draw(st.integers(1, 4)),
         n_shared_experts=draw(st.integers(1, 2)),
         routed_scaling_factor=2.5,
+        n_group=groups,
+        topk_group=open_groups,
         rope_theta=draw(st.sampled_from([100.0, 50000.0])),
         rope_scaling=yarn,
         max_position_embeddings=64,

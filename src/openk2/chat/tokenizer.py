@@ -7,6 +7,7 @@ punctuation, and each underscore alone. Only a few fixed phrases, the skeleton o
 piece: they are most of a prompt's characters and say nothing.
 
 A special token is never the result of encoding text: user text that contains "<|im_end|>" becomes ordinary pieces.
+`load` also reads K2's own vocabulary, whose reserved block has 256 ids (see `k2_vocabulary`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from openk2.chat.k2_vocabulary import RANKS, read_backend
 from openk2.core import NANO_SYSTEM, UserError
 from openk2.core.runs import write_text
 
@@ -69,6 +71,9 @@ _NAMED = {
     62: UNK,
     63: PAD,
 }
+
+LAST_NAMED = 17
+"""Up to this offset names are where K2 has them; the last two of the block have changed places between releases."""
 
 # `\n` inside a JSON string is a piece of its own: else the word after it would lose its pieces to `nword`.
 _SPLIT = r"\\[nrt]|\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|(?:(?!\\[nrt])[^\p{L}\p{N}\s_])+|\s+"
@@ -117,18 +122,22 @@ class Tokenizer:
     def __init__(self, backend: Backend, *, source: str = "tokenizer") -> None:
         """Wrap a backend. Raises UserError if its reserved tokens are not where K2's layout wants them."""
         vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        names = reserved_names(vocab_size)
-        wrong = [n for i, n in enumerate(names) if backend.token_to_id(n) != vocab_size - RESERVED + i]
+        base = backend.token_to_id(BOS)
+        if base is None:
+            raise UserError(f"{source} is not a K2 tokenizer ({BOS} is missing): train one or pick another")
+        ids = {name: backend.token_to_id(name) for name in _NAMED.values()}
+        wrong = [name for i, name in _NAMED.items() if i <= LAST_NAMED and ids[name] != base + i]
+        wrong += [name for name in (UNK, PAD) if (ids[name] or 0) < base]
         if wrong:
-            raise UserError(
-                f"{source} is not an OpenK2 tokenizer ({wrong[0]} is not at its id): train one or pick another"
-            )
+            raise UserError(f"{source} is not a K2 tokenizer ({wrong[0]} is not at its id): train one or pick another")
         # Set on every load: the backend does not keep it in its file.
         backend.encode_special_tokens = True
         self._backend = backend
         self.vocab_size: int = vocab_size
+        self.base_size: int = base
+        """How many BPE pieces there are; reserved ids start here."""
         self.specials: Mapping[str, int] = MappingProxyType(
-            {name: vocab_size - RESERVED + i for i, name in enumerate(names)}
+            {str(backend.id_to_token(i)): i for i in range(base, vocab_size)}
         )
 
     @classmethod
@@ -174,8 +183,13 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
-        """Read `folder`/tokenizer.json. Raises UserError if it is missing, damaged or of another kind."""
+        """Read `folder`/tokenizer.json, or K2's tiktoken.model where there is none.
+
+        Raises UserError if neither is there, or if it is damaged or of another kind.
+        """
         path = Path(folder) / "tokenizer.json"
+        if not path.exists() and (Path(folder) / RANKS).exists():
+            return cls(read_backend(Path(folder)), source=str(Path(folder) / RANKS))
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
@@ -221,11 +235,6 @@ class Tokenizer:
     def backend(self) -> Backend:
         """The `tokenizers.Tokenizer` underneath."""
         return self._backend
-
-    @property
-    def base_size(self) -> int:
-        """How many BPE pieces there are; reserved ids start here."""
-        return self.vocab_size - RESERVED
 
     @property
     def bos_id(self) -> int:

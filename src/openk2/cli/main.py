@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, demo, evaluate, test, train
+from openk2.cli import agent, demo, evaluate, model, test, train
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -47,6 +47,7 @@ app.command("demo")(demo.demo)
 app.command("agent")(agent.agent)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(model.app, name="model")
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     # Not for what a command starts.
     command.typed = os.environ.pop("OPENK2_COMMAND", "openk2")
     app.info.epilog = f"Begin with: {command.typed} demo"
-    for info in app.registered_commands:
+    for info in (*app.registered_commands, *model.app.registered_commands):
         info.help = str(inspect.getdoc(info.callback)).replace("./k2", command.typed)
     for stream in (sys.stdout, sys.stderr):
         # What a model or a file says may not fit the terminal's encoding, and must not end the program.

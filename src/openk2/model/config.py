@@ -29,8 +29,6 @@ _FIXED: dict[str, Any] = {
     "topk_method": "noaux_tc",
     "norm_topk_prob": True,
     "moe_layer_freq": 1,
-    "n_group": 1,
-    "topk_group": 1,
 }
 _MODEL_TYPES = ("deepseek_v3", "kimi_k2")
 
@@ -85,6 +83,8 @@ class ModelConfig(BaseModel):
     num_experts_per_tok: Size
     n_shared_experts: int = Field(default=1, gt=0, le=4096)
     routed_scaling_factor: float = Field(default=1.0, gt=0)
+    n_group: int = Field(default=1, gt=0)
+    topk_group: int = Field(default=1, gt=0)
     rope_theta: float = Field(default=50000.0, gt=1)
     rope_scaling: YarnScaling | None = None
     max_position_embeddings: Size
@@ -99,6 +99,15 @@ class ModelConfig(BaseModel):
         if self.num_experts_per_tok > self.n_routed_experts:
             raise ValueError(
                 f"num_experts_per_tok ({self.num_experts_per_tok}) exceeds n_routed_experts ({self.n_routed_experts})"
+            )
+        size, left = divmod(self.n_routed_experts, self.n_group)
+        if self.n_group > 1 and (left or size < 2):
+            raise ValueError(
+                f"n_group ({self.n_group}) must cut {self.n_routed_experts} experts into groups of two or more"
+            )
+        if self.topk_group > self.n_group or self.num_experts_per_tok > self.topk_group * size:
+            raise ValueError(
+                f"topk_group ({self.topk_group} of {self.n_group}) leaves fewer than {self.num_experts_per_tok} experts"
             )
         if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim ({self.qk_rope_head_dim}) must be even: rotation acts on pairs")
@@ -142,9 +151,9 @@ class ModelConfig(BaseModel):
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
         """A named size, with single fields changed if wanted. Raises UserError for an unknown name or bad values."""
-        if name not in _PRESETS:
-            raise UserError(f"there is no model preset {name!r}: choose one of {', '.join(_PRESETS)}")
-        return cls.build(_PRESETS[name] | changes, where=f"the model preset {name!r}")
+        if name not in PRESETS:
+            raise UserError(f"there is no model preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return cls.build(PRESETS[name] | changes, where=f"the model preset {name!r}")
 
     @classmethod
     def build(cls, fields: Mapping[str, Any], where: str) -> ModelConfig:
@@ -184,6 +193,9 @@ class ModelConfig(BaseModel):
             if raw.get(key, value) not in (value, None):
                 raise UserError(f"{where}: {key} is {raw[key]!r}, this model supports only {value!r}")
         fields = {key: raw[key] for key in cls.model_fields if key in raw and key != "rope_scaling"}
+        for key in ("n_group", "topk_group"):
+            if fields.get(key, 1) is None:
+                del fields[key]
         rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
         if not isinstance(rope, dict):
             raise UserError(f"{where}: the rotary settings are a {type(rope).__name__}, not an object: repair the file")
@@ -221,7 +233,7 @@ class ModelConfig(BaseModel):
 
 # routed_scaling_factor of the small presets: the expected 1/|p|_2 of the renormalised top-k of sigmoids of standard
 # normal logits, the rule behind K2's 2.827 and Moonlight's 2.446 (Moonlight report, appendix C); a test recomputes it.
-_PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "test": {
         "vocab_size": 4096,
         "hidden_size": 64,
@@ -283,6 +295,37 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "bos_token_id": 163584,
         "eos_token_id": 163586,
         "pad_token_id": 163839,
+    },
+    "deepseek-v3": {
+        "vocab_size": 129280,
+        "hidden_size": 7168,
+        "num_hidden_layers": 61,
+        "first_k_dense_replace": 3,
+        "num_attention_heads": 128,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "intermediate_size": 18432,
+        "moe_intermediate_size": 2048,
+        "n_routed_experts": 256,
+        "num_experts_per_tok": 8,
+        "routed_scaling_factor": 2.5,
+        "n_group": 8,
+        "topk_group": 4,
+        "rope_theta": 10000.0,
+        "rope_scaling": {
+            "factor": 40.0,
+            "original_max_position_embeddings": 4096,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
+        "max_position_embeddings": 163840,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
     },
     "k2": {
         "vocab_size": 163840,

@@ -1,10 +1,11 @@
 """Sparse mixture of experts: sigmoid router balanced by a bias instead of a loss, routed experts, a shared expert.
 
 Router (DeepSeek-V3 report, section 2.1.2; K2 report, table 2): s = sigmoid(W x) in fp32; the top K of s + b are
-chosen; their weights are s renormalised over the chosen ones and scaled. b only takes part in the choice.
+chosen; their weights are s renormalised over the chosen ones and scaled. b only takes part in the choice. DeepSeek-V3
+lets a token choose from some groups of experts only, those whose two best members are best; K2 has one group.
 
-Legend: B batch, T time, N = B T tokens, D hidden, E experts, K experts per token, I expert intermediate size,
-M = N K rows after dispatch.
+Legend: B batch, T time, N = B T tokens, D hidden, E experts, G groups of them, K experts per token, I expert
+intermediate size, M = N K rows after dispatch.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Router(nn.Module):
         super().__init__()
         self.num_experts_per_tok = config.num_experts_per_tok
         self.routed_scaling_factor = config.routed_scaling_factor
+        self.n_group, self.topk_group = config.n_group, config.topk_group
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         self.e_score_correction_bias: torch.Tensor
         self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
@@ -43,9 +45,20 @@ class Router(nn.Module):
     def forward(self, x_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights [N, K] in fp32 and expert indices [N, K]."""
         score_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
-        chosen_NK = (score_NE.detach() + self.e_score_correction_bias).topk(self.num_experts_per_tok, sorted=False)[1]
+        choice_NE = score_NE.detach() + self.e_score_correction_bias
+        if self.topk_group < self.n_group:
+            choice_NE = self._of_the_best_groups(choice_NE)
+        chosen_NK = choice_NE.topk(self.num_experts_per_tok, sorted=False)[1]
         weight_NK = score_NE.gather(1, chosen_NK)
         return weight_NK * (self.routed_scaling_factor / (weight_NK.sum(-1, keepdim=True) + 1e-20)), chosen_NK
+
+    def _of_the_best_groups(self, choice_NE: torch.Tensor) -> torch.Tensor:
+        """Minus infinity outside of the `topk_group` groups with the largest sum of two (DeepSeek-V3)."""
+        choice_NGE = choice_NE.view(len(choice_NE), self.n_group, -1)
+        best_NG = choice_NGE.topk(2, dim=-1)[0].sum(-1).topk(self.topk_group, sorted=False)[1]
+        closed_NG = torch.ones_like(choice_NGE[..., 0], dtype=torch.bool).scatter_(-1, best_NG, False)
+        open_NGE: torch.Tensor = choice_NGE.masked_fill(closed_NG.unsqueeze(-1), float("-inf"))
+        return open_NGE.flatten(-2)
 
 
 class Experts(nn.Module):

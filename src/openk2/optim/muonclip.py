@@ -28,7 +28,7 @@ from torch.optim.optimizer import Optimizer
 from openk2.core import UserError
 from openk2.optim.groups import Plan, plan_parameters
 from openk2.optim.newton_schulz import fast_dtype, orthogonalise_
-from openk2.optim.qk_clip import LatentAttention, Monitor, attention_layers, find_monitor, qk_clip_
+from openk2.optim.qk_clip import Attention, Monitor, attention_layers, find_monitor, qk_clip_
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,9 @@ class MuonClip(Optimizer):
     Two groups, `muon` and `adamw`, with the same `lr` and `weight_decay`; norms are decayed too (Moonlight, app. D).
     Parameters must be float32 or float64 master weights; gradients may have any floating dtype.
 
-    `attention` are the model's latent-attention modules unless given. `monitor` is the one they carry; a model that
-    can attach one (`attach_monitor`) gets one; any other model is not clipped. An infinite threshold clips nothing.
+    `attention` are the model's attention modules unless given. `logit_monitor` is the one they carry (see
+    `attach_logit_monitor`); a model of this project gets one, any other without one is not clipped. An infinite
+    threshold clips nothing.
     `step()` reads the monitor, clips, and resets it. If the forward pass runs on a copy of the model, pass the copy's
     monitor. `ns_dtype` None means `fast_dtype`.
 
@@ -91,8 +92,8 @@ class MuonClip(Optimizer):
         adam_eps: float = 1e-8,
         *,
         ns_dtype: torch.dtype | None = None,
-        monitor: Monitor | None = None,
-        attention: Sequence[LatentAttention] | None = None,
+        logit_monitor: Monitor | None = None,
+        attention: Sequence[Attention] | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -117,7 +118,7 @@ class MuonClip(Optimizer):
         self.ns_dtype = ns_dtype
         self.threshold = qk_clip_threshold
         self.attention = list(attention) if attention is not None else attention_layers(model)
-        self.monitor = monitor if monitor is not None else find_monitor(self.attention)
+        self.monitor = logit_monitor if logit_monitor is not None else find_monitor(self.attention)
         attach = getattr(model, "attach_monitor", None)
         if self.monitor is None and self.attention and attach is not None:
             self.monitor = cast(Monitor, attach(qk_clip_threshold))

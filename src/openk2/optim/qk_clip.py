@@ -1,9 +1,12 @@
 """QK-Clip: after an optimizer step, shrink the query and key weights of heads whose attention logits grew too large.
 
-K2 report, section 2.1 and algorithm 1, in the final per-head form for multi-head latent attention. A head whose
-largest softmax input S exceeds the threshold t gets gamma = t / S; its non-rotary query and key rows are scaled by
-sqrt(gamma), its rotary query rows by gamma, and the rotary key, which all heads share, is left alone. Every logit of
-that head is then scaled by exactly gamma.
+K2 report, section 2.1 and algorithm 1, in the final per-head form. A head whose largest softmax input S exceeds the
+threshold t gets gamma = t / S, so that its logits, and no others, are scaled by exactly gamma:
+
+- multi-head latent attention: non-rotary query and key rows by sqrt(gamma), rotary query rows by gamma; the rotary key,
+  which all heads share, is left alone;
+- multi-head attention: query and key rows by sqrt(gamma);
+- where groups of heads share a key (GQA): the query alone, by gamma.
 
 Shapes: L layers, H heads, R latent rank, P rows of one head.
 """
@@ -45,14 +48,46 @@ class LatentAttention(Protocol):
     kv_b_proj: nn.Linear
 
 
-def attention_layers(model: nn.Module) -> list[LatentAttention]:
-    """Every latent-attention module of a model, in order: those with `kv_b_proj` and the head sizes."""
-    names = ("num_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_b_proj")
-    found = [module for module in model.modules() if all(hasattr(module, name) for name in names)]
-    return [cast(LatentAttention, module) for module in found]
+class PlainAttention(Protocol):
+    """The same of multi-head and grouped-query attention, as transformers' Llama and Qwen2 name it."""
+
+    head_dim: int
+    q_proj: nn.Linear
+    k_proj: nn.Linear
 
 
-def find_monitor(layers: Sequence[LatentAttention]) -> Monitor | None:
+Attention = LatentAttention | PlainAttention
+_LATENT = ("num_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_b_proj")
+
+
+def attention_layers(model: nn.Module) -> list[Attention]:
+    """Every attention module of a model that QK-Clip can scale, in order: MLA, multi-head and grouped-query attention.
+
+    Heads whose queries and keys are normed (QK-norm) are left out: their logits are bounded, and do not shrink with
+    the weights.
+    """
+    return [cast(Attention, module) for module in model.modules() if _is_latent(module) or _is_plain(module)]
+
+
+def head_count(layer: Attention) -> int:
+    """The number of query heads."""
+    if _is_latent(layer):
+        return cast(LatentAttention, layer).num_heads
+    plain = cast(PlainAttention, layer)
+    return plain.q_proj.out_features // plain.head_dim
+
+
+def _is_latent(module: object) -> bool:
+    return all(hasattr(module, name) for name in _LATENT)
+
+
+def _is_plain(module: object) -> bool:
+    projections = [getattr(module, name, None) for name in ("q_proj", "k_proj")]
+    normed = any(hasattr(module, name) for name in ("q_norm", "k_norm"))
+    return hasattr(module, "head_dim") and not normed and all(isinstance(p, nn.Linear) for p in projections)
+
+
+def find_monitor(layers: Sequence[Attention]) -> Monitor | None:
     """The logit monitor that the layers share, if they have one. Raises UserError if they have different ones."""
     monitors = [getattr(layer, "logit_monitor", None) for layer in layers]
     if not monitors or monitors[0] is None:
@@ -63,7 +98,7 @@ def find_monitor(layers: Sequence[LatentAttention]) -> Monitor | None:
 
 
 @torch.no_grad()
-def qk_clip_(layers: Sequence[LatentAttention], max_logit_LH: Tensor, threshold: float) -> int:
+def qk_clip_(layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float) -> int:
     """Scale the offending heads in place; returns how many heads were clipped.
 
     `max_logit_LH[i]` belongs to `layers[i]`. Heads at or under the threshold, and heads that saw nothing (-inf),
@@ -81,7 +116,26 @@ def qk_clip_(layers: Sequence[LatentAttention], max_logit_LH: Tensor, threshold:
     return int(over_LH.sum())
 
 
-def _scale_heads(layer: LatentAttention, gamma_H: Tensor) -> None:
+def _scale_heads(layer: Attention, gamma_H: Tensor) -> None:
+    if _is_latent(layer):
+        _scale_latent(cast(LatentAttention, layer), gamma_H)
+        return
+    plain = cast(PlainAttention, layer)
+    own_keys = plain.k_proj.out_features == plain.q_proj.out_features
+    _scale_rows(plain.q_proj, gamma_H.sqrt() if own_keys else gamma_H)
+    if own_keys:
+        _scale_rows(plain.k_proj, gamma_H.sqrt())
+
+
+def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
+    """Scale each head's rows, and what a bias adds to them."""
+    factor_H = factor_H.to(linear.weight.device, linear.weight.dtype)
+    linear.weight.view(len(factor_H), -1, linear.in_features).mul_(factor_H[:, None, None])
+    if linear.bias is not None:
+        linear.bias.view(len(factor_H), -1).mul_(factor_H[:, None])
+
+
+def _scale_latent(layer: LatentAttention, gamma_H: Tensor) -> None:
     heads, nope = layer.num_heads, layer.qk_nope_head_dim
     query = cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
     gamma_H11 = gamma_H.to(query.weight.device, query.weight.dtype)[:, None, None]

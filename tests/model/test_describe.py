@@ -1,0 +1,77 @@
+"""What a configuration amounts to: counts against published numbers and against the module itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from openk2.core import UserError
+from openk2.model import ModelConfig, Transformer, save
+from openk2.model.describe import amount, compare_heads, describe, flops_per_token, named_config, with_heads
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "activated", "cache"),
+    [
+        ("k2", 1026.41e9, 32.86e9, 61 * 576 * 2),
+        ("deepseek-v3", 671.03e9, 37.55e9, 61 * 576 * 2),
+        ("moonlight", 15.96e9, 2.91e9, 27 * 576 * 2),
+    ],
+)
+def test_published_sizes(name: str, total: float, activated: float, cache: int) -> None:
+    found = describe(ModelConfig.preset(name))
+    assert found.total_parameters == pytest.approx(total, rel=1e-4)
+    assert found.activated_parameters == pytest.approx(activated, rel=2e-3)
+    assert found.kv_cache_bytes_per_token == cache
+
+
+def test_the_tensors_of_k2() -> None:
+    found = describe(ModelConfig.preset("k2"))
+    shapes = {t.name: (t.shape, t.copies) for t in found.tensors}
+    assert shapes["model.layers.0-60.self_attn.q_b_proj.weight"] == ((12288, 1536), 61)
+    assert shapes["model.layers.1-60.mlp.experts.0-383.down_proj.weight"] == ((7168, 2048), 60 * 384)
+    biases = sum(t.parameters for t in found.tensors if t.name.endswith("e_score_correction_bias"))
+    assert sum(t.parameters for t in found.tensors) - biases == found.total_parameters
+    assert found.all_moe_parameters == pytest.approx(1043e9, rel=1e-3)  # what the report calls 1.04T
+    assert found.bytes_bf16 == 2 * found.total_parameters + 4 * biases
+    assert found.total_parameters < found.bytes_fp8 < 1.01 * found.total_parameters
+
+
+def test_heads_at_128k_bracket_the_report() -> None:
+    config = ModelConfig.preset("k2")
+    ratios = compare_heads(config, with_heads(config, 128), 131072)
+    assert ratios == pytest.approx({"prefill": 1.77, "full": 1.86, "absorbed": 1.96}, abs=0.01)
+    assert ratios["prefill"] < 1.83 < ratios["full"]
+
+
+def test_flops_are_those_that_transformers_computes(tmp_path: Path) -> None:
+    """Counted by torch over a whole pass; a plain attention kernel lets every token attend to all of them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    transformers = pytest.importorskip("transformers")
+    config = ModelConfig.preset("test", first_k_dense_replace=3)
+    save(Transformer(config), tmp_path)
+    theirs = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    time = 64
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        theirs(torch.zeros(1, time, dtype=torch.long), use_cache=False)
+    assert counter.get_total_flops() == pytest.approx(time * flops_per_token(config, time), rel=0.01)
+
+
+def test_names_and_folders(tmp_path: Path) -> None:
+    config = ModelConfig.preset("test")
+    save(Transformer(config), tmp_path)
+    assert named_config(str(tmp_path)) == config == named_config("test")
+    with pytest.raises(UserError, match="neither a preset"):
+        named_config(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="--heads"):
+        with_heads(config, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(7, "7"), (999, "999"), (1536, "1.536K"), (70272, "70.27K"), (1026408209408, "1,026B")]
+)
+def test_amounts(number: float, text: str) -> None:
+    assert amount(number, "KMB") == text

@@ -1,0 +1,111 @@
+"""GGUF: llama.cpp continues token ids exactly as we do, with the same log-probabilities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import openk2
+from openk2.chat import Tokenizer, render
+from openk2.core import UserError
+from openk2.model import ModelConfig, Transformer, load, save
+from openk2.model.gguf_file import export_gguf
+from openk2.worlds.families import get_family
+
+pytest.importorskip("gguf")
+NANO = Path(openk2.__file__).parent / "weights" / "nano"
+
+
+class LlamaCpp:
+    """A GGUF file in llama.cpp, greedy."""
+
+    def __init__(self, path: Path) -> None:
+        xllamacpp = pytest.importorskip("xllamacpp")
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(path)
+        parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 1024, 1, 1
+        parameters.warmup = False
+        self._server = xllamacpp.Server(parameters)
+
+    def continued(self, ids: list[int], count: int) -> tuple[list[int], list[float]]:
+        """The next ids and their log-probabilities."""
+        options = {"n_predict": count, "temperature": 0.0, "top_k": 1, "logprobs": 1, "ignore_eos": True}
+        answer: Any = self._server.handle_completions({"prompt": ids, **options})
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+        content = answer["choices"][0]["logprobs"]["content"]
+        return [entry["id"] for entry in content], [entry["logprob"] for entry in content]
+
+
+@torch.no_grad()
+def ours(model: Transformer, ids: list[int], count: int) -> tuple[list[int], list[float]]:
+    found, logprobs = list(ids), []
+    for _ in range(count):
+        best = model(torch.tensor([found]))[0, -1].log_softmax(-1).max(-1)
+        found.append(int(best.indices))
+        logprobs.append(float(best.values))
+    return found[len(ids) :], logprobs
+
+
+def test_nano_goes_on_as_here(tmp_path: Path) -> None:
+    remarks = export_gguf(NANO, tmp_path / "nano.gguf", dtype="fp32")
+    assert any("token ids" in remark for remark in remarks)
+    theirs, model, tokenizer = LlamaCpp(tmp_path / "nano.gguf"), load(NANO, dtype=torch.float32), Tokenizer.load(NANO)
+    for name in ("functions", "notebook", "shell"):
+        family = get_family(name)
+        task = family.demonstrate(family.sample("test", 5))
+        # Up to where the model has to speak.
+        rendered = render(task.messages, task.tools, tokenizer=tokenizer)
+        prompt = rendered.ids[: rendered.loss_mask.index(True)]
+        wanted, logprobs = ours(model, prompt, 16)
+        ids, theirs_logprobs = theirs.continued(prompt, 16)
+        assert ids == wanted
+        assert theirs_logprobs == pytest.approx(logprobs, abs=2e-3)
+
+
+YARN = {"factor": 8.0, "original_max_position_embeddings": 64, "mscale": 1.0, "mscale_all_dim": 1.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"q_lora_rank": 24, "rope_scaling": YARN | {"beta_fast": 1.0, "beta_slow": 1.0}},
+        {"n_group": 4, "topk_group": 2, "first_k_dense_replace": 2, "n_shared_experts": 2},
+    ],
+    ids=["yarn", "groups"],
+)
+def test_other_settings_arrive(tmp_path: Path, changes: dict[str, Any]) -> None:
+    sources = sorted((Path(openk2.__file__).parent / "core").rglob("*.py"))
+    Tokenizer.train((path.read_text() for path in sources), vocab_size=700).save(tmp_path / "tokenizer")
+    torch.manual_seed(1)
+    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    config = ModelConfig.preset(
+        "test", vocab_size=700, max_position_embeddings=512, initializer_range=0.1, **ids, **changes
+    )
+    model = Transformer(config).eval()
+    # Single bytes, which llama.cpp reports only once they make a letter, are never the best.
+    model.lm_head.weight.data[:260] = 0
+    for moe in model.moe_layers():
+        moe.gate.e_score_correction_bias.normal_(0, 0.1)
+    save(model, tmp_path / "model", tmp_path / "tokenizer")
+    export_gguf(tmp_path / "model", tmp_path / "model.gguf", dtype="fp32")
+    prompt = torch.randint(0, 600, (200,)).tolist()
+    wanted, logprobs = ours(model, prompt, 6)
+    got, theirs_logprobs = LlamaCpp(tmp_path / "model.gguf").continued(prompt, 6)
+    assert got == wanted
+    assert theirs_logprobs == pytest.approx(logprobs, abs=5e-3)
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    save(Transformer(ModelConfig.preset("test")), tmp_path / "model")
+    with pytest.raises(UserError, match="could not read the tokenizer"):
+        export_gguf(tmp_path / "model", tmp_path / "a.gguf")
+    (tmp_path / "model" / "tokenizer.json").write_text('{"model": 3}')
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
+        export_gguf(tmp_path / "model", tmp_path / "a.gguf")
+    with pytest.raises(UserError, match="no type of weights"):
+        export_gguf(tmp_path / "model", tmp_path / "a.gguf", dtype="q4")
+    assert not list(tmp_path.glob("*.gguf"))

@@ -1,0 +1,143 @@
+"""Models of transformers under MuonClip: their logits are seen as they are, and clipped head by head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from openk2.core import UserError
+from openk2.model import ModelConfig, Transformer
+from openk2.optim import MuonClip, attach_logit_monitor, attention_layers, qk_clip_
+from openk2.optim.logits import largest_logits
+
+transformers = pytest.importorskip("transformers")
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "initializer_range": 0.3,
+}  # fmt: skip
+MODELS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=4)),
+    "llama-gqa": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2)),
+    "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES, num_key_value_heads=2)),
+    "deepseek": lambda: transformers.DeepseekV3ForCausalLM(
+        transformers.DeepseekV3Config(
+            **SIZES, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
+            v_head_dim=8, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, n_group=1, topk_group=1,
+            first_k_dense_replace=2,
+        )
+    ),
+}  # fmt: skip
+
+
+def made(name: str) -> Any:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            parameter.data.normal_(0, 1)
+    return model.train()
+
+
+def some_ids(padded: bool = False) -> dict[str, Tensor]:
+    ids = torch.randint(0, 64, (3, 20), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 12:] = 0
+    return {"input_ids": ids, "attention_mask": mask} if padded else {"input_ids": ids}
+
+
+@pytest.mark.parametrize("keys", [6, 3, 1])
+@pytest.mark.parametrize("span", [300, 310])
+def test_the_largest_logits_are_those_of_brute_force(keys: int, span: int) -> None:
+    torch.manual_seed(0)
+    q_BHTQ, k_BKSQ = torch.randn(2, 6, 300, 8), torch.randn(2, keys, span, 8)
+    all_BHTS = q_BHTQ @ k_BKSQ.repeat_interleave(6 // keys, 1).mT * 0.5
+    seen_TS = torch.ones(300, span, dtype=torch.bool).tril(span - 300)
+    wanted_H = all_BHTS.masked_fill(~seen_TS, -math.inf).amax((0, 2, 3))
+    torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5), wanted_H)
+    torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5, seen_TS[None, None]), wanted_H)
+    added = torch.zeros(300, span).masked_fill(~seen_TS, torch.finfo(torch.float32).min)
+    torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5, added[None, None]), wanted_H)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_model_computes_the_same_and_is_watched_in_training(name: str, padded: bool) -> None:
+    inputs = some_ids(padded)
+    outputs = made(name)(**inputs)
+    watched = made(name)
+    monitor = attach_logit_monitor(watched)
+    seen = inputs.get("attention_mask", torch.ones(3, 20)).bool()
+    torch.testing.assert_close(watched(**inputs).logits[seen], outputs.logits[seen], atol=1e-4, rtol=1e-4)
+    assert monitor.max_logit_LH.shape == (2, 4) and bool(monitor.max_logit_LH.isfinite().all())
+    watched.eval()
+    monitor.reset()
+    watched(**inputs)
+    assert monitor.max_logit == -math.inf
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move(name: str) -> None:
+    model = made(name)
+    monitor = attach_logit_monitor(model)
+    layers = attention_layers(model)
+
+    def first_layer() -> Tensor:
+        monitor.reset()
+        with torch.no_grad():
+            model(**some_ids())
+        return monitor.max_logit_LH[0].clone()
+
+    before_H = first_layer()
+    threshold = float(before_H.sort().values[1:3].mean())
+    assert threshold > 0
+    assert qk_clip_(layers[:1], before_H[None], threshold) == 2
+    # The first layer's inputs do not depend on attention, so its logits must scale exactly.
+    torch.testing.assert_close(first_layer(), before_H.clamp(max=threshold), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "qwen2"])
+def test_muonclip_keeps_the_logits_of_any_model_near_the_threshold(name: str) -> None:
+    threshold, largest = 8.0, {}
+    for clip in (True, False):
+        model = made(name)
+        optimizer = MuonClip(
+            model,
+            lr=0.03,
+            weight_decay=0.0,
+            logit_monitor=attach_logit_monitor(model),
+            qk_clip_threshold=threshold if clip else math.inf,
+        )
+        ids = some_ids()["input_ids"]
+        seen = []
+        for _ in range(40):
+            model(input_ids=ids, labels=ids).loss.backward()
+            seen.append(optimizer.step().max_logit)
+            optimizer.zero_grad()
+        largest[clip] = max(value for value in seen[10:] if value is not None)
+    assert largest[True] < 2 * threshold < largest[False]
+
+
+def test_what_cannot_be_watched() -> None:
+    with pytest.raises(UserError, match="no attention that QK-Clip can scale"):
+        attach_logit_monitor(nn.Linear(2, 2))
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head_dim = 2
+            self.q_proj, self.k_proj = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    with pytest.raises(UserError, match="out of reach"):
+        attach_logit_monitor(nn.Sequential(Attention()))
+    normed = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=12))
+    with pytest.raises(UserError, match="without QK-norm"):
+        attach_logit_monitor(normed)
+
+
+def test_a_model_of_this_project_has_its_own() -> None:
+    assert attach_logit_monitor(Transformer(ModelConfig.preset("test")), 7.0).threshold == 7.0
