@@ -31,9 +31,9 @@ def test_nano_ends_and_norms_on_adamw_every_matrix_on_muon(nano: Transformer) ->
     by_name = {plan.name: plan for plan in plan_parameters(nano)}
     assert by_name["layers.1.mlp.gate.weight"].method == "muon"
     experts = by_name["layers.1.mlp.experts.gate_up_proj"]
-    assert (experts.matrices, experts.rows, experts.cols) == (2 * 8, 192, 256)
+    assert (experts.matrices, experts.rows, experts.cols) == (2 * 8, 160, 192)
     down = by_name["layers.1.mlp.experts.down_proj"]
-    assert (down.matrices, down.rows, down.cols) == (8, 256, 192)
+    assert (down.matrices, down.rows, down.cols) == (8, 192, 160)
 
 
 def test_transformers_model_gets_the_same_assignment(nano: Transformer) -> None:
@@ -60,7 +60,7 @@ def test_table_names_every_parameter_and_the_totals(nano: Transformer) -> None:
     table = param_groups_table(nano)
     for name, _ in nano.named_parameters():
         assert name in table
-    assert "16 x [192, 256]" in table
+    assert "16 x [160, 192]" in table
     assert table.splitlines()[-1].startswith("muon ")
 
 
