@@ -38,7 +38,8 @@ def ask_consent(question: str) -> bool:
 
 def warn(text: str) -> None:
     """A remark on stderr that does not stop anything."""
-    Console(stderr=True).print(Text(text, style="yellow"))
+    # Never broken, so that a path in it can be copied.
+    Console(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def acquire_policy(model: str, *, device: str, grammar: bool = True) -> Policy:
