@@ -110,8 +110,10 @@ def test_the_same_call_continues(original: Path, tmp_path: Path, monkeypatch: py
         convert(original, tmp_path / "out", shard_bytes=SHARD, on_shard=stop)
     first, second = sorted((tmp_path / "out").glob("*.safetensors"))
     second.write_bytes(second.read_bytes()[:-1])  # damaged meanwhile: made again
-    write = module._write_shard
-    monkeypatch.setattr(module, "_write_shard", lambda path, tensors: (seen.append(path.name), write(path, tensors))[1])
+    write = module.write_tensors
+    monkeypatch.setattr(
+        module, "write_tensors", lambda path, tensors: (seen.append(path.name), write(path, tensors))[1]
+    )
     convert(original, tmp_path / "out", shard_bytes=SHARD)
     assert first.name not in seen and second.name in seen
     for path in sorted((tmp_path / "whole").iterdir()):

@@ -73,7 +73,7 @@ class Session:
 
     async def ask(self, request: str) -> Trajectory:
         """Work on a request; the trajectory, like the record, is that of the conversation up to here."""
-        no_tables = csvs_that_are_no_tables(request, self.world.workspace)
+        no_tables = await asyncio.to_thread(csvs_that_are_no_tables, request, self.world.workspace)
         for sentence in no_tables:
             warn(sentence)
         again = self._first is not None

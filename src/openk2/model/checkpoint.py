@@ -24,8 +24,11 @@ from openk2.model.config import ModelConfig
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
 from openk2.model.transformer import Transformer
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-_DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
+    *("tiktoken.model", "tokenization_kimi.py"),
+)
+DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def hf_state_dict(model: Transformer) -> dict[str, torch.Tensor]:
@@ -73,23 +76,26 @@ def save(
         name: tensor.detach().to("cpu", torch.float32 if name.endswith("bias") else dtype).contiguous().clone()
         for name, tensor in hf_state_dict(model).items()
     }
-    config = model.config.to_hf() | {"dtype": _DTYPE_NAMES[dtype], "torch_dtype": _DTYPE_NAMES[dtype]}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        try:
-            save_file(state, temporary, metadata={"format": "pt"})
-        except SafetensorError as e:
-            # A full disk is none of OSError here.
-            raise UserError(
-                f"could not write {folder / WEIGHTS} ({e}): free some space or choose another folder"
-            ) from e
+    config = model.config.to_hf() | {"dtype": DTYPE_NAMES[dtype], "torch_dtype": DTYPE_NAMES[dtype]}
+    write_tensors(folder / WEIGHTS, state)
     (folder / INDEX).unlink(missing_ok=True)
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     if tokenizer_folder is not None and Path(tokenizer_folder).resolve() != folder.resolve():
-        for name in _TOKENIZER_FILES:
+        for name in TOKENIZER_FILES:
             source = Path(tokenizer_folder) / name
             if source.exists():
                 with atomic_path(folder / name) as temporary:
                     shutil.copyfile(source, temporary)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write one safetensors file atomically. Raises UserError when the disk is full."""
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as e:
+            # A full disk is none of OSError here.
+            raise UserError(f"could not write {path} ({e}): free some space or choose another folder") from e
 
 
 def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Transformer:
@@ -101,9 +107,9 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)
     stored = StoredTensors(folder)
-    check_names(stored, config, shapes_of(config))
     with torch.device("meta"):
         model = Transformer(config)
+    check_names(stored, config, _shapes(model))
     dtype = dtype or stored.read("lm_head.weight").dtype
     model = model.to(dtype).to_empty(device=device)
     fill(hf_state_dict(model), stored)
@@ -115,7 +121,11 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of a checkpoint's tensors by their Hugging Face names, in the order of the layers."""
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in hf_state_dict(Transformer(config)).items()}
+        return _shapes(Transformer(config))
+
+
+def _shapes(model: Transformer) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in hf_state_dict(model).items()}
 
 
 def check_names(stored: StoredTensors, config: ModelConfig, wanted: Mapping[str, tuple[int, ...]]) -> None:

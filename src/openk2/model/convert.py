@@ -21,24 +21,25 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from openk2.core import UserError
 from openk2.core.runs import Manifest, atomic_path, read_manifest, sha256_file, sha256_text, write_manifest, write_text
-from openk2.model.checkpoint import check_names, fill, hf_names, shapes_of
+from openk2.model.checkpoint import (
+    DTYPE_NAMES,
+    TOKENIZER_FILES,
+    check_names,
+    fill,
+    hf_names,
+    shapes_of,
+    write_tensors,
+)
 from openk2.model.config import ModelConfig
 from openk2.model.layers import RMSNorm, rotary_table
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
 from openk2.model.transformer import Block
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_HF_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 SHARD_BYTES = 4_000_000_000
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
-    *("tiktoken.model", "tokenization_kimi.py"),
-)
 PROGRESS = ".conversion"
 """A folder in the target with the manifest of the shards that are done; gone at the end."""
 
@@ -63,7 +64,11 @@ def convert(
     shapes = shapes_of(config)
     check_names(stored, config, shapes)
     plan = _plan(stored, shapes, DTYPES[dtype], shard_bytes)
-    names = [WEIGHTS] if len(plan) == 1 else [f"model-{i:05d}-of-{len(plan):05d}.safetensors" for i in _count(plan)]
+    names = (
+        [WEIGHTS]
+        if len(plan) == 1
+        else [f"model-{i:05d}-of-{len(plan):05d}.safetensors" for i in range(1, len(plan) + 1)]
+    )
     job: dict[str, object] = {
         "source": _fingerprint(stored),
         "dtype": dtype,
@@ -76,16 +81,12 @@ def convert(
         path = target / name
         if name in done and path.exists() and sha256_file(path) == done[name]:
             continue
-        _write_shard(path, {member: _cast(stored, member, DTYPES[dtype]) for member in members})
+        write_tensors(path, {member: _cast(stored, member, DTYPES[dtype]) for member in members})
         done[name] = sha256_file(path)
         write_manifest(target / PROGRESS, Manifest(stage="conversion", config=job, outputs=done))
     if on_shard is not None:
         on_shard(len(plan), len(plan), "")
     return _finish(source, target, config, dtype, dict(zip(names, plan, strict=True)), job, done)
-
-
-def _count(plan: list[list[str]]) -> range:
-    return range(1, len(plan) + 1)
 
 
 def _plan(
@@ -132,14 +133,6 @@ def _cast(stored: StoredTensors, name: str, dtype: torch.dtype) -> torch.Tensor:
     return tensor.contiguous()
 
 
-def _write_shard(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-        except SafetensorError as e:
-            raise UserError(f"could not write {path} ({e}): free some space or choose another folder") from e
-
-
 def _finish(
     source: Path,
     target: Path,
@@ -155,7 +148,7 @@ def _finish(
         total = sum((target / name).stat().st_size for name in shards)
         index = {"metadata": {"total_size": total}, "weight_map": where}
         write_text(target / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
-    stored_as = _HF_DTYPES[dtype]
+    stored_as = DTYPE_NAMES[DTYPES[dtype]]
     text = json.dumps(config.to_hf() | {"dtype": stored_as, "torch_dtype": stored_as}, indent=2, sort_keys=True)
     write_text(target / "config.json", text + "\n")
     if (source / "generation_config.json").exists():

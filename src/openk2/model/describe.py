@@ -18,16 +18,14 @@ from dataclasses import asdict, dataclass
 from math import ceil, prod
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from openk2.core import UserError
-from openk2.model.checkpoint import hf_state_dict
+from openk2.model.checkpoint import shapes_of
 from openk2.model.config import PRESETS, ModelConfig
-from openk2.model.transformer import Transformer
+from openk2.model.stored import BLOCK
 
-FP8_BLOCK = 128
 CONTEXTS = (1024, 2048, 4096, 8192, 32768, 131072)
 
 
@@ -123,12 +121,10 @@ def compare_heads(config: ModelConfig, other: ModelConfig, context: int) -> dict
 
 def tensors_of(config: ModelConfig) -> list[Tensors]:
     """The tensors of a checkpoint under their Hugging Face names, in the order of the layers."""
-    with torch.device("meta"):
-        state = hf_state_dict(Transformer(config))
     groups: dict[tuple[str, tuple[int, ...]], list[tuple[int, ...]]] = {}
-    for name, tensor in state.items():
+    for name, shape in shapes_of(config).items():
         numbers = tuple(int(number) for number in re.findall(r"(?<=\.)\d+(?=\.)", name))
-        groups.setdefault((re.sub(r"(?<=\.)\d+(?=\.)", "#", name), tuple(tensor.shape)), []).append(numbers)
+        groups.setdefault((re.sub(r"(?<=\.)\d+(?=\.)", "#", name), shape), []).append(numbers)
     found = []
     for (pattern, shape), members in groups.items():
         name = pattern
@@ -151,7 +147,7 @@ def _bytes(tensors: Tensors, fp8: bool) -> int:
     if not fp8 or not in_fp8 or tensors.name.endswith("mlp.gate.weight"):
         return 2 * tensors.parameters
     rows, columns = tensors.shape
-    return tensors.parameters + 4 * tensors.copies * ceil(rows / FP8_BLOCK) * ceil(columns / FP8_BLOCK)
+    return tensors.parameters + 4 * tensors.copies * ceil(rows / BLOCK) * ceil(columns / BLOCK)
 
 
 def _tensor_table(tensors: Sequence[Tensors]) -> Table:

@@ -8,7 +8,7 @@ Legend: B batch, H query heads, K key heads, G = H / K, T queries, S keys, Q hea
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -43,7 +43,8 @@ def attach_logit_monitor(model: nn.Module, threshold: float = 100.0) -> LogitMon
         raise UserError(f"the attention layers have different numbers of heads ({sorted(heads)}): not supported")
     monitor = LogitMonitor(len(layers), heads.pop(), threshold)
     for index, layer in enumerate(layers):
-        layer.logit_monitor, layer.logit_layer = monitor, index  # type: ignore[union-attr]  # modules take any attribute
+        module = cast(Any, layer)
+        module.logit_monitor, module.logit_layer = monitor, index
     _register()
     choose(NAME)
     return monitor
@@ -53,11 +54,12 @@ def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _monitored)
-    AttentionMaskInterface.register(NAME, AttentionMaskInterface()["sdpa"])  # type: ignore[no-untyped-call]
+    masks = cast(Any, AttentionMaskInterface)
+    masks.register(NAME, masks()["sdpa"])
 
 
 def _monitored(
-    module: nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -70,10 +72,9 @@ def _monitored(
     monitor: LogitMonitor | None = getattr(module, "logit_monitor", None)
     if monitor is not None and monitor.enabled and module.training:
         scale = options.get("scaling") or query.shape[-1] ** -0.5
-        monitor.observe(module.logit_layer, largest_logits(query, key, scale, attention_mask))  # type: ignore[arg-type]
-    result: tuple[torch.Tensor, None] = AttentionInterface()["sdpa"](  # type: ignore[no-untyped-call]
-        module, query, key, value, attention_mask, **options
-    )
+        monitor.observe(module.logit_layer, largest_logits(query, key, scale, attention_mask))
+    kernels = cast(Any, AttentionInterface)()
+    result: tuple[torch.Tensor, None] = kernels["sdpa"](module, query, key, value, attention_mask, **options)
     return result
 
 
