@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
 import threading
@@ -135,8 +134,6 @@ def make_chunk(chunk: Chunk) -> None:
 
 # How many of the tools nobody calls stay at most when an episode is thinned out.
 _KEPT = 3
-# How often the first of them is the one most like a tool that is called.
-_NEAREST = 0.35
 
 
 def declared_tools(shown: Demonstration, dropout: float) -> tuple[ToolSpec, ...]:
@@ -144,23 +141,15 @@ def declared_tools(shown: Demonstration, dropout: float) -> tuple[ToolSpec, ...]
 
     Declarations are most of an episode's tokens and none of its loss: with short episodes a small model meets more of
     them for the same compute. A choice stays one: where there are tools that nobody calls, at least one of them is
-    kept, often the one that is most like a tool that is called. Deterministic in the task's seed.
+    kept. Deterministic in the task's seed.
     """
     rng = random.Random(f"tools/{shown.task.family}/{shown.task.seed}")
     if rng.random() >= dropout:
         return shown.tools
     called = {call.name for message in shown.messages for call in message.tool_calls}
-    others = [tool for tool in shown.tools if tool.name not in called]
-    rng.shuffle(others)
-    if called and rng.random() < _NEAREST:
-        words = [_words_of(tool) for tool in shown.tools if tool.name in called]
-        others.sort(key=lambda tool: -max(len(_words_of(tool) & said) for said in words))
-    kept = called | {tool.name for tool in others[: rng.randint(1, _KEPT)]}
+    others = [tool.name for tool in shown.tools if tool.name not in called]
+    kept = called | set(rng.sample(others, min(len(others), rng.randint(1, _KEPT))))
     return tuple(tool for tool in shown.tools if tool.name in kept)
-
-
-def _words_of(tool: ToolSpec) -> set[str]:
-    return set(re.findall(r"[a-z]+", f"{tool.name} {tool.description}".lower()))
 
 
 @lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ from openk2.worlds.families.functions_tools import (
     said,
     schema_of,
 )
-from openk2.worlds.families.phrasing import Book, Phrase, plain
+from openk2.worlds.families.phrasing import Book, Phrase
 
 KINDS = {
     "get": 30,
@@ -53,12 +53,6 @@ TYPES = ("flag", "enum", "words", "list", "numbers", "nested", "optional", "flag
 def spoken(verb: str) -> str:
     """A verb as people write it."""
     return "look up" if verb == "lookup" else verb.replace("_", " ")
-
-
-def wanted(phrase: str, verb: str, kind: str) -> str:
-    """What a request wants done: its verb, or the common one of the kind where a frame does without."""
-    said = spoken(verb)
-    return said if re.search(rf"(?<!\w){re.escape(said)}(?!\w)", plain(phrase)) else kind
 
 
 def describe(maker: Maker, book: Book, verb: str, **slots: str) -> str:
@@ -281,8 +275,8 @@ def _create(maker: Maker, noun: str, typed: int, omit: bool) -> Action:
     result, key = outcome(maker, noun)
     description = describe(maker, tool_words.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    why, to_do = purpose(description, noun), wanted(phrase, asked, "create")
-    return Action(name, description, arguments, phrase, result, noun, "create", noun, why, key, True, missing, to_do)
+    why = purpose(description, noun)
+    return Action(name, description, arguments, phrase, result, noun, "create", noun, why, key, True, missing)
 
 
 def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Action:
@@ -300,10 +294,7 @@ def _update(maker: Maker, noun: str, given: Given, avoid: Sequence[str]) -> Acti
     description = describe(maker, tool_words.DESCRIBE_UPDATE, verb, a=attribute, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun, attribute)
     about, why = f"{noun} {attribute}", purpose(description, noun, attribute)
-    to_do = wanted(phrase, asked, "update")
-    return Action(
-        name, description, arguments, phrase, result, noun, "update", about, why, key, changes=True, verb=to_do
-    )
+    return Action(name, description, arguments, phrase, result, noun, "update", about, why, key, changes=True)
 
 
 def _send(maker: Maker, omit: bool) -> Action:
@@ -322,8 +313,8 @@ def _send(maker: Maker, omit: bool) -> Action:
     result, key = outcome(maker, noun)
     description = describe(maker, tool_words.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    why, to_do = purpose(description, noun), wanted(phrase, asked, "send")
-    return Action(name, description, arguments, phrase, result, noun, "send", noun, why, key, True, missing, to_do)
+    why = purpose(description, noun)
+    return Action(name, description, arguments, phrase, result, noun, "send", noun, why, key, True, missing)
 
 
 def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
@@ -344,8 +335,8 @@ def _many(maker: Maker, kind: str, noun: str, typed: int) -> Action:
         result = {key: rng.randint(0, 500)}
     description = describe(maker, tool_words.DESCRIBE_MANY, verb, ns=many)
     name = tool_name(maker, verb, many if rng.random() < 0.7 else noun)
-    why, to_do = purpose(description, many), wanted(phrase, asked, kind)
-    return Action(name, description, arguments, phrase, result, noun, kind, many, why, key, verb=to_do)
+    why = purpose(description, many)
+    return Action(name, description, arguments, phrase, result, noun, kind, many, why, key)
 
 
 def _convert(maker: Maker) -> Action:
@@ -367,9 +358,8 @@ def _convert(maker: Maker) -> Action:
     key = rng.choice(("result", "value", target))
     description = f"{spoken(verb).capitalize()} {listed(options)}."
     name = maker.name(verb, rng.choice(("units", "amount", source)))
-    why, to_do = purpose(description, source), wanted(phrase, asked, "convert")
-    result = {key: maker.number()}
-    return Action(name, description, arguments, phrase, result, "unit", "convert", source, why, key, verb=to_do)
+    why = purpose(description, source)
+    return Action(name, description, arguments, phrase, {key: maker.number()}, "unit", "convert", source, why, key)
 
 
 def listed(words: Sequence[str]) -> str:
@@ -403,6 +393,5 @@ def _act(maker: Maker, kind: str, noun: str, given: Given, typed: int, omit: boo
     result, key = outcome(maker, noun)
     description = describe(maker, tool_words.DESCRIBE_ACT, verb, an=an(noun), n=noun)
     name = tool_name(maker, verb, noun)
-    why, to_do = purpose(description, noun), wanted(phrase, asked, kind)
-    parameters = [argument, *extras]
-    return Action(name, description, parameters, phrase, result, noun, kind, noun, why, key, True, missing, to_do)
+    why = purpose(description, noun)
+    return Action(name, description, [argument, *extras], phrase, result, noun, kind, noun, why, key, True, missing)

@@ -23,7 +23,6 @@ from openk2.worlds.families.functions_actions import (
     purpose,
     spoken,
     tool_name,
-    wanted,
 )
 from openk2.worlds.families.functions_tools import (
     CONFIRM_WORDS,
@@ -291,7 +290,7 @@ def chain(maker: Maker, calls: int) -> Plan:
 
 
 def in_steps(maker: Maker, start: Phrase, nouns: Sequence[str], final: Action) -> Phrase:
-    """A chain told one step after the other; what the last step wants done goes into `final`."""
+    """A chain told one step after the other."""
     rng, split = maker.rng, maker.split
     first = say_chain.STEPS_FIRST.say(rng, split, e=start)
     if final.kind == "get":
@@ -300,7 +299,6 @@ def in_steps(maker: Maker, start: Phrase, nouns: Sequence[str], final: Action) -
         verb = final.description.split()[0].lower()
         verb = verb if verb in lexicon.verbs(split, final.kind) else maker.verb(final.kind)
         last = say_chain.STEPS_ACT.say(rng, split, verb=spoken(verb), n=nouns[-1], s=Phrase(""))
-        final.verb = wanted(last, verb, final.kind)
     if len(nouns) == 1:
         return say_chain.STEPS_TWO.say(rng, split, first=first, last=last)
     middle = [say_chain.STEPS_NEXT.say(rng, split, n=noun) for noun in nouns[1:]]
@@ -396,14 +394,11 @@ def none(maker: Maker) -> Plan:
     """No declared tool can do it."""
     rng = maker.rng
     maker.literal = True
-    action = make(maker)
+    wanted = make(maker)
     hard = 0.35 if rng.random() < 0.5 else 0.0
-    # Whether a verb that nobody knows means what a tool does with the same thing, nobody can say; elsewhere it does.
-    hard = 0.0 if maker.unknown_verb else hard
-    maker.verb_coined = 0.0
-    tools = distractors(maker, [action], rng.randint(1, 7), hard)
-    text = request(rng, maker.split, action.phrase)
-    return Plan(text, shuffled(rng, tools), [], NO_TOOL, [], [], refused=action.meant)
+    tools = distractors(maker, [wanted], rng.randint(1, 7), hard)
+    text = request(rng, maker.split, wanted.phrase)
+    return Plan(text, shuffled(rng, tools), [], NO_TOOL, [], [], refused=f"For {wanted.about}")
 
 
 def ask(maker: Maker) -> Plan:

@@ -114,7 +114,7 @@ class Action:
     """A tool and one use of it.
 
     `about` is what a request names first of all: the thing, and where one is asked for, its attribute. `purpose` is the
-    part of the description that says what the tool does, `verb` what the request wants done where it is no question.
+    part of the description that says what the tool does.
     """
 
     name: str
@@ -129,7 +129,6 @@ class Action:
     key: str = ""
     changes: bool = False
     missing: Argument | None = None
-    verb: str = ""
 
     @property
     def spec(self) -> ToolSpec:
@@ -154,13 +153,7 @@ class Action:
         It splits a choice among tools, which a small model does not learn as one step, in steps of copying: what is
         meant from the request, the words about it from the declaration, and then the name that follows them there.
         """
-        return f"{self.meant}: {self.purpose}"
-
-    @property
-    def meant(self) -> str:
-        """What the request is about and, where something is to be done with it, the verb: several tools can share a
-        thing and all the words about it."""
-        return f"For {self.about}, {self.verb}" if self.verb else f"For {self.about}"
+        return f"For {self.about}: {self.purpose}"
 
     @property
     def subject(self) -> str:
@@ -191,8 +184,7 @@ class Maker:
     """Draws actions. `opaque` tools have names that say nothing about what they do.
 
     With `literal` set, a request uses the same verb as the tool's description; `sentence` fixes the kind of sentence
-    (`do`, `ask`, ...; see `phrasing`); `clipped` is the share of words that are two to four letters and `verb_coined`
-    that of verbs which nobody knows (training only); `unknown_verb` tells whether there was one.
+    (`do`, `ask`, ...; see `phrasing`); `clipped` is the share of words that are two to four letters (training only).
     """
 
     def __init__(self, rng: Rng, split: Split, opaque: bool = False) -> None:
@@ -202,8 +194,6 @@ class Maker:
         self.literal = False
         self.sentence: str | None = None
         self.clipped = 0.0
-        self.verb_coined = VERB_COINED
-        self.unknown_verb = False
         self.taken: set[str] = set()
 
     # words
@@ -243,8 +233,7 @@ class Maker:
     def verb(self, meaning: str) -> str:
         if self.clips():
             return lexicon.clipped(self.rng)
-        if lexicon.coins(self.rng, self.split, self.verb_coined):
-            self.unknown_verb = True
+        if lexicon.coins(self.rng, self.split, VERB_COINED):
             return lexicon.coined(self.rng)
         return self.rng.choice(lexicon.verbs(self.split, meaning))
 

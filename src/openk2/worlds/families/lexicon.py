@@ -257,15 +257,15 @@ def coins(rng: Rng, split: Split, share: float = COINED_SHARE) -> bool:
     return split == "train" and rng.random() < share
 
 
-def coined(rng: Rng, everyday: bool = True) -> str:
+def coined(rng: Rng) -> str:
     """A word of the training split that is no noun of it, 3-10 lower-case letters: any string, sounding or not.
 
-    An everyday word, unless `everyday` is false; or one that hardly comes twice: letter groups in a row, a blend of two
-    nouns (`ket` + `ender`), syllables, or letters drawn by nothing but chance.
+    An everyday word; or one that hardly comes twice: letter groups in a row, a blend of two nouns (`ket` + `ender`),
+    syllables, or letters drawn by nothing but chance.
     """
     stock = nouns("train")
     for _ in range(400):
-        roll = rng.random() if everyday else rng.uniform(0.35, 1.0)
+        roll = rng.random()
         if roll < 0.35:
             word = rng.choice(_everyday())
         elif roll < 0.6:

@@ -16,16 +16,16 @@ from openk2.worlds.families.lexicon import Rng
 
 FUNCTIONS = {
     "single": (8, 10),
-    "choose": (18, 34),
-    "types": (12, 16),
-    "parallel": (9, 12),
+    "choose": (18, 32),
+    "types": (12, 14),
+    "parallel": (9, 9),
     "chain2": (11, 12),
     "chain3": (9, 8),
     "chain4": (8, 9),
-    "repair": (8, 9),
+    "repair": (8, 6),
     "none": (8, 9),
     "ask": (9, 11),
-    "pick": (0, 46),
+    "pick": (0, 50),
 }
 NOTEBOOK = {
     "count": (10, 10),

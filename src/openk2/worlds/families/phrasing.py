@@ -48,7 +48,6 @@ _MINOR = frozenset(["the", "a", "an", "of", "this", "my", "me", "our", "is", "ar
 _FILLERS = ("the", "a", "of", "for", "this", "my", "our", "with", "in", "is", "it", "to", "so", "now", "one", "as",
             "at", "on", "just", "which", "please", "and", "by")
 # fmt: on
-_NAMED = frozenset(["file", "files", "folder", "folders", "directory", "column", "columns", "table", "line", "lines"])
 _AROUND = (('"', '"'), ("'", "'"), ("(", ")"), ("", ","), (", ", ","), ("", ":"), ("- ", ""), ("", " -"), ("[", "]"))
 
 
@@ -160,12 +159,9 @@ def _loosened(text: str, rng: Rng, loose: bool, swap: bool) -> str:
 def _other_words(piece: str, rng: Rng, loose: bool) -> str:
     """What stands between two slots, with words left out, exchanged and added."""
     words: list[str] = []
-    said = piece.split()
-    for word, following in itertools.pairwise([*said, ""]):
+    for word in piece.split():
         roll = rng.random()
-        # An everyday word would be a part of the request, and any word that nobody knows is a name before these.
-        named = word in _NAMED or following in _NAMED
-        other = coined(rng, everyday=False) if not named and rng.random() < 0.4 else rng.choice(_FILLERS)
+        other = coined(rng) if rng.random() < 0.4 else rng.choice(_FILLERS)
         if roll < 0.2 and (loose or word in _MINOR):
             words += [other] if roll < 0.1 else []
         else:
