@@ -41,6 +41,7 @@ def test_events_and_result(call: Call, cli: Run, script: Script, workspace: Path
         "trajectory": str(record),
         "finished": True,
         "stop": "answered",
+        "bad_input": [],
     }
     assert record.is_relative_to(state)
     trajectory = read_atif(record)
@@ -69,12 +70,41 @@ def test_a_csv_that_is_no_table_is_said_first(
     assert done.code == 2 and words in said and str(workspace / "t.csv") in said
     done = cli("agent", "How many rows are in t.csv?", *options, asks, "--json")
     assert done.code == 2 and words in " ".join(done.err.split()) and done.events[-1]["finished"] is True
+    (sentence,) = done.events[-1]["bad_input"]
+    assert words in sentence
     assert cli("agent", "How many rows are in this CSV?", *options, asks).code == 2
     # What it holds does not matter to who moves it.
     moves = script([call("shell", command="mv t.csv u.csv"), "Done."])
     done = cli("agent", "rename t.csv to u.csv", *options, moves)
     assert done.code == 0 and words in " ".join(done.err.split())
     assert not (workspace / "t.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my data.csv", "my data.csv"),
+        ("my data.csv", "'my data.csv'"),
+        ("t.csv", "**t.csv**"),
+        ("t.csv", "file=t.csv"),
+        ("T.CSV", "t.csv."),
+        ("in/deep er.csv", "./in/deep er.csv"),
+        ("in/t.csv", "in/t.csv"),
+    ],
+)
+def test_a_csv_is_found_by_any_name_of_it(
+    call: Call, cli: Run, script: Script, workspace: Path, name: str, said: str
+) -> None:
+    (workspace / "in").mkdir()
+    (workspace / name).write_bytes(b"")
+    (workspace / "data.csv").write_text("a,b\n1,2\n")
+    (workspace / "old-t.csv").write_bytes(b"\0")
+    model = script([call("python", code="print(7)"), "Seven."])
+    done = cli("agent", f"how many rows has {said}", "-w", workspace, "-p", "--yes", "--json", "--model", model)
+    if "deep er" in name:  # a blank below a folder is more than a request can tell
+        assert done.code == 0
+    else:
+        assert done.code == 2 and len(done.events[-1]["bad_input"]) == 1
 
 
 def test_only_tables_of_the_workspace_are_looked_at(
@@ -142,6 +172,11 @@ class TestBadInput:
         cli("agent", "x", "-p", "-w", "/").refused("the whole system")
         (tmp_path / "loop").symlink_to(tmp_path / "loop")
         cli("agent", "x", "-p", "-w", tmp_path / "loop").refused("cannot be reached")
+
+    def test_a_workspace_whose_name_is_not_utf_8(self, cli: Run, tmp_path: Path) -> None:
+        folder = tmp_path / os.fsdecode(b"w\xff")
+        folder.mkdir()
+        cli("agent", "x", "-w", folder).refused("not UTF-8", "rename it")
 
     def test_the_current_folder_when_it_is_our_own_clone(self, cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(Path(openk2.__file__).parents[2])

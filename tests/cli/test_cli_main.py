@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from openk2 import __main__ as first
 from openk2 import __version__
 from openk2.cli import main as module
 from openk2.core import UserError
@@ -18,7 +19,13 @@ from openk2.core import UserError
 Run = Callable[..., Any]
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("agent",), ("train",), ("eval",), ("test",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",)),
+        *(("model", name) for name in ("describe", "import", "export", "verify")),
+    ],
+)
 def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str, ...]) -> None:
     done = cli(*command, "--help")
     assert done.code == 0 and done.err == ""
@@ -37,9 +44,28 @@ def test_help_names_the_command_as_it_was_typed(cli: Run, monkeypatch: pytest.Mo
 
 def test_the_help_names_every_command(cli: Run) -> None:
     done = cli("--help")
-    for command in ("demo", "agent", "train", "eval", "test"):
+    for command in ("demo", "agent", "train", "eval", "model", "test"):
         assert f"  {command} " in done.out
     assert cli().out == done.out or cli().err == done.out
+
+
+def test_ctrl_c_before_anything_has_begun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "main", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        first.main()
+    assert caught.value.code == 130 and capsys.readouterr().err == "openk2: interrupted\n"
+
+
+def test_a_reader_that_has_gone_is_no_failure_of_the_agent() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "openk2", "model", "describe", "test", "--json"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 141 and done.stderr == ""
 
 
 def test_version(cli: Run) -> None:

@@ -88,7 +88,7 @@ def test_json(shrug: str, capsys: pytest.CaptureFixture[str], state: Path) -> No
     captured = capsys.readouterr()
     assert captured.err == ""
     *events, summary = map(json.loads, captured.out.splitlines())
-    assert summary == {"event": "summary", "passed": 0, "failed": TASKS}
+    assert summary == {"event": "summary", "passed": 0, "failed": TASKS, "tasks": TASKS}
     assert [e["event"] for e in events[:4]] == ["start", "user", "assistant", "verdict"]
     verdicts = [e for e in events if e["event"] == "verdict"]
     assert len(verdicts) == TASKS and all(e["passed"] is False and e["reason"] for e in verdicts)
@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_what_was_done_and_nothing_else(tmp_path: Path, state: Path
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert json.loads(out.splitlines()[-1]) == {"event": "summary", "passed": 0, "failed": 0}
+    assert json.loads(out.splitlines()[-1]) == {"event": "summary", "passed": 0, "failed": 0, "tasks": TASKS}
     assert err.startswith(f"openk2: interrupted: 0 of {TASKS} tasks were finished") and err.count("\n") == 1
     assert not [path for path in (tmp_path / "scratch").iterdir() if path.name.startswith("openk2")]
     (record,) = state.glob("demo-*/*.json")

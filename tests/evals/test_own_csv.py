@@ -61,6 +61,8 @@ async def test_the_world_has_a_copy_and_judges(tmp_path: Path) -> None:
 def test_columns_that_only_number_the_rows_are_not_averaged(tmp_path: Path) -> None:
     path = write(tmp_path, "id,user_id,orderId,humid\n1,1,1,30\n2,2,2,40\n")
     assert "average humid" in csv_tasks(path)[1].request
+    path = write(tmp_path, ",humid\n0,30\n1,40\n")
+    assert "average humid" in csv_tasks(path)[1].request
 
 
 def test_a_group_without_values_is_not_asked_about(tmp_path: Path) -> None:

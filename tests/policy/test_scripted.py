@@ -58,3 +58,7 @@ def test_damaged_scripts_are_named(tmp_path: Path, text: str, words: str) -> Non
         ScriptedPolicy.from_file(path)
     with pytest.raises(UserError, match=r"could not read the script .*none\.jsonl"):
         ScriptedPolicy.from_file(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match="more than 10 MB"):
+        ScriptedPolicy.from_file("/dev/zero")
+    with pytest.raises(UserError, match="no file behind it"):
+        ScriptedPolicy.from_file("")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from openk2.core import UserError
-from openk2.sandbox import Sandbox, resolve, resolve_sandbox
+from openk2.sandbox import Sandbox, box, resolve, resolve_sandbox
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,13 @@ def test_a_sandbox_that_does_not_confine_is_not_used(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(resolve, "_find_bubblewrap", lambda: Sandbox("bubblewrap", bwrap="/no/such/bwrap"))
     with pytest.raises(UserError, match=r"write everywhere.*bubblewrap"):
         resolve_sandbox()
+
+
+def test_a_machine_that_is_too_busy_is_no_reason_to_go_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "_find_sandlock", lambda: Sandbox("sandlock"))
+    monkeypatch.setattr(box, "PROBE_SECONDS", (1e-6, 1e-6))
+    with pytest.raises(UserError, match="too busy"):
+        resolve_sandbox(consent=True)
 
 
 @pytest.mark.parametrize(("abi", "kind"), [(0, None), (1, "sandlock"), (5, "sandlock"), (6, "sandlock")])

@@ -11,6 +11,8 @@ import pytest
 from openk2.core import UserError
 from openk2.core.runs import Manifest, sha256_file, write_manifest
 from openk2.train.embed import STAGES, TARGETS, WEIGHTS, embed
+from openk2.train.recipe import load_recipe
+from openk2.train.stages import stage_configs
 
 
 @pytest.mark.parametrize("stage", TARGETS)
@@ -19,6 +21,13 @@ def test_the_shipped_weights_are_those_of_the_provenance(stage: str) -> None:
     folder = WEIGHTS / TARGETS[stage]
     assert {path.name for path in folder.iterdir()} == set(outputs)
     assert {name: sha256_file(folder / name) for name in outputs} == outputs
+
+
+def test_the_recipe_and_the_generators_are_those_of_the_weights() -> None:
+    """Whoever changes one of them trains the weights again, or says in the model card what they are from."""
+    made = json.loads((WEIGHTS / "provenance.json").read_text())
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "nano.toml")
+    assert stage_configs(recipe) == {stage: made[stage]["config"] for stage in STAGES}
 
 
 def test_embedding_a_run(tmp_path: Path) -> None:

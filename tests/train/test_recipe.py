@@ -52,6 +52,13 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
         ("sft.qk_clip_threshold=inf", ["sft.qk_clip_threshold", "finite"]),
         ("sft.adam_betas=[1,1]", ["sft.adam_betas", "less than 1"]),
         ("sft.tokens=99999999999999999999", ["sft.tokens"]),
+        ("sft.valid_micro_batches=1000000000000", ["sft.valid_micro_batches", "100000"]),
+        ("pretrain.micro_tokens=1000000000", ["pretrain.micro_tokens", "10000000"]),
+        ("sft.short_tokens=1", ["sft.short_tokens", "128"]),
+        ("corpus.valid_fraction=0", ["corpus.valid_fraction"]),
+        ("corpus.paths=[]", ["corpus.paths is empty"]),
+        ("seed=true", ["seed", "true"]),
+        ("workers=true", ["workers", "true"]),
         ("episodes.train={cooking=3}", ["'cooking'", "functions, notebook, shell"]),
         ("model.hiden_size=3", ["micro.toml", "unknown key 'model.hiden_size'", "'model.hidden_size'"]),
         ("model.hidden_size=-3", ["micro.toml", "[model]", "hidden_size"]),
@@ -88,6 +95,8 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
         load_recipe(tmp_path / "y.toml")
     with pytest.raises(UserError, match="cannot be read"):
         load_recipe(tmp_path)
+    with pytest.raises(UserError, match="more than 10 MB"):
+        load_recipe(Path("/dev/zero"))
 
 
 def test_a_model_field_that_does_not_exist_is_refused(tiny_raw: dict[str, Any], tmp_path: Path) -> None:

@@ -115,6 +115,22 @@ def test_half_a_stage_of_another_recipe(tiny_raw: dict[str, Any], tmp_path: Path
             run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
 
 
+def test_own_text_that_has_changed_is_no_longer_the_same_corpus(
+    tiny_raw: dict[str, Any], tmp_path: Path, reporter: ConsoleReporter
+) -> None:
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "a.txt").write_text("some words of prose that are long enough to be kept\n" * 20)
+    (text / "b.txt").write_text("other words of prose that are long enough to be kept\n" * 20)
+    tiny_raw["corpus"] = {"paths": [str(text)], "valid_fraction": 0.3}
+    recipe = parse_recipe(tiny_raw, "tiny")
+    for _ in range(2):
+        run_recipe(recipe, tmp_path / "run", until="corpus", reporter=reporter)
+    (text / "c.txt").write_text("a third text\n" * 20)
+    with pytest.raises(UserError, match="corpus"):
+        run_recipe(recipe, tmp_path / "run", until="corpus", reporter=reporter)
+
+
 def test_the_bar_runs_on_a_terminal(said: io.StringIO) -> None:
     reporter = ConsoleReporter(Console(file=said, width=200, force_terminal=True))
     with reporter.stage("pretrain") as bar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,8 @@ class Session:
         self._first: Task | None = None
         self._steps: list[Step] = []
         self._seconds = 0.0
-        self.spoiled = False
-        """The last request was about a CSV that is no table, and nothing but Python worked on it."""
+        self.bad_input: list[str] = []
+        """Why the CSVs that the last request was about are no tables, if nothing but Python worked on them."""
 
     async def ask(self, request: str) -> Trajectory:
         """Work on a request; the trajectory, like the record, is that of the conversation up to here."""
@@ -88,7 +89,7 @@ class Session:
 
         trajectory = await rollout(self.policy, self.world, task, self.limits, on_event=show, record=self.record)
         used = {call.name for step in trajectory.steps for call, _ in step.results}
-        self.spoiled = bool(no_tables) and used <= {"python"}
+        self.bad_input = no_tables if used <= {"python"} else []
         if self._first is not None:
             trajectory.task = self._first
             trajectory.steps[:0] = self._steps
@@ -104,28 +105,36 @@ class Session:
         self.world.said = []
 
 
-_CSV = re.compile(r"""[^\s"'`,;:?!()\[\]{}<>]+\.csv\b""", re.IGNORECASE)
+_DEEPER = re.compile(r"""[^\s"'`,;:?!()\[\]{}<>]+/[^\s"'`,;:?!()\[\]{}<>]+\.csv\b""", re.IGNORECASE)
 
 
 def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
     """A sentence for every CSV in the workspace that the request means and no reader takes for a table.
 
-    It means those that it names; if it speaks of a CSV without a name, the only one that is there.
+    It means those that it names, with the folder if they lie deeper; if it speaks of a CSV without a name, the only
+    one that is there.
     """
-    names = list(dict.fromkeys(_CSV.findall(request)))
-    if not names and re.search(r"\bcsv\b", request, re.IGNORECASE):
-        there = sorted(path.name for path in workspace.glob("*.[cC][sS][vV]"))
-        names = there if len(there) == 1 else []
-    sentences = []
-    for name in names:
+    there = sorted(path for path in workspace.glob("*.[cC][sS][vV]") if path.is_file() and not path.is_symlink())
+    meant = [path for path in there if _names(request, path.name)]
+    for name in dict.fromkeys(_DEEPER.findall(request)):
         with suppress(OSError, ValueError):
             path = (workspace / name).resolve()
-            if path.is_relative_to(workspace) and path.is_file():
-                try:
-                    check_csv(path)
-                except UserError as e:
-                    sentences.append(str(e))
+            if path.is_relative_to(workspace) and path.is_file() and path not in there:
+                meant.append(path)
+    if not meant and re.search(r"\bcsv\b", request, re.IGNORECASE) and len(there) == 1:
+        meant = there
+    sentences = []
+    for path in meant:
+        try:
+            check_csv(path)
+        except UserError as e:
+            sentences.append(str(e))
     return sentences
+
+
+def _names(request: str, name: str) -> bool:
+    """Whether a file's name stands in the request, whole: `data.csv` is not in `old-data.csv` or `data.csv.gz`."""
+    return re.search(rf"(?<![\w./-])(\./)?{re.escape(name)}(?!\.?[\w-])", request, re.IGNORECASE) is not None
 
 
 def check_workspace(workspace: Path) -> Path:
@@ -147,6 +156,8 @@ def check_workspace(workspace: Path) -> Path:
         raise UserError(f"the workspace {workspace} cannot be read by you: change its permissions, or {advice}")
     if found == Path(found.anchor):
         raise UserError(f"the workspace {workspace} is the whole system: {advice}")
+    if not is_unicode(str(found)):
+        raise UserError(f"the workspace {str(found)!r} has a name that is not UTF-8: rename it, or {advice}")
     if own := touched(found):
         raise UserError(f"in the workspace {found} OpenK2 itself could be changed ({own}): {advice}")
     return found
@@ -182,13 +193,13 @@ def run_agent(settings: Settings) -> int:
     except KeyboardInterrupt as e:
         raise _interrupted(session.record, settings.as_json) from e
     if settings.as_json:
-        _print_result(session.record, trajectory)
+        _print_result(session.record, trajectory, session.bad_input)
         if trajectory is not None and not trajectory.finished:
             warn(f"gave up: {WHY[trajectory.stop]}")
     elif trajectory is not None:
         # Never broken, so that it can be copied.
         view.console.print(f"record: {session.record}", style="dim", markup=False, soft_wrap=True)
-    if session.spoiled:
+    if session.bad_input:
         return BAD_INPUT
     if trajectory is None or trajectory.finished:
         return FINISHED
@@ -241,7 +252,7 @@ def _interrupted(record: Path, as_json: bool) -> Interrupted:
     return Interrupted(f"interrupted: what was done so far is recorded in {record}")
 
 
-def _print_result(record: Path, trajectory: Trajectory | None) -> None:
+def _print_result(record: Path, trajectory: Trajectory | None, bad_input: Sequence[str] = ()) -> None:
     """The last event; `finished` says whether the agent ended by itself, `stop` why it ended (see `StopReason`)."""
     print_object(
         {
@@ -250,6 +261,7 @@ def _print_result(record: Path, trajectory: Trajectory | None) -> None:
             "trajectory": str(record),
             "finished": trajectory.finished if trajectory else False,
             "stop": trajectory.stop if trajectory else "interrupted",
+            "bad_input": list(bad_input),
         }
     )
 

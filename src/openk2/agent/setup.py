@@ -63,7 +63,7 @@ def record_name() -> str:
 
 
 def records_folder() -> Path:
-    """Where trajectories are kept: the state folder of this user, outside of every workspace; it exists afterwards.
+    """Where trajectories are kept: the state folder of this user, which exists afterwards.
 
     Where there is none that can be written, as in some containers, a fresh temporary folder.
     """

@@ -21,15 +21,25 @@ from openk2.cli import agent, demo, evaluate, model, test, train
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
+CLOSED_PIPE = 128 + signal.SIGPIPE
+"""The exit status that a shell gives a program which SIGPIPE has ended."""
+
 
 class Commands(TyperGroup):
     """The subcommands. Ctrl-C in any of them is an error with a sentence; typer alone would end without a word."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
         except KeyboardInterrupt as e:
             raise Interrupted("interrupted") from e
+        except BrokenPipeError:
+            # Whoever read has gone, as `head` does. Typer would exit with 1, which here says that the agent gave up.
+            _leave_stdout()
+            sys.exit(CLOSED_PIPE)
 
 
 app = typer.Typer(
@@ -103,6 +113,10 @@ def _fail(sentence: str, code: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except OSError:
-        # Its disk is full or its reader has gone: Python must not complain of it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
     sys.exit(code)
+
+
+def _leave_stdout() -> None:
+    """Its disk is full or its reader has gone: Python must not complain of it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

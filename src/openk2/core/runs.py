@@ -41,6 +41,18 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+SMALL_BYTES = 10_000_000
+
+
+def read_small_text(path: Path) -> str:
+    """The UTF-8 text of a file or a pipe. Raises OSError, and ValueError for what is too large or not UTF-8."""
+    with open(path, "rb") as file:
+        data = file.read(SMALL_BYTES + 1)
+    if len(data) > SMALL_BYTES:
+        raise ValueError(f"it has more than {SMALL_BYTES / 1e6:.0f} MB")
+    return data.decode("utf-8")
+
+
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -126,6 +126,16 @@ def pins_digest(config: CorpusConfig) -> str:
     return hashlib.sha256(json.dumps([chosen, _pinned().drop], sort_keys=True).encode()).hexdigest()
 
 
+def own_text_digest(config: CorpusConfig) -> str:
+    """The hash of the names and contents of all files that `paths` lead to. Raises UserError as `build_corpus`."""
+    state = hashlib.sha256()
+    for name in config.paths:
+        for path, relative in _own_files(_resolve(name)):
+            if "__pycache__" not in path.parts:  # written by running, read by nobody
+                state.update(json.dumps([name, relative, sha256_file(path)]).encode())
+    return state.hexdigest()
+
+
 def build_corpus(config: CorpusConfig, folder: Path, progress: Progress | None = None) -> Manifest:
     """Fetch, filter, deduplicate, check against benchmarks, split; write the stage's folder. Returns its manifest.
 
@@ -350,10 +360,16 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
         raise UserError(f"{archive} is damaged ({e}): delete it and build the corpus again") from e
 
 
+def _own_files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Every file under `root`, or `root` itself, with its name there. Raises UserError for what cannot be read."""
+    for path in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+        if not os.access(path, os.R_OK):
+            raise UserError(f"corpus.paths: {path} cannot be read: change its permissions, or name another folder")
+        yield path, path.relative_to(root).as_posix() if root.is_dir() else path.name
+
+
 def _from_path(name: str, root: Path, config: CorpusConfig, dropped: Counter[str]) -> Iterator[Document]:
-    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
-    for path in files:
-        relative = path.relative_to(root).as_posix() if root.is_dir() else path.name
+    for path, relative in _own_files(root):
         if root.is_dir() and (path.suffix not in TEXT_SUFFIXES or any(p.startswith(".") for p in Path(relative).parts)):
             dropped["not a text file"] += 1
             continue

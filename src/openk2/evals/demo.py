@@ -72,7 +72,8 @@ def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, de
     finally:
         passed, failed = verdicts.count(True), verdicts.count(False)
         if as_json:
-            print_object({"event": "summary", "passed": passed, "failed": failed})
+            # Fewer verdicts than tasks: it was cut off, and stderr says by what.
+            print_object({"event": "summary", "passed": passed, "failed": failed, "tasks": len(tasks)})
     if not as_json:
         view.console.print(f"[bold]{passed} passed, {failed} failed[/], judged by code that never looks at the model.")
         view.console.print(f"records: {records}", style="dim", markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openk2.core import Message, Task, UserError, Verdict, World
-from openk2.worlds.csv_file import load_csv
+from openk2.worlds.csv_file import UNNAMED, load_csv
 from openk2.worlds.families.notebook_check import check_answer, final_answer
 from openk2.worlds.families.notebook_query import Query, Unfit, expectation
 from openk2.worlds.families.tables import Table
@@ -22,7 +22,7 @@ _IDENTIFIER = re.compile(r"(^|[ _-])[iI][dD]$|[a-z]I[dD]$")
 
 def questions(table: Table) -> list[tuple[str, str, Query]]:
     """Skill, request and meaning of up to three questions that fit the table."""
-    numeric = [c.name for c in table.columns if c.kind in ("int", "float") and not _IDENTIFIER.search(c.name)]
+    numeric = [c.name for c in table.columns if c.kind in ("int", "float") and not _is_identifier(c.name)]
     most = min(MOST_GROUPS, len(table.rows) // 2)
     groups = [c.name for c in table.columns if c.kind == "category" and 2 <= _distinct(table, c.name) <= most]
     asked = [("count", f"How many rows are in {table.file}?", Query("rows"))]
@@ -32,6 +32,11 @@ def questions(table: Table) -> list[tuple[str, str, Query]]:
         request = f"What is the maximum {numeric[-1]} by {groups[0]} in {table.file}?"
         asked.append(("groupby", request, Query("max", (numeric[-1],), groups[0])))
     return asked
+
+
+def _is_identifier(name: str) -> bool:
+    """Whether numbers only tell rows apart: ids, and the index that pandas writes along."""
+    return name.startswith(UNNAMED) or _IDENTIFIER.search(name) is not None
 
 
 def _distinct(table: Table, column: str) -> int:

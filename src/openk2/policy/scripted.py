@@ -9,6 +9,7 @@ from pathlib import Path
 
 from openk2.chat import call_id
 from openk2.core import Message, ToolSpec, Turn, UserError
+from openk2.core.runs import read_small_text
 
 
 class ScriptedPolicy:
@@ -25,9 +26,11 @@ class ScriptedPolicy:
     @classmethod
     def from_file(cls, path: Path | str) -> ScriptedPolicy:
         """From JSON lines, each an OpenAI chat message. Raises UserError naming the file and line that does not fit."""
+        if not str(path):
+            raise UserError("script: has no file behind it: name a file of JSON lines")
         path = Path(path)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_small_text(path).splitlines()
         except (OSError, ValueError) as e:
             raise UserError(f"could not read the script {path} ({e}): name a file of JSON lines") from e
         messages = []

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from openk2.core import UserError
 from openk2.sandbox import launch
 
 Kind = Literal["sandlock", "bubblewrap", "none"]
@@ -207,8 +208,26 @@ with contextlib.suppress(OSError):
 """
 
 
+PROBE_SECONDS = (20.0, 120.0)
+"""How long a sandbox may take to start: at first, and once more."""
+
+
 def probe(sandbox: Sandbox) -> str:
-    """Try a sandbox for real: the reason why it cannot be used, or nothing if it can."""
+    """Try a sandbox for real: the reason why it cannot be used, or nothing if it can.
+
+    Raises UserError if it does not start in time even at the second attempt: a busy machine says nothing about a
+    sandbox, and is no reason to go without one.
+    """
+    for seconds in PROBE_SECONDS:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return _probe(sandbox, seconds)
+    raise UserError(
+        f"the sandbox {sandbox.kind} did not start within {PROBE_SECONDS[-1]:.0f} seconds: this machine is too busy, "
+        "try again later"
+    )
+
+
+def _probe(sandbox: Sandbox, seconds: float) -> str:
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="openk2-") as name:
@@ -220,9 +239,7 @@ def probe(sandbox: Sandbox) -> str:
         command = sandbox._command(argv, folder, scratch, replace(Caps(), cpu_seconds=20), {})
         lifeline, ours = os.pipe()
         try:
-            done = subprocess.run(command, stdin=lifeline, capture_output=True, text=True, timeout=20, check=False)
-        except subprocess.TimeoutExpired:
-            return "it did not start within 20 seconds"
+            done = subprocess.run(command, stdin=lifeline, capture_output=True, text=True, timeout=seconds, check=False)
         finally:
             os.close(lifeline)
             os.close(ours)

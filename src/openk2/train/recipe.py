@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from openk2.chat.tokenizer import MIN_VOCAB_SIZE
 from openk2.core import UserError
+from openk2.core.runs import read_small_text
 from openk2.data.corpus import CorpusConfig
 from openk2.worlds.families import FAMILIES
 
@@ -26,6 +27,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
+PerStep = Annotated[int, Field(ge=1, le=100_000)]
 
 MAX_EPISODES = 50_000_000
 """Per family and part: each part draws its seeds from a range of this length."""
@@ -36,6 +38,14 @@ _FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 class _Section(BaseModel):
     # Infinity has no JSON, which jobs and manifests are written in.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_by_chance(cls, value: Any) -> Any:
+        # Pydantic takes true for 1, which nobody means.
+        if isinstance(value, bool):
+            raise ValueError("true and false are no values of a recipe")
+        return value
 
 
 class TokenizerConfig(_Section):
@@ -79,8 +89,8 @@ class TrainConfig(_Section):
     """One training stage. A step is `micro_batches` micro-batches of about `micro_tokens` tokens each."""
 
     tokens: Count = Field(description="budget, padding included; the number of steps follows")
-    micro_tokens: int = Field(default=4096, ge=16)
-    micro_batches: Count = Field(default=2, description="per step over all workers; a multiple of workers")
+    micro_tokens: int = Field(default=4096, ge=16, le=10_000_000)
+    micro_batches: PerStep = Field(default=2, description="per step over all workers; a multiple of workers")
     lr: Rate
     warmup_steps: int = Field(default=100, ge=0)
     decay_fraction: Fraction = Field(
@@ -95,7 +105,7 @@ class TrainConfig(_Section):
     router_bias_rate: float = Field(default=0.001, ge=0, le=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     valid_every: Count = Field(default=200, description="steps between validation losses")
-    valid_micro_batches: Count = Field(default=4, description="micro-batches that a validation loss is computed on")
+    valid_micro_batches: PerStep = Field(default=4, description="micro-batches that a validation loss is computed on")
     checkpoint_seconds: float = Field(default=120.0, ge=0)
 
     @property
@@ -137,7 +147,7 @@ class SftConfig(TrainConfig):
     short_fraction: Fraction = Field(
         default=0.0, description="share of the steps, at the start, with short episodes only"
     )
-    short_tokens: Count = Field(default=256, description="how long a short episode may be")
+    short_tokens: int = Field(default=256, ge=128, le=10**9, description="how long a short episode may be")
 
 
 class ModelSection(BaseModel):
@@ -164,6 +174,12 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Recipe:
+        if self.corpus.valid_fraction == 0:
+            raise ValueError("corpus.valid_fraction = 0 leaves no text for the validation loss: use 0.01, say")
+        if self.corpus.packages is None and not self.corpus.paths and "paths" in self.corpus.model_fields_set:
+            raise ValueError(
+                "corpus.paths is empty: name text of your own, or leave the key out for the pinned packages"
+            )
         for name in ("pretrain", "sft"):
             micro_batches = getattr(self, name).micro_batches
             if micro_batches % self.workers:
@@ -185,7 +201,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     wrong kind and numbers that cannot work together.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_small_text(path))
     except FileNotFoundError as e:
         raise UserError(f"there is no recipe {path}: try recipes/micro.toml or recipes/nano.toml") from e
     except OSError as e:
@@ -194,6 +210,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"the recipe {path} cannot be read: it is not UTF-8 text (byte {e.start})") from e
     except tomllib.TOMLDecodeError as e:
         raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
+    except ValueError as e:
+        raise UserError(f"the recipe {path} cannot be read: {e}") from e
     for override in overrides:
         _apply(raw, override)
     return parse_recipe(raw, str(path))

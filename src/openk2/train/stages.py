@@ -72,16 +72,18 @@ def run_recipe(
     return run
 
 
+def stage_configs(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Stage -> everything beside its inputs that decides its outputs, as its manifest has it."""
+    reporter = ConsoleReporter()
+    return {name: _STAGE_MAKERS[name](recipe, Path(), "cpu", reporter).config for name in STAGES}
+
+
 def _check_device(device: str, workers: int) -> None:
     if device == "cpu":
         return
-    import torch
+    from openk2.policy.resolve import check_device
 
-    try:
-        # Read back: a device such as "meta" holds no numbers.
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
-        raise UserError(f"the device {device!r} cannot be used here: choose cpu, or one that this machine has") from e
+    check_device(device)
     if workers > 1:
         raise UserError(f"{workers} workers cannot share the device {device!r}: add --set workers=1")
 
@@ -205,9 +207,12 @@ def _corpus(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage
         made = build_corpus(recipe.corpus, folder / "text", bar)
         return {name: made.results[name] for name in ("bytes", "documents", "dropped")}
 
-    from openk2.data.corpus import pins_digest
+    from openk2.data.corpus import own_text_digest, pins_digest
 
-    return Stage("corpus", _json(recipe.corpus) | {"pins": pins_digest(recipe.corpus)}, (), make, ("text/*.jsonl",))
+    config = _json(recipe.corpus) | {"pins": pins_digest(recipe.corpus)}
+    if recipe.corpus.paths:
+        config["own_text"] = own_text_digest(recipe.corpus)
+    return Stage("corpus", config, (), make, ("text/*.jsonl",))
 
 
 def _tokenizer(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:

@@ -19,6 +19,8 @@ from openk2.worlds.families.tables import Column, Kind, Table
 MAX_BYTES = 20_000_000
 MOST_COLUMNS = 1000
 HEAD_LINES = 1000
+UNNAMED = "Unnamed: "
+"""How pandas calls a column without a name, with its number behind."""
 
 # What pandas reads as a missing value.
 _MISSING = frozenset(
@@ -57,6 +59,8 @@ def check_csv(path: Path) -> None:
 
 def _text(path: Path) -> str:
     """The text of a file that is not empty. Raises UserError."""
+    if not str(path).isprintable():
+        raise UserError(f"the name {str(path)!r} has bytes that are not UTF-8, or control characters: rename the file")
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a CSV file")
@@ -122,7 +126,9 @@ def _table(path: Path, rows: list[list[str]]) -> Table:
     columns = [tuple(row[i].strip() for row in rows) for i in range(len(head))]
     _check_header(path, columns)
     # A column without a name, as an index has that was written along, gets the name that pandas gives it.
-    names = [cell or f"Unnamed: {i}" for i, cell in enumerate(head)]
+    names = [cell or f"{UNNAMED}{i}" for i, cell in enumerate(head)]
+    if odd := [name for name in names if not name.isprintable()]:
+        raise UserError(f"{path} has a column name with control characters ({odd[0][:60]!r}): rename the column")
     twice, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise UserError(f"{path} has two columns named {twice!r}: rename one")
@@ -142,8 +148,8 @@ def _check_header(path: Path, columns: Sequence[Sequence[str]]) -> None:
 def _no_header(columns: Sequence[Sequence[str]]) -> bool:
     """Whether the first line looks like data: numbers that are no years, nothing at all, or a value that comes again.
 
-    Years may head the columns of a wide table, next to names. A word over a column of numbers is a header
-    whatever comes again elsewhere.
+    Years may head the columns of a wide table, next to names or, where no year stands below, alone. A word over a
+    column of numbers is a header whatever comes again elsewhere.
     """
     head = [column[0] for column in columns]
     # What pandas writes for columns that nobody named.
@@ -151,8 +157,11 @@ def _no_header(columns: Sequence[Sequence[str]]) -> bool:
         return False
     named = [cell for cell in head if cell]
     numbers = [cell for cell in named if _DECIMAL.fullmatch(cell)]
-    if not named or len(numbers) == len(named) or any(not _YEAR.fullmatch(cell) for cell in numbers):
+    if not named or any(not _YEAR.fullmatch(cell) for cell in numbers):
         return True
+    if len(numbers) == len(named):
+        below = {cell for column in columns for cell in column[1:]}
+        return len(set(named)) < len(named) or any(map(_YEAR.fullmatch, below))
     if any(cell and all(map(_DECIMAL.fullmatch, filter(None, rest))) and any(rest) for cell, *rest in columns):
         return False
     return any(cell and cell in rest for cell, *rest in columns)
