@@ -64,21 +64,21 @@ def test_prefill_then_token_by_token(changes: dict[str, object]) -> None:
             torch.testing.assert_close(x_BTD[b, 0], whole[b][len(row) + i], atol=1e-4, rtol=1e-4)
 
 
-def test_rows_can_be_dropped_replaced_joined_and_truncated() -> None:
+def test_rows_can_be_joined_moved_taken_apart_and_shortened() -> None:
+    """As the engine does it: it joins caches, copies a row over another, and goes on with a view of some rows."""
     rows = [torch.randint(0, 4096, (n,)).tolist() for n in (5, 8, 2)]
     cache = LatentCache(MODEL.config, 3, max_len=16)
     MODEL.hidden(pad(rows), cache=cache, lengths_B=torch.tensor([5, 8, 2]))
     fresh = LatentCache(MODEL.config, 1, max_len=16)
     MODEL.hidden(torch.tensor([[11, 12, 13]]), cache=fresh)
 
-    picked = cache.select([2, 0])
-    joined = picked.join(fresh)
-    cache.put([1], fresh)
-    cache.truncate([3, 3, 2])
+    joined = cache.join(fresh)
+    cache.latent_LBSW[:, 0, :2] = cache.latent_LBSW[:, 2, :2]
+    view = LatentCache(MODEL.config, 0, max_len=16)
+    view.latent_LBSW, view.lengths_B = cache.latent_LBSW[:, :2], torch.tensor([2, 3])
     for state, contents in (
-        (picked, [rows[2], rows[0]]),
-        (joined, [rows[2], rows[0], [11, 12, 13]]),
-        (cache, [rows[0][:3], [11, 12, 13], rows[2]]),
+        (joined, [*rows, [11, 12, 13]]),
+        (view, [rows[2], rows[1][:3]]),
     ):
         x_BTD = MODEL.hidden(torch.full((len(contents), 1), 99), cache=state)
         for b, row in enumerate(contents):

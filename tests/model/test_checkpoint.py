@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from openk2.core import UserError
-from openk2.model import ModelConfig, Transformer, load, save
+from openk2.model import ModelConfig, Transformer, checkpoint, load, save
+from openk2.model.checkpoint import hf_state_dict, shapes_of
+from openk2.model.transformer import Block
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +58,17 @@ def test_expert_names_on_disk(folder: Path) -> None:
 def test_the_tokenizer_comes_along(folder: Path, tmp_path: Path) -> None:
     tokenizer = tmp_path / "tokenizer"
     tokenizer.mkdir()
-    (tokenizer / "tokenizer.json").write_text("{}")
-    (tokenizer / "chat_template.jinja").write_text("x")
+    auto_map = {"AutoTokenizer": ["their/repository--words.Words", None], "Other": "pieces.Pieces"}
+    names = (
+        *("tokenizer.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt"),
+        *("tokenization_kimi.py", "tokenization_utils.py", "words.py", "pieces.py"),
+    )
+    taken = dict.fromkeys(names, "x") | {"tokenizer_config.json": json.dumps({"auto_map": auto_map})}
+    for name, text in (taken | {"setup.py": "x", "notes.txt": "x"}).items():
+        (tokenizer / name).write_text(text)
     save(load(folder), tmp_path / "out", tokenizer_folder=tokenizer)
-    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "x"
+    ours = {"config.json", "model.safetensors"}
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir() if path.name not in ours} == taken
     with pytest.raises(UserError, match="tokenizer"):
         save(load(folder), tmp_path / "out", tokenizer_folder=tmp_path / "nowhere")
 
@@ -89,6 +99,40 @@ def test_a_missing_shard(folder: Path) -> None:
         (folder / "model.safetensors.index.json").write_text(damaged)
         with pytest.raises(UserError, match=r"index\.json is damaged"):
             load(folder)
+
+
+def test_an_index_that_says_otherwise_than_the_files(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards = [{}, {}]
+    for name, tensor in tensors.items():
+        shards[name == "lm_head.weight"][name] = tensor
+    for number, shard in enumerate(shards):
+        save_file(shard, folder / f"{number}.safetensors")
+    where = {name: f"{number}.safetensors" for number, shard in enumerate(shards) for name in shard}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": where}))
+    load(folder)
+    unlisted = {name: file for name, file in where.items() if name != "model.norm.weight"}
+    for wrong, name in (
+        (where | {"lm_head.weight": "0.safetensors"}, "lm_head.weight"),
+        (where | {"model.extra": "0.safetensors"}, "model.extra"),
+        (unlisted, "model.norm.weight"),
+    ):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(UserError, match=rf"index\.json: tensor {name} is not where the index says"):
+            load(folder)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_json_file_that_is_too_deep(folder: Path, name: str) -> None:
+    (folder / name).write_text(DEEP)
+    with pytest.raises(UserError, match="is damaged") as caught:
+        load(folder)
+    assert name in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"model_type": "deepseek_v3"}', "\0\1"])
@@ -168,7 +212,40 @@ def test_missing_and_foreign_tensors(folder: Path) -> None:
         load(folder)
 
 
-def test_prediction_layers_past_the_last_are_ignored(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    save_file(load_file(path) | {"model.layers.3.eh_proj.weight": torch.zeros(1)}, path)
+def test_only_prediction_layers_may_follow_the_last_one(folder: Path) -> None:
+    path, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    tensors = load_file(path)
+
+    def told(count: object) -> None:
+        (folder / "config.json").write_text(json.dumps(config | {"num_nextn_predict_layers": count}))
+
+    save_file(tensors | {"model.layers.3.eh_proj.weight": torch.zeros(1)}, path)
+    for none in (0, None):
+        told(none)
+        with pytest.raises(UserError, match=r"layers\.3\.eh_proj.*belong to another configuration"):
+            load(folder)
+    told(1)
     load(folder)
+    told("one")
+    with pytest.raises(UserError, match=r"config\.json: num_nextn_predict_layers is 'one'"):
+        load(folder)
+    save_file(tensors | {"model.layers.4.eh_proj.weight": torch.zeros(1)}, path)
+    told(1)
+    with pytest.raises(UserError, match=r"layers\.4\.eh_proj.*belong to another configuration"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"first_k_dense_replace": 0}, {"first_k_dense_replace": 9, "q_lora_rank": None}]
+)
+def test_shapes_are_those_of_the_model(changes: dict[str, Any]) -> None:
+    config = ModelConfig.preset("test", num_hidden_layers=4, **changes)
+    wanted = {name: tuple(tensor.shape) for name, tensor in hf_state_dict(Transformer(config)).items()}
+    assert list(shapes_of(config).items()) == list(wanted.items())
+
+
+def test_the_shapes_of_many_layers_take_one_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+    monkeypatch.setattr(checkpoint, "Block", lambda config, layer: built.append(layer) or Block(config, layer))
+    shapes_of(ModelConfig.preset("k2"))
+    assert built == [0, 1]

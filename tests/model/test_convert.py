@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from math import ceil
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from openk2.core import UserError
 from openk2.core.runs import sha256_file
 from openk2.model import ModelConfig, Transformer, load, save
 from openk2.model import convert as module
-from openk2.model.convert import PROGRESS, convert, verify
+from openk2.model.convert import LEFT_OUT, PROGRESS, convert, verify
 from openk2.model.stored import BLOCK, FP8, SCALE, dequantise
 
 SHARD = 150_000
@@ -88,7 +90,7 @@ def test_export_has_shards_that_transformers_loads(original: Path, tmp_path: Pat
 def test_block_fp8_is_taken_in(folder: Path, original: Path, tmp_path: Path) -> None:
     to_fp8(folder)
     convert(folder, tmp_path / "out", dtype="fp32", shard_bytes=SHARD)
-    assert verify(folder, tmp_path / "out").equal
+    assert verify(folder, tmp_path / "out").max_abs_diff == 0
     assert not verify(original, tmp_path / "out").equal  # FP8 has lost something
     ours, packed = load(tmp_path / "out"), load(folder, dtype=torch.float32)
     for (name, a), (_, b) in zip(ours.named_parameters(), packed.named_parameters(), strict=True):
@@ -118,8 +120,109 @@ def test_the_same_call_continues(original: Path, tmp_path: Path, monkeypatch: py
     assert first.name not in seen and second.name in seen
     for path in sorted((tmp_path / "whole").iterdir()):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+MOMENTS = """
+import os, signal, sys
+from pathlib import Path
+from openk2.model import checkpoint, convert as module
+
+source, target = map(Path, sys.argv[1:])
+write_tensors, write_manifest = module.write_tensors, module.write_manifest
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def half_a_shard(tensors, path, metadata):
+    path.write_bytes(b"half")
+    (path.parent / ".tmpAbCdEf").write_bytes(b"what safetensors writes to")
+    die()
+
+
+def a_shard_without_its_manifest(path, tensors):
+    write_tensors(path, tensors)
+    die()
+
+
+def no_last_manifest(folder, manifest):
+    if folder == target:
+        (target / ".config.json.1.tmp").write_bytes(b"half")
+        die()
+    write_manifest(folder, manifest)
+
+
+for place, name, function in (
+    (module, "write_tensors", die),
+    (checkpoint, "save_file", half_a_shard),
+    (module, "write_tensors", a_shard_without_its_manifest),
+    (module, "write_manifest", no_last_manifest),
+    (module.shutil, "rmtree", die),
+):
+    child = os.fork()
+    if not child:
+        setattr(place, name, function)
+        module.convert(source, target, shard_bytes=150_000)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, name
+    print(*sorted(path.name for path in target.iterdir()))
+"""
+
+
+def test_killed_at_any_moment_the_same_call_continues(original: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    wanted = convert(original, whole, shard_bytes=SHARD)
+    done = subprocess.run(
+        [sys.executable, "-c", MOMENTS, str(original), str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    states = [set(line.split()) for line in done.stdout.splitlines()]
+    assert states[0] == {PROGRESS} and ".tmpAbCdEf" in states[1] and ".tmpAbCdEf" not in states[2]
+    assert "manifest.json" not in states[3] and states[4] == {path.name for path in whole.iterdir()} | {PROGRESS}
+    assert convert(original, out, shard_bytes=SHARD) == wanted
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.iterdir()
+    }
+
+
+def test_what_is_complete_stays_as_it_is(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = convert(folder, out)
+    dates = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert convert(folder, out) == manifest
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == dates
     with pytest.raises(UserError, match="holds a model already"):
+        convert(folder, out, dtype="fp32")
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a model already"):
+        convert(folder, out)
+    (folder / "tokenizer_config.json").unlink()
+    (out / "model.safetensors").write_bytes(b"trained further")
+    with pytest.raises(UserError, match=r"model\.safetensors is not what the conversion wrote"):
+        convert(folder, out)
+    with pytest.raises(UserError, match="is a file"):
+        convert(folder, out / "config.json")
+
+
+def test_another_conversion_does_not_mix_with_one_that_was_begun(original: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, name: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(original, tmp_path / "out", shard_bytes=SHARD, on_shard=stop)
+    with pytest.raises(UserError, match="beginning of another conversion"):
         convert(original, tmp_path / "out", dtype="fp32")
+
+
+def test_prediction_heads_are_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_nextn_predict_layers": 1}))
+    heads = {f"model.layers.3.{name}.weight": torch.zeros(2) for name in ("enorm", "hnorm")}
+    save_file(load_file(folder / "model.safetensors") | heads, folder / "model.safetensors")
+    assert convert(folder, tmp_path / "out").results[LEFT_OUT] == 2
+    assert verify(folder, tmp_path / "out").equal
 
 
 @pytest.mark.parametrize(
@@ -133,6 +236,71 @@ def test_verify_names_the_first_part_that_differs(folder: Path, original: Path, 
     found = verify(original, folder, tokens=256)
     where = found.first_difference
     assert where is not None and part.startswith(where) and found.max_abs_diff > 0 and not found.equal
+
+
+@pytest.mark.parametrize("row", [0, 100, 200, 300, 400, 511])
+def test_verify_compares_every_row_of_the_embedding(folder: Path, original: Path, row: int) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][row] = 0
+    save_file(tensors, folder / "model.safetensors")
+    found = verify(original, folder, tokens=1)
+    assert not found.equal and found.first_difference == "model.embed_tokens"
+
+
+@pytest.mark.parametrize("changed", ["mlp.experts.3.up_proj.weight", "mlp.gate.weight"])
+def test_verify_compares_experts_that_are_never_chosen(
+    folder: Path, original: Path, tmp_path: Path, changed: str
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.2.mlp.gate.e_score_correction_bias"][3] = -10
+    save_file(tensors, folder / "model.safetensors")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    assert verify(other, folder).equal
+    # Of the router only the row of the expert that is never chosen.
+    part = tensors[f"model.layers.2.{changed}"]
+    (part[3] if "gate" in changed else part).mul_(1.5)
+    save_file(tensors, other / "model.safetensors")
+    assert verify(other, folder).first_difference == "model.layers.2"
+
+
+def test_verify_compares_what_rounding_leaves(folder: Path, original: Path, tmp_path: Path) -> None:
+    """An import in 16 bits is the same model as its source, and a single wrong weight in it is not."""
+    to_fp8(folder)
+    torch.manual_seed(1)
+    exact = tmp_path / "exact"
+    save(Transformer(ModelConfig.from_folder(original)), exact)
+    for source in (folder, exact):
+        for dtype in ("bf16", "fp16"):
+            out = tmp_path / f"{source.name}-{dtype}"
+            convert(source, out, dtype=dtype)
+            assert verify(source, out).equal and verify(out, source).equal
+            tensors = load_file(out / "model.safetensors")
+            name = "model.layers.1.self_attn.q_b_proj.weight"
+            tensors[name][5, 7] += 0.01
+            save_file(tensors, out / "model.safetensors")
+            assert verify(source, out).first_difference == "model.layers.1"
+    assert verify(original, folder).first_difference == "model.layers.0"  # FP8 has lost something
+
+
+def test_verify_has_no_number_for_other_shapes(original: Path, tmp_path: Path) -> None:
+    for changes, where in (
+        ({"num_hidden_layers": 4}, "model.layers.3"),
+        ({"first_k_dense_replace": 2}, "model.layers.1"),
+        ({"vocab_size": 500}, "model.embed_tokens"),
+    ):
+        config = ModelConfig.from_folder(original).model_copy(update=changes)
+        model = Transformer(config).bfloat16()
+        shared = load(original).state_dict()
+        model.load_state_dict(
+            {
+                name: shared.get(name, t) if t.shape == shared.get(name, t).shape else t
+                for name, t in model.state_dict().items()
+            }
+        )
+        save(model, tmp_path / "other")
+        for pair in ((original, tmp_path / "other"), (tmp_path / "other", original)):
+            found = verify(*pair)
+            assert (found.equal, found.first_difference, found.max_abs_diff) == (False, where, None)
 
 
 def test_verify_sees_what_is_not_in_the_weights(folder: Path, original: Path) -> None:
@@ -158,6 +326,10 @@ def test_damaged_sources_are_one_sentence(folder: Path, tmp_path: Path) -> None:
     refused("missing", **{name: None})
     refused("is FP8 and", **{name: tensors[name].to(FP8)})
     refused("factor per block", **{name: tensors[name].to(FP8), name + SCALE: torch.ones(2, 1)})
+    refused("factor per block", **{name: tensors[name].to(FP8), name + SCALE: torch.ones(1, 1, dtype=torch.int32)})
+    for dtype in (torch.float8_e5m2, torch.bfloat16):
+        refused(f"packed as {dtype}", **{name: tensors[name].to(dtype), name + SCALE: torch.ones(1, 1)})
+    refused("packed as", **{name: tensors[name].to(torch.float8_e5m2)})
     refused("has shape", **{name: tensors[name][:-1].clone()})
     refused("does not belong", **{"model.layers.1.mlp.experts.8.down_proj.weight": tensors[name].clone()})
     save_file(tensors, folder / "model.safetensors")
@@ -167,6 +339,13 @@ def test_damaged_sources_are_one_sentence(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(UserError, match="model_type is 'llama'"):
         convert(folder, tmp_path / "out")
+
+
+def test_damaged_settings_of_the_tokenizer_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is damaged"):
+        convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_asked_for(original: Path, tmp_path: Path) -> None:

@@ -46,14 +46,17 @@ def test_heads_at_128k_bracket_the_report() -> None:
     assert ratios["prefill"] < 1.83 < ratios["full"]
 
 
-def test_flops_are_those_that_transformers_computes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dense_layers", [3, 1, 0])
+def test_flops_are_those_that_transformers_computes(tmp_path: Path, dense_layers: int) -> None:
     """Counted by torch over a whole pass; a plain attention kernel lets every token attend to all of them."""
     from torch.utils.flop_counter import FlopCounterMode
 
     transformers = pytest.importorskip("transformers")
-    config = ModelConfig.preset("test", first_k_dense_replace=3)
+    config = ModelConfig.preset("test", first_k_dense_replace=dense_layers)
     save(Transformer(config), tmp_path)
-    theirs = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    theirs = transformers.DeepseekV3ForCausalLM.from_pretrained(
+        tmp_path, attn_implementation="eager", experts_implementation="eager"
+    )
     time = 64
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         theirs(torch.zeros(1, time, dtype=torch.long), use_cache=False)
@@ -64,8 +67,9 @@ def test_names_and_folders(tmp_path: Path) -> None:
     config = ModelConfig.preset("test")
     save(Transformer(config), tmp_path)
     assert named_config(str(tmp_path)) == config == named_config("test")
-    with pytest.raises(UserError, match="neither a preset"):
-        named_config(str(tmp_path / "nothing"))
+    for name in (str(tmp_path / "nothing"), ""):
+        with pytest.raises(UserError, match="neither a preset"):
+            named_config(name)
     with pytest.raises(UserError, match="--heads"):
         with_heads(config, 0)
 

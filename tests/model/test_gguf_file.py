@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import openk2
 from openk2.chat import Tokenizer, render
@@ -97,6 +99,76 @@ def test_other_settings_arrive(tmp_path: Path, changes: dict[str, Any]) -> None:
     got, theirs_logprobs = LlamaCpp(tmp_path / "model.gguf").continued(prompt, 6)
     assert got == wanted
     assert theirs_logprobs == pytest.approx(logprobs, abs=1e-2)
+
+
+@pytest.fixture
+def nano(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(NANO, tmp_path / "nano"))
+
+
+def exported_template(folder: Path, target: Path) -> tuple[str | None, list[str]]:
+    """The chat template in the GGUF file, and the remarks."""
+    from gguf import GGUFReader
+
+    remarks = export_gguf(folder, target)
+    field = GGUFReader(target).get_field("tokenizer.chat_template")
+    return None if field is None else field.contents(), remarks
+
+
+def test_the_chat_template_comes_along_wherever_it_stands(nano: Path, tmp_path: Path) -> None:
+    template, settings = nano / "chat_template.jinja", nano / "tokenizer_config.json"
+    text = template.read_text()
+    assert exported_template(nano, tmp_path / "0.gguf")[0] == text
+    template.unlink()
+    config = json.loads(settings.read_text())
+    several = [{"name": "tools", "template": "no"}, {"name": "default", "template": text}]
+    for i, value in enumerate((text, several), 1):
+        settings.write_text(json.dumps(config | {"chat_template": value}))
+        found, remarks = exported_template(nano, tmp_path / f"{i}.gguf")
+        assert found == text and not any("chat template" in remark for remark in remarks)
+    for i, content in enumerate((json.dumps(config), None), 3):
+        settings.unlink() if content is None else settings.write_text(content)
+        found, remarks = exported_template(nano, tmp_path / f"{i}.gguf")
+        assert found is None and any("no chat template" in remark for remark in remarks)
+    for content, words in ((json.dumps({"chat_template": 3}), "chat_template is a int"), ("[" * 100_000, "damaged")):
+        settings.write_text(content)
+        with pytest.raises(UserError, match=rf"tokenizer_config\.json.*{words}"):
+            export_gguf(nano, tmp_path / "9.gguf")
+
+
+def test_prediction_heads_are_mentioned(nano: Path, tmp_path: Path) -> None:
+    config = json.loads((nano / "config.json").read_text())
+    (nano / "config.json").write_text(json.dumps(config | {"num_nextn_predict_layers": 1}))
+    weights = load_file(nano / "model.safetensors")
+    save_file(weights | {"model.layers.8.enorm.weight": torch.zeros(1)}, nano / "model.safetensors")
+    assert any(remark.startswith("1 tensors of multi-token") for remark in export_gguf(nano, tmp_path / "a.gguf"))
+
+
+def test_numbers_that_the_type_cannot_hold(nano: Path, tmp_path: Path) -> None:
+    weights = load_file(nano / "model.safetensors")
+    weights["model.layers.3.mlp.experts.2.up_proj.weight"][0, 0] = 1e6
+    save_file(weights, nano / "model.safetensors")
+    with pytest.raises(UserError, match=r"layers\.3\.mlp\.experts\.2\.up_proj.* too large for torch\.float16"):
+        export_gguf(nano, tmp_path / "a.gguf", dtype="fp16")
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+@pytest.mark.parametrize("mscales", [{}, {"mscale": 1.0, "mscale_all_dim": 0.5}])
+def test_yarn_that_llama_cpp_does_not_know(nano: Path, tmp_path: Path, mscales: dict[str, float]) -> None:
+    yarn = {"factor": 8.0, "original_max_position_embeddings": 64} | mscales
+    (nano / "config.json").write_text(json.dumps(ModelConfig.preset("nano", rope_scaling=yarn).to_hf()))
+    with pytest.raises(UserError, match=r"config\.json: YaRN.*export it as hf"):
+        export_gguf(nano, tmp_path / "a.gguf")
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_a_target_that_exists_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]}
+    for target in (tmp_path, tmp_path / "a.gguf"):
+        with pytest.raises(UserError, match="exists already"):
+            export_gguf(NANO, target)
+    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.iterdir()]} == before
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:

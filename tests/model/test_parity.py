@@ -96,6 +96,29 @@ def test_logits_equal_transformers_cached_and_uncached(
     assert load(folder).config == config
 
 
+def test_yarn_equals_transformers_beyond_4k(tmp_path: Path) -> None:
+    """With the settings of K2's release, and those of DeepSeek-V3 whose ramp is wider."""
+    for name in ("k2", "deepseek-v3"):
+        released = ModelConfig.preset(name)
+        config = ModelConfig.preset(
+            "test",
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            initializer_range=0.15,
+            qk_rope_head_dim=64,
+            rope_theta=released.rope_theta,
+            rope_scaling=released.rope_scaling,
+            max_position_embeddings=8192,
+        )
+        model = random_model(config)
+        save(model, tmp_path / name)
+        ids_BT = torch.randint(0, config.vocab_size, (1, 4200))
+        wanted = their_logits(tmp_path / name, ids_BT)
+        # The last bit of a frequency is 2e-4 radians at position 4,200; a factor that is 5 % wrong moves a logit by 3.
+        with torch.no_grad():
+            torch.testing.assert_close(model(ids_BT), wanted, atol=2e-3, rtol=0)
+
+
 def test_the_gradients_equal_those_of_transformers(tmp_path: Path) -> None:
     config = ModelConfig.preset("test", initializer_range=0.1)
     model = random_model(config)

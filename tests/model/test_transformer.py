@@ -92,25 +92,25 @@ def test_the_monitor_rests_in_evaluation_and_when_disabled() -> None:
 def test_expert_counts_and_the_bias_update_balance_the_router() -> None:
     model = build(num_hidden_layers=2)
     ids = tokens(4, 64)
+    (moe,) = model.moe_layers()
 
     def imbalance() -> float:
         model.loss(ids, ids)
-        counts_LE = model.expert_counts_LE()
-        assert int(counts_LE.sum()) == ids.numel() * 2
-        return float(counts_LE.max() / counts_LE.float().mean())
+        count_E = moe.expert_counts_E
+        assert int(count_E.sum()) == ids.numel() * 2
+        return float(count_E.max() / count_E.float().mean())
 
     before = imbalance()
     for step in range(100):
         model.update_router_bias(0.03 * (1 - step / 100))
         after = imbalance()
     assert after < 1.3 < before
-    bias = model.moe_layers()[0].gate.e_score_correction_bias
-    assert abs(float(bias.mean())) < 1e-4
+    assert abs(float(moe.gate.e_score_correction_bias.mean())) < 1e-4
     model.update_router_bias(0.0)
-    assert int(model.expert_counts_LE().sum()) == 0
+    assert int(moe.expert_counts_E.sum()) == 0
     model.eval()
     model.loss(ids, ids)
-    assert int(model.expert_counts_LE().sum()) == 0
+    assert int(moe.expert_counts_E.sum()) == 0
 
 
 def test_casting_keeps_the_router_bias_exact() -> None:

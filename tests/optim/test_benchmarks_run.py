@@ -29,3 +29,11 @@ def test_benchmark_writes_its_results(name: str, options: str, tmp_path: Path) -
     if name == "train":
         assert result["loss_gap_last_5"] < 0.05
     assert "transformers" in (tmp_path / f"{name}.md").read_text()
+
+
+def test_the_optimizer_benchmark(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "optimizer.py"), "--shapes", "test", "--steps", "2", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "optimizer.json").read_text())["shapes"]["test"]
+    assert found["singular"]["gap"] < 0.1 and found["peers"]["torch.optim.Muon"]["ratio"] > 0

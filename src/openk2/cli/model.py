@@ -38,7 +38,7 @@ def describe(
 SourceArgument = Annotated[Path, typer.Argument(metavar="SRC", help="A model folder.", parser=given_path)]
 TargetArgument = Annotated[Path, typer.Argument(metavar="DST", help="The folder to make.", parser=given_path)]
 DtypeOption = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="bf16, fp16 or fp32.")]
-ShardOption = Annotated[float, typer.Option("--shard-gb", min=0.001, metavar="GB", help="The size of a file.")]
+ShardOption = Annotated[float, typer.Option("--shard-gb", metavar="GB", help="The size of a file, from 0.001 to 1000.")]
 
 
 @app.command("import")
@@ -48,7 +48,7 @@ def take_in(
     """Take in a DeepSeek-V3 or Kimi-K2 folder.
 
     Shards, block-FP8 and other types are read and checked; what comes out is a folder in one type that every command
-    here takes for a model. Ctrl-C loses nothing: the same command continues.
+    here takes for a model. Whenever it is stopped, the same command continues.
 
     Example: ./k2 model import Kimi-K2-Instruct k2-bf16
     """
@@ -63,9 +63,10 @@ def give_away(
     dtype: DtypeOption = "bf16",
     shard_gb: ShardOption = 4.0,
 ) -> None:
-    """Write what transformers, vLLM and SGLang (hf) or llama.cpp (gguf) load.
+    """Write a folder or a file that others load.
 
-    A folder has safetensors, config, tokenizer and chat template. Ctrl-C loses nothing of it: the same command goes on.
+    hf is for transformers, vLLM and SGLang: a folder with safetensors, config, tokenizer and chat template; whenever it
+    is stopped, the same command continues. gguf is for llama.cpp: one file.
 
     Example: ./k2 model export runs/nano/instruct nano.gguf --format gguf
     """
@@ -87,13 +88,19 @@ def give_away(
 
 
 def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:
-    from openk2.model.convert import convert
+    from openk2.core import UserError
+    from openk2.model.convert import LEFT_OUT, convert, left_out_remark
     from openk2.train.progress import ConsoleReporter
 
+    # Also false for NaN, which a range of typer's takes.
+    if not 0.001 <= shard_gb <= 1000:
+        raise UserError(f"--shard-gb is {shard_gb}: give a number from 0.001 to 1000")
     reporter = ConsoleReporter()
     with reporter.stage("shards") as bar:
         manifest = convert(source, target, dtype=dtype, shard_bytes=int(shard_gb * 1e9), on_shard=bar)
-    reporter.note(f"{target}: {len(manifest.outputs)} files, their hashes are in manifest.json")
+    for remark in left_out_remark(manifest.results[LEFT_OUT]):
+        reporter.note(remark)
+    reporter.note(f"{target} is complete: {len(manifest.outputs)} files, their hashes are in manifest.json")
 
 
 @app.command("verify")
@@ -102,11 +109,12 @@ def verify(
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.", parser=given_path)],
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
 ) -> None:
-    """Say whether two model folders compute the same.
+    """Say whether two model folders are the same model.
 
-    Both run the same tokens, layer by layer on the same activations; that names and shapes agree is not enough.
+    Layer by layer, every weight is compared, and what comes out for the same tokens. Where one of them stores 16 bits,
+    the other is rounded to the same type first: an import in bf16 equals its source in FP8 or fp32.
 
-    Exit status: 0 they do, 1 they differ, 2 bad input.
+    Exit status: 0 they are, 1 they differ, 2 bad input.
 
     Example: ./k2 model verify Kimi-K2-Instruct k2-bf16
     """
@@ -117,9 +125,10 @@ def verify(
         from dataclasses import asdict
         from json import dumps
 
-        typer.echo(dumps(asdict(found)))
+        typer.echo(dumps(asdict(found), allow_nan=False))
     elif found.equal:
         typer.echo(f"equal: the largest difference is {found.max_abs_diff:.3g}")
     else:
-        typer.echo(f"different: first in {found.first_difference}, by up to {found.max_abs_diff:.3g}")
+        amount = "" if found.max_abs_diff is None else f", by up to {found.max_abs_diff:.3g}"
+        typer.echo(f"different: first in {found.first_difference}{amount}")
     raise typer.Exit(0 if found.equal else 1)

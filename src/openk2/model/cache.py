@@ -8,7 +8,6 @@ Legend: L layers, B rows, S cached positions, T new tokens, C latent rank, R rot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,28 +74,12 @@ class LatentCache:
     def __len__(self) -> int:
         return self.latent_LBSW.shape[1]
 
-    def select(self, rows: Sequence[int]) -> LatentCache:
-        """A new cache with these rows, in this order (rows may be dropped, reordered or repeated)."""
-        return self._with(self.latent_LBSW[:, list(rows)], self.lengths_B[list(rows)])
-
     def join(self, other: LatentCache) -> LatentCache:
         """A new cache with the rows of both."""
-        return self._with(
-            torch.cat([self.latent_LBSW, other.latent_LBSW], dim=1), torch.cat([self.lengths_B, other.lengths_B])
-        )
-
-    def put(self, rows: Sequence[int], other: LatentCache) -> None:
-        """Replace these rows, in place, by the rows of `other`."""
-        self.latent_LBSW[:, list(rows)] = other.latent_LBSW
-        self.lengths_B[list(rows)] = other.lengths_B
-
-    def truncate(self, lengths: Sequence[int]) -> None:
-        """Forget what follows the first `lengths[b]` tokens of each row."""
-        self.lengths_B = torch.minimum(self.lengths_B, torch.as_tensor(lengths, device=self.lengths_B.device))
-
-    def _with(self, latent_LBSW: torch.Tensor, lengths_B: torch.Tensor) -> LatentCache:
         cache = object.__new__(LatentCache)
-        cache.max_len, cache.latent_LBSW, cache.lengths_B = self.max_len, latent_LBSW, lengths_B
+        cache.max_len = self.max_len
+        cache.latent_LBSW = torch.cat([self.latent_LBSW, other.latent_LBSW], dim=1)
+        cache.lengths_B = torch.cat([self.lengths_B, other.lengths_B])
         return cache
 
     def step(self, time: int, new_B: torch.Tensor) -> tuple[CacheStep, torch.Tensor]:

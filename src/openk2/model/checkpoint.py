@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 
 from openk2.core import UserError
 from openk2.core.runs import atomic_path, write_text
-from openk2.model.config import ModelConfig
+from openk2.model.config import ModelConfig, read_json
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
-from openk2.model.transformer import Transformer
+from openk2.model.transformer import Block, Transformer
 
-TOKENIZER_FILES = (
+_TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
-    *("tiktoken.model", "tokenization_kimi.py"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "tiktoken.model"),
 )
 DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -81,11 +81,24 @@ def save(
     (folder / INDEX).unlink(missing_ok=True)
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     if tokenizer_folder is not None and Path(tokenizer_folder).resolve() != folder.resolve():
-        for name in TOKENIZER_FILES:
-            source = Path(tokenizer_folder) / name
-            if source.exists():
-                with atomic_path(folder / name) as temporary:
-                    shutil.copyfile(source, temporary)
+        for path in tokenizer_files(Path(tokenizer_folder)):
+            copy_file(path, folder)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """What a tokenizer consists of: the files that are in the folder, and the code that its settings name."""
+    names = {*_TOKENIZER_FILES, *(path.name for path in folder.glob("tokenization*.py"))}
+    if (settings := folder / "tokenizer_config.json").exists():
+        # "module.Class", or "owner/repository--module.Class" for code that may have been copied here.
+        code = re.findall(r'"(?:[^"]*--)?(\w+)\.\w+"', json.dumps(read_json(settings).get("auto_map")))
+        names |= {f"{module}.py" for module in code}
+    return [folder / name for name in sorted(names) if (folder / name).exists()]
+
+
+def copy_file(path: Path, folder: Path) -> None:
+    """Copy a file into a folder atomically. Raises UserError when the disk is full."""
+    with atomic_path(folder / path.name) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -109,7 +122,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     stored = StoredTensors(folder)
     with torch.device("meta"):
         model = Transformer(config)
-    check_names(stored, config, _shapes(model))
+    check_names(stored, config, shapes_of(config))
     dtype = dtype or stored.read("lm_head.weight").dtype
     model = model.to(dtype).to_empty(device=device)
     fill(hf_state_dict(model), stored)
@@ -120,23 +133,50 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of a checkpoint's tensors by their Hugging Face names, in the order of the layers."""
+    table = (config.vocab_size, config.hidden_size)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": table}
+    # One layer of each kind stands for all: a model of 61 layers takes seconds to build.
+    kinds: dict[bool, dict[str, tuple[int, ...]]] = {}
+    for layer in range(config.num_hidden_layers):
+        moe = config.is_moe(layer)
+        if moe not in kinds:
+            kinds[moe] = _block_shapes(config, layer)
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in kinds[moe].items()}
+    return shapes | {"model.norm.weight": table[1:], "lm_head.weight": table}
+
+
+def _block_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of one layer's tensors by their names within it."""
     with torch.device("meta"):
-        return _shapes(Transformer(config))
+        block = Block(config, layer)
+    tensors = hf_names(block.state_dict(prefix="layers.0."))
+    return {name.removeprefix("model.layers.0."): tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _shapes(model: Transformer) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in hf_state_dict(model).items()}
+def check_names(stored: StoredTensors, config: ModelConfig, wanted: Mapping[str, tuple[int, ...]]) -> int:
+    """Raise UserError unless the folder has exactly the tensors that the configuration asks for, in their shapes.
 
-
-def check_names(stored: StoredTensors, config: ModelConfig, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise UserError unless the folder has exactly the tensors that the configuration asks for, in their shapes."""
+    Rotary tables (computed, not stored) and multi-token prediction heads (not supported: layers past the last one, as
+    many as config.json has of them) may be there besides. Returns how many tensors belong to such heads.
+    """
+    left_out = 0
+    end = config.num_hidden_layers + _prediction_layers(stored.folder)
     for name in stored.names:
         if name not in wanted:
-            if _may_ignore(name, config):
-                continue
-            raise UserError(
-                f"{stored.path(name)}: tensor {name} does not belong to the model that config.json describes"
-            )
+            found = re.match(r"model\.layers\.(\d+)\.", name)
+            layer = int(found[1]) if found else 0
+            if layer >= end:
+                raise UserError(
+                    f"{stored.path(name)}: tensor {name} is of a layer that config.json does not have: the weights "
+                    "belong to another configuration"
+                )
+            if layer >= config.num_hidden_layers:
+                left_out += 1
+            elif not name.endswith("rotary_emb.inv_freq"):
+                raise UserError(
+                    f"{stored.path(name)}: tensor {name} does not belong to the model that config.json describes"
+                )
+            continue
         if (shape := stored.shape(name)) != wanted[name]:
             raise UserError(
                 f"{stored.path(name)}: tensor {name} has shape {list(shape)}, config.json asks for "
@@ -147,6 +187,16 @@ def check_names(stored: StoredTensors, config: ModelConfig, wanted: Mapping[str,
         raise UserError(
             f"{stored.folder}: {len(missing)} tensors are missing from the weights, the first is {missing[0]}"
         )
+    return left_out
+
+
+def _prediction_layers(folder: Path) -> int:
+    """How many layers after the last one predict further tokens (DeepSeek-V3 has one, K2 none)."""
+    path = folder / "config.json"
+    count = read_json(path).get("num_nextn_predict_layers") or 0
+    if not isinstance(count, int):
+        raise UserError(f"{path}: num_nextn_predict_layers is {count!r}, not a number of layers: repair the file")
+    return count
 
 
 @torch.no_grad()
@@ -155,9 +205,3 @@ def fill(targets: Mapping[str, torch.Tensor], stored: StoredTensors) -> None:
     for name in stored.names:
         if name in targets:
             targets[name].copy_(stored.read(name))
-
-
-def _may_ignore(name: str, config: ModelConfig) -> bool:
-    """Rotary tables (computed, not stored) and layers past the last one (multi-token prediction heads)."""
-    layer = re.match(r"model\.layers\.(\d+)\.", name)
-    return name.endswith("rotary_emb.inv_freq") or (layer is not None and int(layer[1]) >= config.num_hidden_layers)

@@ -33,6 +33,19 @@ _FIXED: dict[str, Any] = {
 _MODEL_TYPES = ("deepseek_v3", "kimi_k2")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder. Raises UserError if it is missing, damaged or no object."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UserError(f"{path} does not exist: name a folder that holds a saved model") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path} is damaged (not valid JSON): copy or save the model again") from e
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold a JSON object, found a {type(raw).__name__}: copy or save the model again")
+    return raw
+
+
 class YarnScaling(BaseModel):
     """YaRN context extension (the `rope_scaling` entry of K2's config)."""
 
@@ -170,15 +183,7 @@ class ModelConfig(BaseModel):
     def from_folder(cls, folder: str | Path) -> ModelConfig:
         """Read `config.json` as written by us or by transformers. Raises UserError naming the file."""
         path = Path(folder) / "config.json"
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as e:
-            raise UserError(f"{path} does not exist: name a folder that holds a saved model") from e
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
-            raise UserError(f"{path} is not valid JSON: the file is damaged, copy or save the model again") from e
-        if not isinstance(raw, dict):
-            raise UserError(f"{path} must hold a JSON object, found a {type(raw).__name__}")
-        return cls.from_hf(raw, where=str(path))
+        return cls.from_hf(read_json(path), where=str(path))
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], where: str = "config") -> ModelConfig:

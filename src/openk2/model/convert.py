@@ -3,9 +3,9 @@
 `convert` reads a DeepSeek-V3 or Kimi-K2 folder, whatever its shards and types, checks every tensor and writes a folder
 that transformers, vLLM and SGLang take as it is: safetensors shards with an index, config, generation config, and the
 tokenizer with its chat template. Its memory is that of one shard and one tensor. Finished shards are kept: the same
-call continues where it was stopped, after comparing their hashes.
+call continues where it was stopped, whenever that was, after comparing their hashes.
 
-`verify` compares two folders block by block on activations.
+`verify` compares two folders layer by layer: every weight, and what comes out.
 
 Legend: B batch, T time, D hidden.
 """
@@ -13,35 +13,37 @@ Legend: B batch, T time, D hidden.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from openk2.core import UserError
-from openk2.core.runs import Manifest, atomic_path, read_manifest, sha256_file, sha256_text, write_manifest, write_text
+from openk2.core.runs import Manifest, read_manifest, sha256_file, sha256_text, write_manifest, write_text
 from openk2.model.checkpoint import (
     DTYPE_NAMES,
-    TOKENIZER_FILES,
     check_names,
-    fill,
+    copy_file,
     hf_names,
     shapes_of,
+    tokenizer_files,
     write_tensors,
 )
 from openk2.model.config import ModelConfig
-from openk2.model.layers import RMSNorm, rotary_table
+from openk2.model.layers import rotary_table
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
-from openk2.model.transformer import Block
+from openk2.model.transformer import Transformer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_BYTES = 4_000_000_000
 PROGRESS = ".conversion"
-"""A folder in the target with the manifest of the shards that are done; gone at the end."""
+"""A folder in the target with the manifest of the shards that are done: there before them, gone at the end."""
+LEFT_OUT = "prediction_tensors_left_out"
+"""In the manifest's results: how many tensors of multi-token prediction heads the source has besides."""
 
 OnShard = Callable[[int, int, str], None]
 
@@ -51,9 +53,9 @@ def convert(
 ) -> Manifest:
     """Write `source` as a folder in `dtype` (bf16, fp16, fp32); the router's biases stay fp32.
 
-    The manifest of the result (`manifest.json`) has the hash of every file. Raises UserError for a folder of another
-    family, a tensor that is missing, misshapen, not finite or in packed integers, and for a target that holds another
-    model.
+    The manifest of the result (`manifest.json`) has the hash of every file; of a conversion that is complete already
+    it is returned as it stands. Raises UserError for a folder of another family, a tensor that is missing, misshapen,
+    not finite or in packed integers, and for a target that holds another model or a file that was changed afterwards.
     """
     if dtype not in DTYPES:
         raise UserError(f"{dtype!r} is no type of weights: use {', '.join(DTYPES)}")
@@ -62,31 +64,38 @@ def convert(
     config = ModelConfig.from_folder(source)
     stored = StoredTensors(source)
     shapes = shapes_of(config)
-    check_names(stored, config, shapes)
+    left_out = check_names(stored, config, shapes)
     plan = _plan(stored, shapes, DTYPES[dtype], shard_bytes)
     names = (
         [WEIGHTS]
         if len(plan) == 1
         else [f"model-{i:05d}-of-{len(plan):05d}.safetensors" for i in range(1, len(plan) + 1)]
     )
-    job: dict[str, object] = {
-        "source": _fingerprint(stored),
-        "dtype": dtype,
-        "shards": {n: len(p) for n, p in zip(names, plan, strict=True)},
-    }
-    done = _done(target, job)
-    for i, (name, members) in enumerate(zip(names, plan, strict=True)):
+    shards = dict(zip(names, plan, strict=True))
+    job = Manifest(
+        stage="conversion",
+        config={
+            "source": _fingerprint(stored),
+            "dtype": dtype,
+            "shards": {name: len(members) for name, members in shards.items()},
+        },
+        results={LEFT_OUT: left_out},
+    )
+    if (complete := _complete(target, job)) is not None:
+        return complete
+    progress = _begin(target, job)
+    for i, (name, members) in enumerate(shards.items()):
         if on_shard is not None:
-            on_shard(i, len(plan), name)
+            on_shard(i, len(shards), name)
         path = target / name
-        if name in done and path.exists() and sha256_file(path) == done[name]:
+        if name in progress.outputs and path.exists() and sha256_file(path) == progress.outputs[name]:
             continue
-        write_tensors(path, {member: _cast(stored, member, DTYPES[dtype]) for member in members})
-        done[name] = sha256_file(path)
-        write_manifest(target / PROGRESS, Manifest(stage="conversion", config=job, outputs=done))
+        write_tensors(path, {member: _as_stored(stored, member, DTYPES[dtype]) for member in members})
+        progress.outputs[name] = sha256_file(path)
+        write_manifest(target / PROGRESS, progress)
     if on_shard is not None:
-        on_shard(len(plan), len(plan), "")
-    return _finish(source, target, config, dtype, dict(zip(names, plan, strict=True)), job, done)
+        on_shard(len(shards), len(shards), "")
+    return _finish(source, target, config, dtype, shards, progress)
 
 
 def _plan(
@@ -108,29 +117,61 @@ def _plan(
 
 
 def _fingerprint(stored: StoredTensors) -> str:
-    """Of the config and of the names, sizes and dates of the weight files: hashing terabytes twice would take hours."""
-    files = sorted({stored.path(name) for name in stored.names})
-    marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    return sha256_text("\n".join([sha256_file(stored.folder / "config.json"), *marks]))
+    """Of the small files' content and of the names, sizes and dates of the weights: hashing terabytes would take hours.
+
+    Raises UserError if the tokenizer's settings are damaged.
+    """
+    weights = sorted({stored.path(name) for name in stored.names})
+    marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in weights]
+    small = [stored.folder / "config.json", *_copied(stored.folder)]
+    return sha256_text("\n".join([*(f"{path.name} {sha256_file(path)}" for path in small), *marks]))
 
 
-def _done(target: Path, job: dict[str, object]) -> dict[str, str]:
-    """Hashes of the shards that an earlier call has finished. Raises UserError if the target is of another job."""
-    before = read_manifest(target / PROGRESS)
-    if before is None:
+def _copied(source: Path) -> list[Path]:
+    """The files that are taken over as they are."""
+    return [*source.glob("generation_config.json"), *tokenizer_files(source)]
+
+
+def _complete(target: Path, job: Manifest) -> Manifest | None:
+    """The manifest of a conversion that has nothing left to do.
+
+    Raises UserError if the target is no folder, or holds another model or files that were changed since.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: name a folder for the result")
+    if read_manifest(target / PROGRESS) is not None:
+        return None
+    manifest = read_manifest(target)
+    if manifest is None or manifest.config != job.config:
         if any(target.glob("*.safetensors")) or (target / "config.json").exists():
             raise UserError(f"{target} holds a model already: name an empty folder")
-        return {}
-    if before.config != job:
-        raise UserError(f"{target} holds the beginning of another conversion: delete it or name an empty folder")
-    return dict(before.outputs)
+        return None
+    for name, digest in manifest.outputs.items():
+        if not (target / name).exists() or sha256_file(target / name) != digest:
+            raise UserError(f"{target / name} is not what the conversion wrote: name an empty folder to make it again")
+    # The last thing that is taken away: the process may have been killed before.
+    shutil.rmtree(target / PROGRESS, ignore_errors=True)
+    return manifest
 
 
-def _cast(stored: StoredTensors, name: str, dtype: torch.dtype) -> torch.Tensor:
-    tensor = stored.read(name).to(torch.float32 if name.endswith("e_score_correction_bias") else dtype)
-    if not tensor.isfinite().all():
-        raise UserError(f"{stored.path(name)}: tensor {name} is too large for {dtype}: choose another type")
-    return tensor.contiguous()
+def _begin(target: Path, job: Manifest) -> Manifest:
+    """What is done of a job, with the hashes of its shards as outputs. Raises UserError if another one was begun."""
+    before = read_manifest(target / PROGRESS)
+    if before is not None:
+        # What was being written when the process was killed, by `atomic_path` and by safetensors.
+        for path in (*target.glob(".*.tmp"), *target.glob(".tmp*")):
+            if path.is_file():
+                path.unlink()
+        if before.config == job.config:
+            return before
+        if any(target.glob("*.safetensors")):
+            raise UserError(f"{target} holds the beginning of another conversion: delete it or name an empty folder")
+    write_manifest(target / PROGRESS, job)
+    return job
+
+
+def _as_stored(stored: StoredTensors, name: str, dtype: torch.dtype) -> torch.Tensor:
+    return stored.read_as(name, torch.float32 if name.endswith("e_score_correction_bias") else dtype).contiguous()
 
 
 def _finish(
@@ -139,109 +180,144 @@ def _finish(
     config: ModelConfig,
     dtype: str,
     shards: dict[str, list[str]],
-    job: dict[str, object],
-    done: dict[str, str],
+    progress: Manifest,
 ) -> Manifest:
     """Everything beside the weights, and the manifest last."""
+    texts: dict[str, dict[str, object]] = {}
     if len(shards) > 1:
         where = {member: name for name, members in shards.items() for member in members}
         total = sum((target / name).stat().st_size for name in shards)
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        write_text(target / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+        texts[INDEX] = {"metadata": {"total_size": total}, "weight_map": where}
     stored_as = DTYPE_NAMES[DTYPES[dtype]]
-    text = json.dumps(config.to_hf() | {"dtype": stored_as, "torch_dtype": stored_as}, indent=2, sort_keys=True)
-    write_text(target / "config.json", text + "\n")
-    if (source / "generation_config.json").exists():
-        _copy(source / "generation_config.json", target)
-    else:
+    texts["config.json"] = config.to_hf() | {"dtype": stored_as, "torch_dtype": stored_as}
+    copied = _copied(source)
+    if not any(path.name == "generation_config.json" for path in copied):
         ids = {key: getattr(config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        known = {key: value for key, value in ids.items() if value is not None}
-        write_text(target / "generation_config.json", json.dumps(known, indent=2, sort_keys=True) + "\n")
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            _copy(source / name, target)
-    others = [path for path in sorted(target.iterdir()) if path.is_file() and path.name not in ("manifest.json", *done)]
-    outputs = done | {path.name: sha256_file(path) for path in others}
-    manifest = Manifest(stage="conversion", config=job, outputs=outputs)
+        texts["generation_config.json"] = {key: value for key, value in ids.items() if value is not None}
+    for name, content in texts.items():
+        write_text(target / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    for path in copied:
+        copy_file(path, target)
+    others = sorted([*texts, *(path.name for path in copied)])
+    manifest = progress.model_copy(
+        update={"outputs": progress.outputs | {name: sha256_file(target / name) for name in others}}
+    )
     write_manifest(target, manifest)
     shutil.rmtree(target / PROGRESS)
     return manifest
 
 
-def _copy(path: Path, folder: Path) -> None:
-    with atomic_path(folder / path.name) as temporary:
-        shutil.copyfile(path, temporary)
+def left_out_remark(count: int) -> list[str]:
+    """What a person must know of a source with multi-token prediction heads."""
+    if not count:
+        return []
+    return [f"{count} tensors of multi-token prediction heads were left out: such heads are not supported"]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`max_abs_diff` is that of the first part that differs, or the largest of all parts if none does."""
+    """`max_abs_diff` is that of the weight or activation that differs, or the largest of all activations if none does;
+    None where there is no such number, because shapes differ or a number is too large for the other's type.
+    """
 
     equal: bool
     first_difference: str | None
-    max_abs_diff: float
+    max_abs_diff: float | None
 
 
 TOLERANCE = 1e-4
-"""Of the largest activation of a part: fp32 sums in another order stay far below, a wrong weight far above."""
+"""Of the largest number of a row: fp32 sums in another order stay far below, a wrong weight far above."""
+_ROWS = 4096
+"""So many rows are compared at once: in fp32, K2's embedding is larger than what it is read from."""
 
 
 @torch.no_grad()
 def verify(first: Path, second: Path, *, tokens: int = 64, seed: int = 0) -> Comparison:
-    """Run the same tokens through both folders, part by part, each part on the activations of the first folder.
+    """Whether two folders are the same model: layer by layer every weight, then what comes out for the same tokens.
 
-    Names and shapes can agree where weights do not, so only what comes out counts. The memory is that of one layer of
-    each. Stops at the first part that differs. Raises UserError for a folder that cannot be read.
+    Where one side stores a tensor in 16 bits, the other's is rounded to the same type first: a bf16 import equals its
+    FP8 or fp32 source if it is exactly what rounding gives. Weights are compared directly because no sample of tokens
+    meets every row of the embedding and every expert; activations (each layer's on those of the first folder) because
+    names, shapes and weights can agree where the settings do not. The memory is that of one layer of each side. Stops
+    at the first layer that differs. Raises UserError for a folder that cannot be read.
     """
     sides = [_Side(folder) for folder in (first, second)]
-    vocabulary = min(side.config.vocab_size for side in sides)
-    ids_BT = torch.randint(vocabulary, (2, tokens), generator=torch.Generator().manual_seed(seed))
-    parts = [list(side.parts()) for side in sides]
-    x, largest = ids_BT, 0.0
-    for name, other in zip(*parts, strict=False):
-        if name != other:
-            return Comparison(False, name, float("inf"))
-        outputs = [side.run(name, x) for side in sides]
-        if outputs[0].shape != outputs[1].shape:
-            return Comparison(False, name, float("inf"))
-        difference = (outputs[0] - outputs[1]).abs().max().item()
-        if not difference <= TOLERANCE * outputs[0].abs().max().item():
-            return Comparison(False, name, difference)
-        largest = max(largest, difference)
-        x = outputs[0]
+    largest = 0.0
+    x = torch.randint(sides[0].config.vocab_size, (2, tokens), generator=torch.Generator().manual_seed(seed))
+    for part in max((side.parts for side in sides), key=len):
+        shapes, others = (side.parts.get(part) for side in sides)
+        if shapes is None or shapes != others:
+            return Comparison(False, part, None)
+        targets = [side.take(part) for side in sides]
+        for name in shapes:
+            tensors = [side.stored.read(name) for side in sides]
+            dtype = _coarser(tensors)
+            same, difference = _compare(tensors, dtype)
+            if not same:
+                return Comparison(False, part, difference)
+            for target, tensor in zip(targets, tensors, strict=True):
+                target[name].copy_(tensor.to(dtype))
+        outputs = [side.run(part, x) for side in sides]
+        same, difference = _compare(outputs, torch.float32)
+        if not same:
+            return Comparison(False, part, difference)
+        largest = max(largest, difference or 0.0)
+        x = x + outputs[0] if ".layers." in part else outputs[0]
     return Comparison(True, None, largest)
 
 
+def _coarser(tensors: list[torch.Tensor]) -> torch.dtype:
+    """The stored type with the fewest digits; block-FP8 has been read as fp32, the values that it stands for."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    return next((dtype for dtype in (torch.bfloat16, torch.float16) if dtype in dtypes), torch.float32)
+
+
+def _compare(pair: list[torch.Tensor], dtype: torch.dtype) -> tuple[bool, float | None]:
+    """Whether all rows agree once they are rounded to `dtype`, and the largest difference (None: it overflows)."""
+    same, largest = True, 0.0
+    for rows in zip(*(torch.split(tensor, _ROWS) for tensor in pair), strict=True):
+        a, b = (row.to(dtype).float() for row in rows)
+        difference = (a - b).abs()
+        same = same and bool((difference <= TOLERANCE * a.abs().amax(-1, keepdim=True)).all())
+        largest = max(largest, difference.max().item())
+    return same, largest if isfinite(largest) else None
+
+
 class _Side:
-    """One folder, run part by part: the embedding, each layer, the last norm, the head."""
+    """One folder, a part in memory at a time: the embedding, each layer, the last norm, the head.
+
+    `parts` has the names and shapes of each part's tensors.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.config = ModelConfig.from_folder(folder)
         self.stored = StoredTensors(folder)
-        check_names(self.stored, self.config, shapes_of(self.config))
+        shapes = shapes_of(self.config)
+        check_names(self.stored, self.config, shapes)
+        self.parts: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, shape in shapes.items():
+            layer = re.match(r"model\.layers\.\d+", name)
+            self.parts.setdefault(layer[0] if layer else name.removesuffix(".weight"), {})[name] = shape
+        with torch.device("meta"):
+            self._model = Transformer(self.config).eval()
 
-    def parts(self) -> Iterator[str]:
-        yield "model.embed_tokens"
-        yield from (f"model.layers.{layer}" for layer in range(self.config.num_hidden_layers))
-        yield from ("model.norm", "lm_head")
+    def take(self, part: str) -> dict[str, torch.Tensor]:
+        """Room for a part's tensors, in fp32."""
+        inner = part.removeprefix("model.")
+        module = self._model.get_submodule(inner).to_empty(device="cpu")
+        return hf_names(module.state_dict(prefix=f"{inner}."))
 
     def run(self, part: str, x: torch.Tensor) -> torch.Tensor:
-        """fp32 [B, T, D], or logits; `x` are ids for the embedding, the activations before the part otherwise."""
-        if part == "model.embed_tokens":
-            return F.embedding(x, self.stored.read(f"{part}.weight").float())
-        if part == "lm_head":
-            return F.linear(x, self.stored.read(f"{part}.weight").float())
-        if part == "model.norm":
-            norm = RMSNorm(self.config.hidden_size, self.config.rms_norm_eps)
-            norm.weight.data.copy_(self.stored.read(f"{part}.weight"))
-            normed: torch.Tensor = norm(x)
-            return normed
-        layer = int(part.rpartition(".")[2])
-        with torch.device("meta"):
-            block = Block(self.config, layer)
-        block = block.to_empty(device="cpu").eval()
-        fill(hf_names(block.state_dict(prefix=f"layers.{layer}.")), self.stored)
-        time = x.shape[1]
-        cos_NP, sin_NP = rotary_table(self.config, x.dtype, x.device)
-        out: torch.Tensor = block(x, (cos_NP[:time, None], sin_NP[:time, None]))
+        """What a part makes of `x` (ids for the embedding, activations [B, T, D] for others), and give up its memory.
+
+        Of a layer only what it adds: the residual stream would hide a small difference.
+        """
+        module = self._model.get_submodule(part.removeprefix("model."))
+        if ".layers." in part:
+            cos_NP, sin_NP = rotary_table(self.config, x.dtype, x.device)
+            time = x.shape[1]
+            out: torch.Tensor = module(x, (cos_NP[:time, None], sin_NP[:time, None])) - x
+        else:
+            out = module(x)
+        module.to("meta")
         return out

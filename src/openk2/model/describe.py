@@ -97,7 +97,8 @@ def named_config(name: str) -> ModelConfig:
     """The configuration of a preset or of a folder. Raises UserError for a name that is neither."""
     if name in PRESETS:
         return ModelConfig.preset(name)
-    if not Path(name).is_dir():
+    # Path("") is the folder of today.
+    if not name or not Path(name).is_dir():
         raise UserError(f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a model folder: name one of them")
     return ModelConfig.from_folder(name)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from math import isclose, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ from openk2.chat.k2_vocabulary import PATTERN
 from openk2.core import UserError
 from openk2.core.runs import atomic_path
 from openk2.model.checkpoint import check_names, shapes_of
-from openk2.model.config import ModelConfig
-from openk2.model.convert import DTYPES, OnShard
+from openk2.model.config import ModelConfig, read_json
+from openk2.model.convert import DTYPES, OnShard, left_out_remark
 from openk2.model.stored import StoredTensors
 
 if TYPE_CHECKING:
@@ -66,20 +66,27 @@ class _Tensor:
 def export_gguf(source: Path, target: Path, *, dtype: str = "bf16", on_tensor: OnShard | None = None) -> list[str]:
     """Write `source` as one GGUF file (bf16, fp16 or fp32) with its tokenizer and chat template.
 
-    Returns remarks that a person must know. Raises UserError as `convert`, and when the folder has no tokenizer or the
-    `gguf` package is missing.
+    Returns remarks that a person must know. Raises UserError as `convert`, for a target that exists, and when the
+    folder has no tokenizer, its YaRN cannot be said in GGUF or the `gguf` package is missing.
     """
     gguf = _package()
     if dtype not in DTYPES:
         raise UserError(f"{dtype!r} is no type of weights: use {', '.join(DTYPES)}")
+    if target.exists():
+        raise UserError(f"{target} exists already: name a new file")
     config = ModelConfig.from_folder(source)
+    if config.rope_scaling is not None and not isclose(config.rope_scaling.rotary_factor, 1.0):
+        raise UserError(
+            f"{source / 'config.json'}: YaRN with this mscale and mscale_all_dim multiplies cos and sin by "
+            f"{config.rope_scaling.rotary_factor:.4g}, llama.cpp by 1: export it as hf"
+        )
     stored = StoredTensors(source)
     shapes = shapes_of(config)
-    check_names(stored, config, shapes)
+    left_out = check_names(stored, config, shapes)
     with atomic_path(target) as temporary:
         writer = gguf.GGUFWriter(temporary, "deepseek2")
         _write_settings(writer, config, source.resolve().name)
-        remarks = _write_tokenizer(writer, source, config)
+        remarks = [*left_out_remark(left_out), *_write_tokenizer(writer, source, config)]
         tensors = list(_tensors(config, shapes))
         for tensor in tensors:
             kind = torch.float32 if tensor.exact else DTYPES[dtype]
@@ -97,7 +104,7 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError as e:
-        raise UserError("the package gguf is missing: pip install 'openk2[gguf]'") from e
+        raise UserError("the package gguf is missing: pip install gguf") from e
     return gguf
 
 
@@ -172,11 +179,31 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig)
         if value is not None:
             add(value)
     writer.add_add_bos_token(False)
-    if (template := source / "chat_template.jinja").exists():
-        writer.add_chat_template(template.read_text(encoding="utf-8"))
-    if is_k2:
-        return []
-    return ["llama.cpp does not know how this tokenizer splits text: give it token ids, it would cut a text otherwise"]
+    remarks = []
+    if (template := _chat_template(source)) is not None:
+        writer.add_chat_template(template)
+    else:
+        remarks.append("the folder has no chat template: llama.cpp will take one of its own unless it is given one")
+    if not is_k2:
+        remarks.append(
+            "llama.cpp does not know how this tokenizer splits text: give it token ids, it would cut a text otherwise"
+        )
+    return remarks
+
+
+def _chat_template(source: Path) -> str | None:
+    """From its own file or from the tokenizer's settings, where it may be one of several by name."""
+    if (path := source / "chat_template.jinja").exists():
+        return path.read_text(encoding="utf-8")
+    if not (path := source / "tokenizer_config.json").exists():
+        return None
+    found = read_json(path).get("chat_template")
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    if found is not None and not isinstance(found, str):
+        raise UserError(f"{path}: chat_template is a {type(found).__name__}, not a text: repair the file")
+    return found
 
 
 def _tensors(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> Iterator[_Tensor]:
@@ -225,12 +252,12 @@ def _write_tensors(
         writer.write_padding(out, out.tell())
         began = out.tell()
         for part in tensor.parts:
-            values = stored.read(part).float()
+            values = stored.read_as(part, torch.float32 if tensor.exact else kind)
             if tensor.half:
                 values_HRC = values.view(config.num_attention_heads, -1, config.kv_lora_rank)
                 nope = config.qk_nope_head_dim
                 values = values_HRC[:, :nope].transpose(1, 2) if tensor.half == "keys" else values_HRC[:, nope:]
-            values = values.to(torch.float32 if tensor.exact else kind).contiguous()
+            values = values.contiguous()
             if values.dtype == torch.bfloat16:
                 values = values.view(torch.int16)
             values.numpy().tofile(out)

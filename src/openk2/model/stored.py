@@ -8,7 +8,6 @@ Legend: R rows, C columns, r and c blocks of them.
 
 from __future__ import annotations
 
-import json
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from openk2.core import UserError
+from openk2.model.config import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -29,7 +29,7 @@ class StoredTensors:
     """Names, shapes and values of the tensors in a folder's safetensors files.
 
     One file is open at a time and nothing is kept, so a pass in the order of `names` needs the memory of one tensor.
-    Raises UserError naming the file: one that is missing, cut short, or not where the index says.
+    Raises UserError naming the file: one that is missing or cut short, or an index that says otherwise than the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,9 +43,14 @@ class StoredTensors:
         self._path: Path | None = None
         self._open: Any = None
         self._files: dict[str, Path] = {}
-        for path in _weight_files(folder):
-            for name in list(self._file(path).keys()):
-                self._files[name] = path
+        listed = _listed(folder)
+        for path in [folder / WEIGHTS] if listed is None else sorted(set(listed.values())):
+            if not path.exists():
+                raise UserError(f"{path} does not exist: the folder holds no complete model")
+            self._files |= dict.fromkeys(self._file(path).keys(), path)
+        if listed is not None and listed != self._files:
+            wrong = min(name for name, _ in listed.items() ^ self._files.items())
+            raise UserError(f"{folder / INDEX}: tensor {wrong} is not where the index says: copy the model again")
         self.names = [name for name in self._files if not name.endswith(SCALE)]
 
     def __contains__(self, name: str) -> bool:
@@ -62,7 +67,8 @@ class StoredTensors:
     def read(self, name: str) -> torch.Tensor:
         """The values as stored, block-FP8 as fp32.
 
-        Raises UserError for integers, for numbers that are not finite, and for factors that do not fit.
+        Raises UserError for integers, for other packed floats than block-FP8, for numbers that are not finite, and
+        for factors that do not fit.
         """
         path = self._files[name]
         tensor: torch.Tensor = self._get(path, name)
@@ -70,17 +76,30 @@ class StoredTensors:
             raise UserError(
                 f"{path}: tensor {name} holds {tensor.dtype}, not floats: only block-FP8 is read of packed weights"
             )
-        if tensor.dtype == FP8:
+        if tensor.dtype.itemsize == 1 or name + SCALE in self:
+            if tensor.dtype != FP8:
+                raise UserError(
+                    f"{path}: tensor {name} is packed as {tensor.dtype}: only {FP8} with one factor per block is read"
+                )
             if name + SCALE not in self:
                 raise UserError(f"{path}: tensor {name} is FP8 and {name + SCALE} is missing: copy the model again")
             scale_rc = self._get(self._files[name + SCALE], name + SCALE)
-            if tensor.dim() != 2 or tuple(scale_rc.shape) != tuple(ceil(size / BLOCK) for size in tensor.shape):
+            blocks = [ceil(size / BLOCK) for size in tensor.shape]
+            if tensor.dim() != 2 or list(scale_rc.shape) != blocks or not scale_rc.is_floating_point():
                 raise UserError(
-                    f"{path}: tensor {name + SCALE} has shape {list(scale_rc.shape)}, not one factor per block"
+                    f"{path}: tensor {name + SCALE} has shape {list(scale_rc.shape)} in {scale_rc.dtype}, not one "
+                    "factor per block: copy the model again"
                 )
             tensor = dequantise(tensor, scale_rc)
         if not tensor.isfinite().all():
             raise UserError(f"{path}: tensor {name} holds NaN or infinite numbers: copy the model again")
+        return tensor
+
+    def read_as(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """The values in another type. Raises UserError as `read`, and for numbers that are too large for it."""
+        tensor = self.read(name).to(dtype)
+        if not tensor.isfinite().all():
+            raise UserError(f"{self.path(name)}: tensor {name} is too large for {dtype}: choose another type")
         return tensor
 
     def _get(self, path: Path, name: str) -> torch.Tensor:
@@ -108,17 +127,12 @@ def dequantise(weight_RC: torch.Tensor, scale_rc: torch.Tensor) -> torch.Tensor:
     return weight_RC.float() * scale_RC
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _listed(folder: Path) -> dict[str, Path] | None:
+    """Where the index says that each tensor is; None if there is no index."""
     index = folder / INDEX
     if not index.exists():
-        files = [folder / WEIGHTS]
-    else:
-        try:
-            raw: Any = json.loads(index.read_text(encoding="utf-8"))
-            files = sorted({folder / name for name in raw["weight_map"].values()})
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
-            raise UserError(f"{index} is damaged ({type(e).__name__}): copy or save the model again") from e
-    for file in files:
-        if not file.exists():
-            raise UserError(f"{file} does not exist: the folder holds no complete model")
-    return files
+        return None
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        raise UserError(f"{index} is damaged (no names of files in weight_map): copy or save the model again")
+    return {name: folder / place for name, place in places.items()}

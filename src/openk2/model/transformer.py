@@ -1,6 +1,6 @@
 """The whole network: embedding, layers, norm, head; and the training loss.
 
-Legend: B batch, T time, D hidden, V vocabulary, N supervised positions, E experts, L layers with experts.
+Legend: B batch, T time, D hidden, V vocabulary, N supervised positions, E experts.
 """
 
 from __future__ import annotations
@@ -142,10 +142,6 @@ class Transformer(nn.Module):
         for attention in self.attention_layers():
             attention.logit_monitor = monitor
         return monitor
-
-    def expert_counts_LE(self) -> torch.Tensor:
-        """Tokens per expert since the last update, a copy [L, E]."""
-        return torch.stack([moe.expert_counts_E for moe in self.moe_layers()])
 
     def update_router_bias(self, rate: float) -> None:
         """Nudge every router towards equal loads and zero the counts (see `MoE.update_bias`)."""
