@@ -13,10 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.chat import Tokenizer, parse, render
-from openk2.chat.k2_vocabulary import PATTERN, read_ranks
+from openk2.chat.k2_vocabulary import read_ranks
 from openk2.core import Message, ToolCall, UserError
 
 tiktoken = pytest.importorskip("tiktoken")
+
+# As K2's tokenization_kimi.py has it.
+PUBLISHED = "|".join(
+    [
+        r"[\p{Han}]+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +51,7 @@ def k2(folder: Path) -> Tokenizer:
 @pytest.fixture(scope="module")
 def theirs(folder: Path) -> Callable[[str], list[int]]:
     encoding = tiktoken.Encoding(
-        "k2", pat_str=PATTERN, mergeable_ranks=read_ranks(folder / "tiktoken.model"), special_tokens={}
+        "k2", pat_str=PUBLISHED, mergeable_ranks=read_ranks(folder / "tiktoken.model"), special_tokens={}
     )
     return lambda text: list(encoding.encode(text, disallowed_special=()))
 
@@ -60,6 +76,20 @@ def test_ids_equal_those_of_tiktoken(k2: Tokenizer, theirs: Callable[[str], list
     ids = k2.encode(text)
     assert ids == theirs(text)
     assert k2.decode(ids) == text
+
+
+MIXED = (
+    "中文English混合テキスト, 漢字々かな한국어 Ünïcödé ǅungla ʰʲ MixedCASEWords HTTPServer's I'LL we've 12345 ٣٤٥ "
+    '3.14e-10 x_y->z()  {"a":\t[1,2]}\r\n\n   indented\n\t\ttabs   \u3000\u00a0 e\u0301 '
+    "👩\u200d👩\u200d👧 ½ Ⅷ --- !!!\n\n end  "
+)
+
+
+@pytest.mark.parametrize("start", range(0, len(MIXED), 7))
+def test_ids_of_mixed_text_equal_those_of_tiktoken(
+    k2: Tokenizer, theirs: Callable[[str], list[int]], start: int
+) -> None:
+    assert k2.encode(MIXED[start:]) == theirs(MIXED[start:])
 
 
 def test_ids_of_long_texts_equal_those_of_tiktoken(k2: Tokenizer, theirs: Callable[[str], list[int]]) -> None:

@@ -46,6 +46,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
             "assistant",
             draw(texts),
             calls,
+            name=draw(st.none() | texts),
             token_ids=draw(st.sampled_from([None, completion, (*completion, 7)])) or None,
         )
         malformed = draw(st.none() | texts)
@@ -86,7 +87,7 @@ def test_round_trip_of_a_conversation_without_steps(tmp_path) -> None:
             Message("user", "hi"),
             Message("assistant", "", (call,)),
             Message("tool", "3", tool_call_id="functions.t:0", name="t"),
-            Message("assistant", "three", token_ids=(4, 5)),
+            Message("assistant", "three", name="calculator", token_ids=(4, 5)),
         ],
     )
     write_atif(tmp_path / "t.json", trajectory)

@@ -209,8 +209,8 @@ def test_what_cannot_be_served_is_refused_before_anything_runs(engine: Engine) -
         (replace(good, prompt_ids=()), UserError, "empty"),
         (replace(good, prompt_ids=(10**6,)), UserError, "vocabulary"),
         (replace(good, max_tokens=0), UserError, "at least one"),
-        (replace(good, temperature=-1.0), UserError, "temperature"),
-        (replace(good, top_p=0.0), UserError, "top_p"),
+        *((replace(good, temperature=t), UserError, "temperature") for t in (-1.0, 1e-38, math.inf, math.nan)),
+        *((replace(good, top_p=p), UserError, "top_p") for p in (0.0, 1.5, math.inf, math.nan)),
         (replace(good, tools=(ToolSpec("f", "", {"type": "string"}),)), UserError, "tool f"),
     ]:
         with pytest.raises(error, match=words):

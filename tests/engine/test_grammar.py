@@ -26,11 +26,11 @@ def grammar(tokenizer: Tokenizer) -> Grammar:
     return Grammar(tokenizer)
 
 
-def wander(guide: Guide, grammar: Grammar, seed: int, *, calls: bool = True, limit: int = 3000) -> list[int] | None:
+def wander(guide: Guide, grammar: Grammar, seed: int, *, calls: bool = True, limit: int = 30_000) -> list[int] | None:
     """A random walk along the masks, with a taste for what closes things; None when it does not end in time."""
     rng = np.random.default_rng(seed)
     tokenizer = grammar.tokenizer
-    pieces = [tokenizer.backend.id_to_token(i) or "" for i in range(tokenizer.vocab_size)]
+    pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
     taste = np.array([4.0 if any(c in p for c in '"}],') else 0.0 for p in pieces])
     taste[[grammar.section_end, grammar.turn_end]] += 2.0
     ids: list[int] = []
@@ -162,6 +162,7 @@ def test_several_calls_count_on(grammar: Grammar) -> None:
             "cannot enforce.*tool f",
         ),
         ([ToolSpec("f", "", {"type": "object", "properties": {"x": {1, 2}}})], "not a usable JSON Schema"),
+        ([ToolSpec("f", "", {"type": "object", "properties": {"x": {"minimum": 10**400}}})], "number out of range"),
     ],
 )
 def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tools: list[ToolSpec], words: str) -> None:
@@ -205,6 +206,44 @@ def test_keywords_that_cannot_be_enforced_are_left_out_and_the_rest_is_enforced(
         message = read(ids, grammar.tokenizer)
         conforms(message, [tool(left)], 0)
         assert all(call.parsed().keys() == {"x", "n"} for call in message.tool_calls)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({**NUMBERS, "uniqueItems": True}, ["uniqueItems"]),
+        ({**NUMBER, "not": {"const": 3}}, ["not"]),
+        ({**NUMBER, "if": {"minimum": 5}, "then": {"multipleOf": 2}}, ["if"]),
+        ({"oneOf": [{"type": "number"}, NUMBER]}, ["oneOf"]),
+        ({"type": "object", "properties": {"a": NUMBER}, "dependentRequired": {"a": ["b"]}}, ["dependentRequired"]),
+        ({"anyOf": [{**WORD, "pattern": "^(?!a)b"}, {**WORD, "format": "crockford32"}]}, ["crockford32", "(?!a)"]),
+        ({"oneOf": [WORD, {**NUMBER, "title": "A digit", "default": 3}]}, []),
+    ],
+)
+def test_what_is_not_enforced_is_said(grammar: Grammar, part: dict[str, Any], words: list[str]) -> None:
+    tool = ToolSpec("f", "", {"type": "object", "properties": {"x": part}})
+    remarks = grammar.compile([NAME, tool])["f"].not_enforced
+    assert len(remarks) == len(words)
+    assert all(word in remark for word, remark in zip(words, remarks, strict=True))
+    assert grammar.compile([NAME, tool])["find_name"].not_enforced == ()
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"minimum": 2**53 + 1, "maximum": 2**53 + 3},
+        {"minimum": -(2**53) - 3, "maximum": -(2**53) - 1},
+        {"exclusiveMinimum": 2**53 + 1, "exclusiveMaximum": 2**53 + 9},
+        {"exclusiveMinimum": 2**53, "maximum": 2**53 + 8},
+        {"minimum": 2**53 - 9, "exclusiveMaximum": 2**53},
+    ],
+)
+def test_large_integer_bounds_hold(grammar: Grammar, bounds: dict[str, int]) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", **bounds}}, "required": ["n"]}
+    for seed in range(20):
+        ids = wander(grammar.guide([ToolSpec("f", "", schema)]), grammar, seed)
+        assert ids is not None
+        conforms(read(ids, grammar.tokenizer), [ToolSpec("f", "", schema)], 0)
 
 
 @pytest.mark.parametrize(

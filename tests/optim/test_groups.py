@@ -70,6 +70,9 @@ def test_other_modules() -> None:
             super().__init__()
             self.tokens = nn.Embedding(10, 4)
             self.conv = nn.Conv2d(1, 2, 3)
+            self.depthwise = nn.Conv1d(4, 4, 3, groups=4, bias=False)
+            self.waves = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 6, 3, bias=False))
+            self.expert_bias = nn.Parameter(torch.zeros(2, 4))
             self.body = nn.Linear(4, 4)
             self.frozen = nn.Linear(4, 4)
             self.frozen.requires_grad_(False)
@@ -78,6 +81,10 @@ def test_other_modules() -> None:
 
     methods = {plan.name: plan.method for plan in plan_parameters(Net())}
     assert methods == {
+        "expert_bias": "adamw",
+        "depthwise.weight": "adamw",
+        "waves.parametrizations.weight.original0": "adamw",
+        "waves.parametrizations.weight.original1": "adamw",
         "tokens.weight": "adamw",
         "conv.weight": "adamw",
         "conv.bias": "adamw",
@@ -86,3 +93,62 @@ def test_other_modules() -> None:
     }
     with pytest.raises(UserError, match="no trainable parameter"):
         plan_parameters(nn.Linear(2, 2).requires_grad_(False))
+
+
+class Experts(nn.Module):
+    """Two experts with hidden size 6 and inner size 4 in one of the layouts, or without the second projection."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.up = torch.randn(2, 6, 4), torch.randn(2, 6, 4)
+        self.is_concatenated = layout != "interleaved"
+        self.layout = layout
+        self.gate_up_proj = nn.Parameter(self.joined(self.gate, self.up).contiguous())
+        if layout != "unknown":
+            self.down_proj = nn.Parameter(torch.randn(2, 6, 4) if layout == "stacked" else torch.randn(2, 4, 6))
+
+    def joined(self, gate_EDI: torch.Tensor, up_EDI: torch.Tensor) -> torch.Tensor:
+        if self.layout == "stacked":
+            return torch.cat([gate_EDI, up_EDI], dim=2).mT
+        if self.layout == "interleaved":
+            return torch.stack([gate_EDI, up_EDI], dim=3).flatten(2)
+        return torch.cat([gate_EDI, up_EDI], dim=2)
+
+
+@pytest.mark.parametrize("layout", ["stacked", "beside", "interleaved"])
+def test_gate_and_up_are_orthogonalised_apart_wherever_they_lie(layout: str) -> None:
+    model, apart = Experts(layout), nn.ParameterList()
+    gradient_EDI, other_EDI = torch.randn(2, 6, 4), torch.randn(2, 6, 4)
+    for matrix_EDI, grad_EDI in ((model.gate, gradient_EDI), (model.up, other_EDI)):
+        apart.append(nn.Parameter(matrix_EDI.clone()))
+        apart[-1].grad = grad_EDI.clone()
+    model.gate_up_proj.grad = model.joined(gradient_EDI, other_EDI).contiguous()
+    for module in (model, apart):
+        MuonClip(module, lr=0.1).step()
+    torch.testing.assert_close(model.gate_up_proj, model.joined(*apart), rtol=1e-5, atol=1e-6)
+
+
+def test_a_gate_up_of_unknown_layout_is_one_matrix() -> None:
+    (plan,) = plan_parameters(Experts("unknown"))
+    assert (plan.matrices, plan.rows, plan.cols) == (2, 6, 8)
+
+
+def test_experts_of_transformers_are_split_as_they_compute() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4,
+    }  # fmt: skip
+    gpt_oss = transformers.GptOssForCausalLM(transformers.GptOssConfig(**sizes))
+    llama4 = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**sizes, interleave_moe_layer_step=1))
+    phi3 = transformers.Phi3ForCausalLM(transformers.Phi3Config(**sizes, pad_token_id=0))
+    for model, layout, count, rows, cols in (
+        (gpt_oss, "interleaved", 2 * 4, 32, 24),
+        (llama4, "beside", 2 * 4, 32, 24),
+        (phi3, "stacked", 2, 24, 32),
+    ):
+        plans = {plan.name.split(".mlp.")[-1]: plan for plan in plan_parameters(model)}
+        plan = next(plan for name, plan in plans.items() if "gate_up" in name and plan.method == "muon")
+        assert (plan.layout, plan.matrices, plan.rows, plan.cols) == (layout, count, rows, cols)
+        assert all(plan.method == "adamw" for name, plan in plans.items() if name.endswith("bias"))

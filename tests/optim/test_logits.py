@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
+from openk2.model.monitor import largest_logits
 from openk2.optim import MuonClip, attach_logit_monitor, attention_layers, qk_clip_
-from openk2.optim.logits import largest_logits
 
 transformers = pytest.importorskip("transformers")
 
@@ -23,6 +23,16 @@ SIZES: dict[str, Any] = {
 MODELS: dict[str, Any] = {
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=4)),
     "llama-gqa": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2)),
+    "llama-eager": lambda: transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**SIZES, num_key_value_heads=2, attn_implementation="eager")
+    ),
+    # Eager only: every head has a sink beside its keys, and one layer in two sees a window.
+    "gpt-oss": lambda: transformers.GptOssForCausalLM(
+        transformers.GptOssConfig(
+            **SIZES, num_key_value_heads=2, head_dim=12, num_local_experts=4, num_experts_per_tok=2, sliding_window=8,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        )
+    ),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES, num_key_value_heads=2)),
     "deepseek": lambda: transformers.DeepseekV3ForCausalLM(
         transformers.DeepseekV3Config(
@@ -62,6 +72,16 @@ def test_the_largest_logits_are_those_of_brute_force(keys: int, span: int) -> No
     torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5, seen_TS[None, None]), wanted_H)
     added = torch.zeros(300, span).masked_fill(~seen_TS, torch.finfo(torch.float32).min)
     torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5, added[None, None]), wanted_H)
+    torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5, causal=False), all_BHTS.amax((0, 2, 3)))
+
+
+def test_the_largest_logits_are_exact_in_a_low_precision_model() -> None:
+    torch.manual_seed(0)
+    q_BHTQ, k_BKSQ = (20 * torch.randn(1, 2, 40, 16)).bfloat16(), torch.randn(1, 2, 40, 16).bfloat16()
+    all_BHTS = (q_BHTQ.double() @ k_BKSQ.double().mT).masked_fill(torch.ones(40, 40).triu(1).bool(), -math.inf)
+    with torch.autocast("cpu", torch.bfloat16):
+        found_H = largest_logits(q_BHTQ, k_BKSQ, 1.0)
+    torch.testing.assert_close(found_H, all_BHTS.amax((0, 2, 3)).float(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -72,7 +92,7 @@ def test_the_model_computes_the_same_and_is_watched_in_training(name: str, padde
     watched = made(name)
     monitor = attach_logit_monitor(watched)
     seen = inputs.get("attention_mask", torch.ones(3, 20)).bool()
-    torch.testing.assert_close(watched(**inputs).logits[seen], outputs.logits[seen], atol=1e-4, rtol=1e-4)
+    assert torch.equal(watched(**inputs).logits[seen], outputs.logits[seen])
     assert monitor.max_logit_LH.shape == (2, 4) and bool(monitor.max_logit_LH.isfinite().all())
     watched.eval()
     monitor.reset()
@@ -134,9 +154,99 @@ def test_what_cannot_be_watched() -> None:
 
     with pytest.raises(UserError, match="out of reach"):
         attach_logit_monitor(nn.Sequential(Attention()))
-    normed = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=12))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=12)),
+        lambda: transformers.StableLmForCausalLM(
+            transformers.StableLmConfig(**SIZES, num_key_value_heads=4, qk_layernorm=True)
+        ),
+        lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**SIZES, num_key_value_heads=4, qk_layernorm=True)),
+        lambda: transformers.HunYuanDenseV1ForCausalLM(
+            transformers.HunYuanDenseV1Config(**SIZES, num_key_value_heads=2, head_dim=12)
+        ),
+        lambda: transformers.Llama4ForCausalLM(
+            transformers.Llama4TextConfig(
+                **SIZES, num_key_value_heads=2, head_dim=12, intermediate_size_mlp=64, num_local_experts=2,
+                no_rope_layers=[1, 1],
+            )
+        ),
+    ],
+    ids=["qwen3", "stablelm", "phi", "hunyuan", "llama4"],
+)  # fmt: skip
+def test_normed_queries_and_keys_are_not_clipped(make: Any) -> None:
     with pytest.raises(UserError, match="without QK-norm"):
-        attach_logit_monitor(normed)
+        attach_logit_monitor(make())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: transformers.Gemma2ForCausalLM(
+                transformers.Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=12)
+            ),
+            "Gemma2Attention caps its logits",
+        ),
+        (
+            # It masks what its indexer leaves out in one way for `sdpa` and `eager`, in another for all others.
+            lambda: transformers.DeepseekV32ForCausalLM(
+                transformers.DeepseekV32Config(
+                    **SIZES, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8,
+                    qk_rope_head_dim=8, v_head_dim=8, n_routed_experts=4, num_experts_per_tok=2,
+                    moe_intermediate_size=16, n_group=1, topk_group=1, first_k_dense_replace=2,
+                )
+            ),
+            "by the name of its attention",
+        ),
+        (
+            lambda: transformers.LlamaForCausalLM(
+                transformers.LlamaConfig(**SIZES, num_key_value_heads=4, attn_implementation="flex_attention")
+            ),
+            "flex_attention cannot be watched",
+        ),
+    ],
+    ids=["gemma2", "deepseek-v3.2", "flex"],
+)  # fmt: skip
+def test_models_that_a_monitor_would_change_are_refused_as_they_are(make: Any, words: str) -> None:
+    model = make()
+    before = model.config._attn_implementation
+    with pytest.raises(UserError, match=words):
+        attach_logit_monitor(model)
+    assert model.config._attn_implementation == before
+
+
+def test_a_second_monitor_takes_the_place_of_the_first() -> None:
+    model = made("llama-eager")
+    first, second = attach_logit_monitor(model), attach_logit_monitor(model, 7.0)
+    assert torch.equal(model(**some_ids()).logits, made("llama-eager")(**some_ids()).logits)
+    assert first.max_logit == -math.inf < second.max_logit
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_queries_of_a_model_that_is_not_causal_see_all_keys(implementation: str) -> None:
+    torch.manual_seed(0)
+    model = transformers.CLIPVisionModel(
+        transformers.CLIPVisionConfig(
+            hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=16,
+            patch_size=4, attn_implementation=implementation,
+        )
+    ).train()  # fmt: skip
+    monitor = attach_logit_monitor(model)
+    layer: Any = attention_layers(model)[0]
+    for linear in (layer.q_proj, layer.k_proj):
+        nn.init.normal_(linear.weight, std=0.3)
+    inputs: list[Tensor] = []
+    layer.register_forward_pre_hook(
+        lambda _, args, kwargs: inputs.append((*args, *kwargs.values())[0]), with_kwargs=True
+    )
+    model(pixel_values=100 * torch.randn(2, 3, 16, 16))
+    q_BHTQ, k_BHSQ = (f(inputs[0]).unflatten(-1, (4, 12)).transpose(1, 2) for f in (layer.q_proj, layer.k_proj))
+    logits_BHTS = (q_BHTQ @ k_BHSQ.mT * 12**-0.5).detach()
+    torch.testing.assert_close(monitor.max_logit_LH[0], logits_BHTS.amax((0, 2, 3)))
+    assert bool((logits_BHTS.tril().amax((0, 2, 3)) < monitor.max_logit_LH[0]).any())
 
 
 def test_a_model_of_this_project_has_its_own() -> None:

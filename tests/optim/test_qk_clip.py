@@ -39,7 +39,7 @@ def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move() -> None
     model, ids = tiny_transformer(), some_ids()
     with torch.no_grad():
         for attention in model.attention_layers():
-            attention.query_weight.mul_(30.0)
+            attention.q_b_proj.weight.mul_(30.0)
     first = model.attention_layers()[0]
     before_LH = true_max_logits(model, ids)
     # Only the first layer: its inputs do not depend on attention, so its logits must scale exactly.
@@ -62,6 +62,78 @@ def test_untouched_at_or_below_the_threshold_and_for_heads_that_saw_nothing() ->
     max_logit_LH[2] = -3.0
     assert qk_clip_(model.attention_layers(), max_logit_LH, 5.0) == 0
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+def frozen_plain(keys: int, frozen: tuple[str, ...]) -> nn.Module:
+    """Attention of two query heads of size three; its key heads are the queries' own if there are two."""
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head_dim = 3
+            self.q_proj, self.k_proj = nn.Linear(4, 6), nn.Linear(4, 3 * keys)
+
+        def forward(self, x_TD: Tensor) -> Tensor:
+            q_HTQ = self.q_proj(x_TD).unflatten(-1, (2, 3)).transpose(0, 1)
+            return q_HTQ @ self.k_proj(x_TD).unflatten(-1, (keys, 3)).movedim(0, 2)
+
+    torch.manual_seed(0)
+    module = Plain()
+    for name in frozen:
+        module.get_parameter(name).requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("keys", "frozen", "scaled"),
+    [
+        (2, ("q_proj.weight", "q_proj.bias"), True),
+        (2, ("k_proj.weight",), True),
+        (2, ("q_proj.bias", "k_proj.weight"), False),
+        (1, ("k_proj.weight",), True),
+        (1, ("q_proj.weight",), False),
+    ],
+)
+def test_frozen_weights_stay_and_the_others_take_the_whole_gamma(
+    keys: int, frozen: tuple[str, ...], scaled: bool
+) -> None:
+    module = frozen_plain(keys, frozen)
+    x_TD = torch.randn(5, 4)
+    before, logits = {name: p.clone() for name, p in module.named_parameters()}, module(x_TD)
+    clipped = qk_clip_(attention_layers(module), torch.tensor([[8.0, 1.0]]), 2.0)
+    assert clipped == scaled
+    gamma_H11 = torch.tensor([0.25 if scaled else 1.0, 1.0])[:, None, None]
+    torch.testing.assert_close(module(x_TD), gamma_H11 * logits)
+    assert all(torch.equal(module.get_parameter(name), before[name]) for name in frozen)
+
+
+@pytest.mark.parametrize("frozen", ["q_b_proj", "kv_b_proj"])
+def test_frozen_weights_of_latent_attention(frozen: str) -> None:
+    model, ids = tiny_transformer(), some_ids()
+    first = model.attention_layers()[0]
+    weight = first.get_parameter(f"{frozen}.weight").requires_grad_(False)
+    before, before_LH = weight.clone(), true_max_logits(model, ids)
+    threshold = float(before_LH[0].sort().values[1:3].mean())
+    # The rotary key belongs to all heads: a frozen query leaves no way to scale one of them.
+    assert qk_clip_([first], before_LH[:1], threshold) == (2 if frozen == "kv_b_proj" else 0)
+    wanted_H = before_LH[0].clamp(max=threshold) if frozen == "kv_b_proj" else before_LH[0]
+    torch.testing.assert_close(true_max_logits(model, ids)[0], wanted_H, rtol=1e-4, atol=1e-4)
+    assert torch.equal(weight, before)
+
+
+def test_an_infinite_threshold_clips_nothing_where_the_kernel_gives_no_bound() -> None:
+    # Values wider than keys: torch's flash kernel is of no use, and another one gives no log-sum-exp.
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.preset("test").model_copy(update={"v_head_dim": 48}))
+    for attention in model.attention_layers():
+        attention.kernel = "flash"
+    ids = some_ids()
+    wanted = float(true_max_logits(model, ids[:, :-1]).max())
+    model.attach_monitor()
+    optimizer = MuonClip(model, lr=1e-3, qk_clip_threshold=math.inf)
+    backward(model, ids)
+    stats = optimizer.step()
+    assert stats.clipped_heads == 0 and stats.max_logit == pytest.approx(wanted)
 
 
 def test_bad_logits_are_refused() -> None:

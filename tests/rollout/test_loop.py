@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -32,7 +33,7 @@ def calls(*texts: str) -> Turn:
 
 
 def says(text: str) -> Turn:
-    return Turn(Message("assistant", text), "stop")
+    return Turn(Message("assistant", text, name="parrot"), "stop")
 
 
 class Scripted:
@@ -146,6 +147,14 @@ async def test_malformed_is_told_back_once() -> None:
     assert done.stop == "malformed" and len(done.steps) == 2
 
 
+async def test_complete_calls_before_a_malformed_rest_count() -> None:
+    cut = replace(calls("a"), malformed='{"text":')
+    world = Echo()
+    done = await rollout(Scripted(cut, says("a")), world, TASK)
+    assert done.stop == "answered" and world.heard == ["a"]
+    assert [m.role for m in done.messages[2:]] == ["assistant", "tool", "system", "assistant"]
+
+
 async def test_three_identical_failing_calls_in_a_row_end_it() -> None:
     world = Echo()
     done = await rollout(Scripted(calls("fail")), world, TASK, Limits(steps=10))
@@ -175,9 +184,9 @@ async def test_record_is_written_as_it_goes_and_as_atif_at_the_end(tmp_path) -> 
         if event.kind == "assistant":
             snapshots.append(recover(lines))
 
-    policy = Scripted(calls("a", "fail"), says("a"))
-    done = await rollout(policy, Echo(), TASK, on_event=watch, record=path)
-    assert snapshots[1].messages == done.messages[:-1] and snapshots[1].stop == "interrupted"
+    policy = Scripted(calls("a", "fail"), says("b"), says("a"))
+    done = await rollout(policy, Echo(["and?"]), TASK, on_event=watch, record=path)
+    assert snapshots[2].messages == done.messages[:-1] and snapshots[2].stop == "interrupted"
     assert snapshots[1].steps[0].results == done.steps[0].results
     assert read_atif(path) == done
     assert not lines.exists()

@@ -232,11 +232,6 @@ class Tokenizer:
         return json.dumps(config, indent=2) + "\n"
 
     @property
-    def backend(self) -> Backend:
-        """The `tokenizers.Tokenizer` underneath."""
-        return self._backend
-
-    @property
     def bos_id(self) -> int:
         return self.specials[BOS]
 
@@ -268,15 +263,15 @@ class Tokenizer:
             _require_utf8(text)
         return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """The text of `ids`. Reserved tokens appear by name, or not at all with `skip_special`.
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`. Reserved tokens appear by name.
 
         Bytes that are not UTF-8 become U+FFFD. Raises UserError for ids outside the vocabulary.
         """
         ids = list(ids)
         if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
             raise UserError(f"token ids must be in 0..{self.vocab_size - 1}, got {min(ids)}..{max(ids)}")
-        text: str = self._backend.decode(ids, skip_special_tokens=skip_special)
+        text: str = self._backend.decode(ids, skip_special_tokens=False)
         return text
 
 

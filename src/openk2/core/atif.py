@@ -4,8 +4,8 @@ One ATIF step per system or user message and per assistant turn; a turn carries 
 the exact prompt ids, sampled ids and log-probabilities. What ATIF has no field for lives under fixed names in `extra`:
 
     trajectory  task, stop, verdict, seconds
-    step        finish_reason, malformed, seconds, body_token_ids (if other than the sampled ids), given (a turn that
-                the policy did not write)
+    step        name, finish_reason, malformed, seconds, body_token_ids (if other than the sampled ids), given (a turn
+                that the policy did not write)
     call        text (the arguments as written, if they are not compact JSON of an object)
     result      error
 
@@ -132,9 +132,10 @@ def _turns(trajectory: Trajectory) -> Iterator[tuple[Message, Step | None, list[
 def _atif_step(index: int, message: Message, step: Step | None, results: Sequence[Message]) -> atif.Step:
     import atif
 
+    named = {"name": message.name} if message.name is not None else {}
     if message.role in ("system", "user"):
         source = "system" if message.role == "system" else "user"
-        extra = {"name": message.name} if message.name is not None else None
+        extra = named or None
         return atif.Step.model_validate(
             {"step_id": index, "source": source, "message": _text(message.content), "extra": extra}
         )
@@ -156,12 +157,12 @@ def _atif_step(index: int, message: Message, step: Step | None, results: Sequenc
             ]
         )
     if step is None:
-        fields["extra"] = {"given": True}
+        fields["extra"] = named | {"given": True}
         if message.token_ids is not None:
             fields["extra"]["body_token_ids"] = list(message.token_ids)
         return atif.Step.model_validate(fields)
     turn = step.turn
-    fields["extra"] = {"finish_reason": turn.finish_reason, "seconds": step.seconds}
+    fields["extra"] = named | {"finish_reason": turn.finish_reason, "seconds": step.seconds}
     if turn.malformed is not None:
         fields["extra"]["malformed"] = _text(turn.malformed)
     if message.token_ids is not None and message.token_ids != turn.completion_ids:
@@ -187,9 +188,8 @@ def _read_turn(trajectory: Trajectory, raw: atif.Step) -> None:
     completion = tuple((metrics.completion_token_ids if metrics else None) or ())
     body = extra.get("body_token_ids", completion or None)
     calls = tuple(_call(call) for call in raw.tool_calls or ())
-    message = Message(
-        "assistant", _content(raw.message), calls, token_ids=None if body is None else tuple(int(i) for i in body)
-    )
+    token_ids = None if body is None else tuple(int(i) for i in body)
+    message = Message("assistant", _content(raw.message), calls, name=extra.get("name"), token_ids=token_ids)
     trajectory.messages.append(message)
     waiting = list(calls)
     results: list[tuple[ToolCall, ToolResult]] = []

@@ -34,7 +34,8 @@ class Task:
 class Turn:
     """What a policy said. Ids and log-probs are there when the policy is local (else empty).
 
-    `malformed` holds the raw text of a tool section that could not be parsed; `message` then has no calls.
+    `malformed` holds the raw text of what could not be read of a tool section; the complete calls before it are in
+    `message`, and count.
     """
 
     message: Message

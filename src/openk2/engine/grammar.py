@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ _OPTIONS: JsonCompileOptions = {
     "item_separator": ",",
     "key_separator": ":",
     # A keyword that cannot be enforced is no reason to refuse a tool: `oneOf` is taken as `anyOf`, others are passed
-    # over.
+    # over, with a remark.
     "coerce_one_of": True,
     "lenient": True,
 }
@@ -56,6 +57,15 @@ class State(Enum):
     ARGUMENTS = "arguments"
     END = "end"
     DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The compiled parameters of a tool: a fresh matcher (copy before use), and a remark on every part of the schema
+    that it does not hold the model to."""
+
+    matcher: LLMatcher
+    not_enforced: tuple[str, ...] = ()
 
 
 class Grammar:
@@ -90,7 +100,7 @@ class Grammar:
             # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
             slices=[] if tokenizer.vocab_size < _LARGE_VOCABULARY else None,
         )
-        self._matchers: dict[str, LLMatcher] = {}
+        self._compiled: dict[str, Arguments] = {}
         self._lock = threading.Lock()
 
         # Everything behind the BPE pieces is reserved.
@@ -108,51 +118,55 @@ class Grammar:
         """A guide for one sequence. Raises UserError for a tool whose declaration cannot be enforced."""
         return Guide(self, self.compile(tools), first_call_index)
 
-    def compile(self, tools: Sequence[ToolSpec]) -> dict[str, LLMatcher]:
-        """Name -> a fresh matcher of the tool's arguments (copy before use).
+    def compile(self, tools: Sequence[ToolSpec]) -> dict[str, Arguments]:
+        """Name -> what the tool's arguments are held to.
 
         Raises UserError when a name is empty or declared twice, or when a schema is invalid or nothing can satisfy it.
-        Keywords of a valid schema that cannot be enforced are left out.
+        Keywords of a valid schema that cannot be enforced are left out, and named in `not_enforced`.
         """
-        compiled: dict[str, LLMatcher] = {}
+        compiled: dict[str, Arguments] = {}
         for tool in tools:
             if not tool.name or tool.name in compiled:
                 raise UserError(f"tool name {tool.name!r} is empty or declared twice: give every tool its own name")
-            compiled[tool.name] = self._matcher(tool)
+            compiled[tool.name] = self._arguments(tool)
         return compiled
 
     def header(self, name: str, index: int) -> tuple[int, ...]:
         """The ids of a call's id, `functions.NAME:IDX`."""
         return tuple(self.tokenizer.encode(call_id(name, index)))
 
-    def _matcher(self, tool: ToolSpec) -> LLMatcher:
+    def _arguments(self, tool: ToolSpec) -> Arguments:
         try:
             key = json.dumps(dict(tool.parameters))
             schema = arguments_schema(tool.parameters)
+            with self._lock:
+                arguments = self._compiled.pop(key, None) or self._compile_tool(tool.name, schema)
+                self._compiled[key] = arguments  # behind all others: the first is the one unused for longest
+                if len(self._compiled) > _KEPT_SCHEMAS:
+                    del self._compiled[next(iter(self._compiled))]
+                return arguments
         except (TypeError, ValueError) as e:
             raise UserError(f"the parameters of tool {tool.name} are not a usable JSON Schema: {e}") from e
-        with self._lock:
-            matcher = self._matchers.pop(key, None) or self._compile_tool(tool.name, schema)
-            self._matchers[key] = matcher  # behind all others: the first is the one unused for longest
-            if len(self._matchers) > _KEPT_SCHEMAS:
-                del self._matchers[next(iter(self._matchers))]
-            return matcher
 
-    def _compile_tool(self, name: str, schema: dict[str, Any]) -> LLMatcher:
-        matcher = self._compile(enforceable(schema, self._knows, close=True))
+    def _compile_tool(self, name: str, schema: dict[str, Any]) -> Arguments:
+        unknown: list[str] = []
+
+        def knows(pattern: str) -> bool:
+            known = not self._compile({"type": "string", "pattern": pattern}).is_error()
+            if not known:
+                unknown.append(f"Unknown pattern: {pattern}")
+            return known
+
+        matcher = self._compile(enforceable(schema, knows, close=True))
         if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
-            matcher = self._compile(enforceable(schema, self._knows, close=False))
+            matcher = self._compile(enforceable(schema, knows, close=False))
         if matcher.is_error():
             reason = matcher.get_error().strip().splitlines()[0]
             raise UserError(
                 f"the grammar cannot enforce the parameters of tool {name} ({reason}): "
                 "simplify the schema or switch the grammar off"
             )
-        return matcher
-
-    def _knows(self, pattern: str) -> bool:
-        """Whether the grammar can follow a regular expression; it has no lookaround and no references back."""
-        return not self._compile({"type": "string", "pattern": pattern}).is_error()
+        return Arguments(matcher, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
 
     def _compile(self, schema: object) -> LLMatcher:
         return LLMatcher(
@@ -163,7 +177,7 @@ class Grammar:
 class Guide:
     """Follows one sequence: `mask` what may come next, `advance` with what came."""
 
-    def __init__(self, grammar: Grammar, tools: dict[str, LLMatcher], first_call_index: int) -> None:
+    def __init__(self, grammar: Grammar, tools: Mapping[str, Arguments], first_call_index: int) -> None:
         self._grammar = grammar
         self._tools = tools
         self._index = first_call_index
@@ -252,7 +266,7 @@ class Guide:
             self._depth = 0
         elif self._state is State.HEADER and token == grammar.argument_begin:
             name = next(name for name, ids in self._open.items() if len(ids) == self._depth)
-            self._matcher = self._tools[name].deep_copy()
+            self._matcher = self._tools[name].matcher.deep_copy()
             self._state = State.ARGUMENTS
         elif self._state is State.HEADER:
             self._open = {

@@ -49,7 +49,8 @@ def choose(logits_BV: Tensor, sequences: Several[Sequence]) -> tuple[list[int], 
         scores_BV = logits_BV.clone()
     for b in drawn:
         request = sequences[b].request
-        row_V = scores_BV[b] / request.temperature
+        # From the largest on, so that a low temperature cannot overflow.
+        row_V = (scores_BV[b] - scores_BV[b].max()) / request.temperature
         if request.top_p < 1:
             row_V = keep_top_p(row_V, request.top_p)
         noise_V = gumbel_noise(request.seed, sequences[b].position, row_V.shape[0])

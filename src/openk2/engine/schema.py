@@ -1,12 +1,13 @@
 """Parameter schemas as the grammar needs them: the root is an object, and objects take declared properties only.
 
 A keyword that the grammar does not know (`uniqueItems`, `not`, `if`, an unknown `format`) is passed over by its
-compiler; a pattern that it cannot follow is left out here. Everything else stays enforced, and worlds check the
-arguments of every call themselves.
+compiler; a pattern that it cannot follow is left out here. `Grammar.compile` names both. Everything else stays
+enforced, and worlds check the arguments of every call themselves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,10 @@ from typing import Any
 _ONE = ("items", "additionalItems", "additionalProperties")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
+# Bounds of numbers, and the direction in which they only become stricter.
+_BOUNDS = (("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1))
+_EXACT = 2**53
+"""Up to here a double holds every integer."""
 # Beside these a closed object could contradict its siblings: {allOf: [{a}, {b}]} closed twice accepts nothing.
 _COMPOSED = (
     "allOf", "anyOf", "oneOf", "if", "$ref", "$dynamicRef", "unevaluatedProperties", "dependentSchemas", "dependencies",
@@ -39,7 +44,7 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
     """The schema without patterns that the grammar does not know and, with `close`, with closed objects.
 
     The grammar computes with doubles: of `enum` and `const` only numbers that a double holds stay possible, others
-    would be written as a neighbour.
+    would be written as a neighbour, and integer bounds move inwards to the next double.
 
     Closing sets `additionalProperties: false` wherever properties are declared and nothing is said about others. JSON
     Schema's default allows any other property; a caller who declares properties means those. Objects without declared
@@ -55,6 +60,12 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
     if "const" in out and not _is_exact(out["const"]):
         del out["const"]
         out["enum"] = []
+    for key, exclusive, side in _BOUNDS:
+        if type(out.get(key)) is int:
+            out[key] = _next_double(out[key], side)
+        # The step from an exclusive bound to the first number is rounded as well, so a large one moves in any case.
+        if type(out.get(exclusive)) is int and abs(out[exclusive]) >= _EXACT:
+            out[exclusive] = _next_double(out[exclusive] + side, side)
     named = out.get("patternProperties")
     if isinstance(named, Mapping) and not all(map(knows, named)):
         out["patternProperties"] = {pattern: part for pattern, part in named.items() if knows(pattern)}
@@ -72,6 +83,15 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
     if close and "properties" in out and not any(key in out for key in _COMPOSED):
         out.setdefault("additionalProperties", False)
     return out
+
+
+def _next_double(value: int, side: int) -> int:
+    """The nearest integer not below (side 1) or not above (-1) `value` that a double holds; beyond all, `value`."""
+    try:
+        near = float(value)
+        return int(math.nextafter(near, side * math.inf) if side * near < side * value else near)
+    except OverflowError:
+        return value
 
 
 def _is_exact(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,9 @@ import numpy as np
 from openk2.core import ContextOverflow, ToolSpec, UserError
 from openk2.engine.grammar import Grammar, Guide, Mask
 from openk2.engine.lookup import guess
+
+MIN_TEMPERATURE = 1e-4
+"""Under this the noise of drawing is lost in the rounding of logits / temperature: 0 says what is meant."""
 
 OnToken = Callable[[int, int], None]
 """Called with (index of the request, sampled id) as soon as an id is known."""
@@ -23,7 +27,7 @@ class Request:
     Args:
         prompt_ids: ids up to and including the generation prompt.
         max_tokens: most ids to generate; the end of the context may come earlier.
-        temperature: 0 takes the likeliest id, else ids are drawn from softmax(logits / temperature).
+        temperature: 0 takes the likeliest id, else (from 1e-4) ids are drawn from softmax(logits / temperature).
         top_p: draw only from the smallest set of ids whose probability reaches this.
         seed: with the position in the sequence, the key of the noise: the batch around a request changes nothing.
         tools: the declared tools, for the grammar.
@@ -66,9 +70,11 @@ def check(request: Request, *, vocab_size: int, context: int) -> None:
         )
     if request.max_tokens < 1:
         raise UserError(f"max_tokens is {request.max_tokens}: ask for at least one token")
-    if request.temperature < 0 or not 0 < request.top_p <= 1:
+    temperature, top_p = request.temperature, request.top_p
+    if not (temperature == 0 or MIN_TEMPERATURE <= temperature < math.inf) or not 0 < top_p <= 1:
         raise UserError(
-            f"temperature {request.temperature} must be at least 0 and top_p {request.top_p} in (0, 1]: change them"
+            f"temperature {temperature} must be 0 or a finite number from {MIN_TEMPERATURE}, and top_p {top_p} in "
+            "(0, 1]: change them"
         )
 
 

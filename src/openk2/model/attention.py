@@ -22,7 +22,7 @@ from openk2.model import kernels
 from openk2.model.cache import CacheStep
 from openk2.model.config import ModelConfig
 from openk2.model.layers import RMSNorm, rotate
-from openk2.model.monitor import ExactMax, LogitMonitor
+from openk2.model.monitor import LogitMonitor, largest_logits
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 Kernel = Literal["block", "flash", "plain"]
@@ -63,12 +63,6 @@ class MLA(nn.Module):
         kv_rows = config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim)
         self.kv_b_proj = nn.Linear(config.kv_lora_rank, kv_rows, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.v_head_dim, hidden, bias=False)
-
-    @property
-    def query_weight(self) -> torch.Tensor:
-        """The matrix whose rows are the per-head queries: `q_b_proj`, or `q_proj` without a query latent."""
-        projection = self.q_proj if self.q_lora_rank is None else self.q_b_proj
-        return projection.weight
 
     def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
         """Causal attention over the given tokens and, with `step`, over what the cache holds before them.
@@ -113,19 +107,20 @@ class MLA(nn.Module):
         if monitor is not None and not monitor.enabled:
             monitor = None
         kernel = self.kernel or self._choose_kernel(q_BHTQ)
-        exact: ExactMax | None = None
         if kernel == "block":
             q, k, v = (t.flatten(0, 1) for t in (q_BHTQ, k_BHTQ, v_BHTV))
             out, best_G = kernels.causal_attention(q, k, v, self.scale, monitor is not None)
             out, bound_H = out.view_as(v_BHTV), best_G.view(q_BHTQ.shape[:2]).amax(0)
         elif kernel == "flash":
             out, bound_H = self._attend_flash(q_BHTQ, k_BHTQ, v_BHTV)
-            q, k = q_BHTQ.detach(), k_BHTQ.detach()
-            exact = lambda heads: self.exact_max_logit(q[:, heads], k[:, heads])  # noqa: E731  (short and local)
         else:
             out, bound_H = self._attend_plainly(q_BHTQ, k_BHTQ, v_BHTV)
         if monitor is not None:
-            monitor.observe(self.layer, bound_H, exact)
+
+            def exact(heads: list[int]) -> torch.Tensor:
+                return largest_logits(q_BHTQ[:, heads], k_BHTQ[:, heads], self.scale)
+
+            monitor.observe(self.layer, bound_H, exact if kernel == "flash" else None)
         return out
 
     def _choose_kernel(self, q_BHTQ: torch.Tensor) -> Kernel:
@@ -190,15 +185,3 @@ class MLA(nn.Module):
         logits_BHTS = logits_BHTS.masked_fill(future_TS, -torch.inf)
         out = logits_BHTS.softmax(-1).to(v_BHTV.dtype) @ v_BHTV
         return out, logits_BHTS.detach().amax(dim=(0, 2, 3))
-
-    @torch.no_grad()
-    def exact_max_logit(self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, chunk: int = 256) -> torch.Tensor:
-        """Each head's largest causal logit, [H] in fp32, in chunks of queries so that memory stays linear in T."""
-        heads, time = q_BHTQ.shape[1:3]
-        best_H = torch.full((heads,), -torch.inf, device=q_BHTQ.device)
-        for start in range(0, time, chunk):
-            stop = min(start + chunk, time)
-            logits = (q_BHTQ[:, :, start:stop].float() @ k_BHTQ[:, :, :stop].float().transpose(-1, -2)) * self.scale
-            future = torch.ones(stop - start, stop, dtype=torch.bool, device=logits.device).triu(start + 1)
-            best_H = torch.maximum(best_H, logits.masked_fill(future, -torch.inf).amax(dim=(0, 2, 3)))
-        return best_H

@@ -22,7 +22,7 @@ from openk2.core import UserError
 from openk2.core.runs import atomic_path, write_text
 from openk2.model.config import ModelConfig, read_json
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
-from openk2.model.transformer import Block, Transformer
+from openk2.model.transformer import Block, Transformer, without_weights
 
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
@@ -120,7 +120,7 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)
     stored = StoredTensors(folder)
-    with torch.device("meta"):
+    with without_weights():
         model = Transformer(config)
     check_names(stored, config, shapes_of(config))
     dtype = dtype or stored.read("lm_head.weight").dtype
@@ -147,7 +147,7 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _block_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
     """Shapes of one layer's tensors by their names within it."""
-    with torch.device("meta"):
+    with without_weights():
         block = Block(config, layer)
     tensors = hf_names(block.state_dict(prefix="layers.0."))
     return {name.removeprefix("model.layers.0."): tuple(tensor.shape) for name, tensor in tensors.items()}

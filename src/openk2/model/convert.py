@@ -36,7 +36,7 @@ from openk2.model.checkpoint import (
 from openk2.model.config import ModelConfig
 from openk2.model.layers import rotary_table
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
-from openk2.model.transformer import Transformer
+from openk2.model.transformer import Transformer, without_weights
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_BYTES = 4_000_000_000
@@ -298,7 +298,7 @@ class _Side:
         for name, shape in shapes.items():
             layer = re.match(r"model\.layers\.\d+", name)
             self.parts.setdefault(layer[0] if layer else name.removesuffix(".weight"), {})[name] = shape
-        with torch.device("meta"):
+        with without_weights():
             self._model = Transformer(self.config).eval()
 
     def take(self, part: str) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ QK-Clip needs, per layer and head, the largest softmax input of a training step 
 kernel never shows the logits, but it returns their log-sum-exp, and `LSE - ln(keys) <= max logit <= LSE`. A head whose
 largest LSE does not exceed the threshold therefore needs no clip; only for the others is the exact maximum computed.
 
-Legend: L layers, H heads.
+Legend: L layers, B batch, H query heads, K key heads, G = H / K, T queries, t queries of a chunk, S keys, Q head size.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 
 ExactMax = Callable[[list[int]], torch.Tensor]
+CHUNK = 256
+"""Queries whose logits are in memory at a time."""
 
 
 class LogitMonitor:
@@ -27,21 +29,20 @@ class LogitMonitor:
         self.enabled = True
         self.threshold = threshold
         self.max_logit_LH = torch.full((layers, heads), -torch.inf)
-        self.exact_passes = 0
 
     def observe(self, layer: int, bound_H: torch.Tensor, exact: ExactMax | None = None) -> None:
         """Take note of one forward pass of one layer.
 
-        `bound_H` bounds each head's largest logit from above; `exact(heads)` returns the true maxima of those heads
-        (None: the bound is exact already, as where the kernel sees its logits).
+        `bound_H` bounds each head's largest logit from above, by infinity where nothing is known; `exact(heads)`
+        returns the true maxima of those heads (None: the bound is exact already, as where the kernel sees its logits).
         """
         bound_H = bound_H.detach().to(self.max_logit_LH.device, torch.float32)
-        # The negation sends a NaN bound to the exact pass as well, where it shows up as NaN instead of vanishing.
-        over = [] if exact is None else (~(bound_H <= self.threshold)).nonzero().flatten().tolist()
-        if exact is not None and over:
-            self.exact_passes += 1
-            bound_H = bound_H.clone()
-            bound_H[over] = exact(over).detach().to(bound_H)
+        if exact is not None:
+            # A NaN bound shows up as NaN in the exact pass; infinity says nothing, whatever the threshold.
+            over = (~(bound_H <= self.threshold) | bound_H.isposinf()).nonzero().flatten().tolist()
+            if over:
+                bound_H = bound_H.clone()
+                bound_H[over] = exact(over).detach().to(bound_H)
         torch.maximum(self.max_logit_LH[layer], bound_H, out=self.max_logit_LH[layer])
 
     @property
@@ -51,4 +52,39 @@ class LogitMonitor:
 
     def reset(self) -> None:
         self.max_logit_LH.fill_(-torch.inf)
-        self.exact_passes = 0
+
+
+@torch.no_grad()
+def largest_logits(
+    q_BHTQ: torch.Tensor,
+    k_BKSQ: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None = None,
+    *,
+    causal: bool = True,
+) -> torch.Tensor:
+    """Each head's largest visible `scale q.k`, [H] in fp32, multiplied in fp32 whatever the model computes in.
+
+    `mask` [B, 1 or H, T, S] is true, or not minus infinity, where a query sees a key. Without a mask the last query
+    sees all keys and, with `causal`, each one before it one key less. Memory is linear in T.
+    """
+    batch, heads, time, size = q_BHTQ.shape
+    keys, span = k_BKSQ.shape[1:3]
+    q_BKGTQ, k_BKSQ = q_BHTQ.view(batch, keys, heads // keys, time, size), k_BKSQ.float()
+    best_H = torch.full((heads,), -torch.inf, device=q_BHTQ.device)
+    with torch.autocast(q_BHTQ.device.type, enabled=False):
+        for start in range(0, time, CHUNK):
+            stop = min(start + CHUNK, time)
+            seen = span - time + stop if causal and mask is None else span
+            q_BKGtQ = q_BKGTQ[..., start:stop, :].float()
+            logits_BKGtS = torch.einsum("bkgtq,bksq->bkgts", q_BKGtQ, k_BKSQ[:, :, :seen]) * scale
+            logits_BHtS = logits_BKGtS.flatten(1, 2)
+            if mask is not None:
+                part = mask[:, :, start:stop, :span]
+                unseen = ~part if part.dtype == torch.bool else part <= torch.finfo(part.dtype).min / 2
+                logits_BHtS = logits_BHtS.masked_fill(unseen, -torch.inf)
+            elif causal:
+                unseen = torch.ones(logits_BHtS.shape[2:], dtype=torch.bool, device=q_BHTQ.device)
+                logits_BHtS = logits_BHtS.masked_fill(unseen.triu(span - time + start + 1), -torch.inf)
+            best_H = torch.maximum(best_H, logits_BHtS.amax((0, 2, 3)))
+    return best_H

@@ -5,9 +5,14 @@ Legend: B batch, T time, D hidden, V vocabulary, N supervised positions, E exper
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from openk2.core import ContextOverflow
 from openk2.model import kernels
@@ -19,6 +24,24 @@ from openk2.model.moe import MoE
 from openk2.model.monitor import LogitMonitor
 
 IGNORED = -100
+
+
+class _WithoutInitialisers(TorchFunctionMode):
+    """Leaves out `torch.nn.init`, which on the meta device does nothing but import torch's compiler for a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules made inside have shapes but no memory."""
+    with torch.device("meta"), _WithoutInitialisers():
+        yield
 
 
 class Block(nn.Module):
@@ -57,7 +80,9 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Matrices from N(0, initializer_range), norms 1, router biases 0."""
+        """Matrices from N(0, initializer_range), norms 1, router biases 0; nothing for a model without memory."""
+        if self.norm.weight.is_meta:
+            return
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0.0, self.config.initializer_range)

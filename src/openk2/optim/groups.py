@@ -1,7 +1,7 @@
 """Which parameter gets which update. Decided by shape and name, printed, tested: a wrong group fails silently.
 
-Muon: every weight matrix, the router and each expert included. AdamW: embeddings, the output head, norms, biases and
-whatever else is not a matrix (Moonlight, section 2; K2 follows it).
+Muon: every weight matrix, the router and each expert included. AdamW: embeddings, the output head, norms, biases,
+convolutions and whatever else is not a matrix (Moonlight, section 2; K2 follows it).
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from openk2.core import UserError
 
 Method = Literal["muon", "adamw"]
+Layout = Literal["stacked", "beside", "interleaved"]
 
 # Matrices at the model's two ends map between vectors and token ids; there Muon's geometry does not apply.
 _END_NAMES = frozenset({"lm_head", "head", "embed_out", "embed_tokens", "embeddings", "embedding", "wte", "wpe"})
@@ -23,7 +24,8 @@ _END_NAMES = frozenset({"lm_head", "head", "embed_out", "embed_tokens", "embeddi
 class Plan:
     """How one parameter is updated. For Muon it is `matrices` matrices of `rows` x `cols`, each orthogonalised alone.
 
-    The parameter's memory, read in order as [matrices, rows, cols], is that list of matrices.
+    `layout` says how the parameter's memory holds them: `stacked` is [matrices, rows, cols] in order; in the others
+    each block of `rows` holds two matrices, all columns of the one `beside` those of the other, or `interleaved`.
     """
 
     name: str
@@ -32,32 +34,61 @@ class Plan:
     matrices: int = 0
     rows: int = 0
     cols: int = 0
+    layout: Layout = "stacked"
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """The matrices in a contiguous tensor shaped like the parameter: [matrices, rows, cols], or [-1, 2, rows, cols]
+        where no stride leads from one pair of matrices to the next."""
+        if self.layout == "beside":
+            return tensor.view(-1, self.rows, 2, self.cols).transpose(1, 2)
+        if self.layout == "interleaved":
+            return tensor.view(-1, self.rows, self.cols, 2).movedim(3, 1)
+        return tensor.view(self.matrices, self.rows, self.cols)
 
 
 def plan_parameters(model: nn.Module) -> list[Plan]:
     """One plan for each trainable parameter, shared ones once, in the model's own order.
 
-    A 3-D parameter is a stack of matrices [experts, rows, columns]. A name with `gate_up` holds two matrices on top
-    of each other (SwiGLU's gate and up projections); they are separate matrices on disk and for Muon too.
+    A 3-D parameter is a stack of matrices, one for each expert. A name with `gate_up` holds two (SwiGLU's gate and up
+    projections), which K2 keeps apart, so Muon sees them apart. The `down` beside it shows where they are: with
+    down [D, I], a gate_up [2I, D] is one on top of the other; with down [I, D], a gate_up [D, 2I] is one beside the
+    other (transformers' Llama 4), or column by column in turns where the module has `is_concatenated` False (its
+    GPT-OSS). Without such a `down` it is taken as one matrix.
     Raises UserError when there is nothing to train.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    convolutions = {
+        id(p) for m in model.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for p in m.parameters()
+    }
+    everything = dict(model.named_parameters(remove_duplicate=False))
     plans = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         parts = name.split(".")
         at_the_ends = id(parameter) in embeddings or not _END_NAMES.isdisjoint(parts[-2:])
-        if parameter.ndim not in (2, 3) or at_the_ends:
+        no_matrix = parameter.ndim not in (2, 3) or parts[-1].endswith("bias") or id(parameter) in convolutions
+        if no_matrix or at_the_ends:
             plans.append(Plan(name, parameter, "adamw"))
             continue
-        rows, cols = parameter.shape[-2:]
-        stacked = 2 if any("gate_up" in part for part in parts[-2:]) and rows % 2 == 0 else 1
-        matrices = stacked * (parameter.shape[0] if parameter.ndim == 3 else 1)
-        plans.append(Plan(name, parameter, "muon", matrices, rows // stacked, cols))
+        down = everything.get(name.replace("gate_up", "down")) if "gate_up" in name else None
+        joined = getattr(model.get_submodule(".".join(parts[:-1])), "is_concatenated", True)
+        plans.append(_muon_plan(name, parameter, down, joined))
     if not plans:
         raise UserError("the model has no trainable parameter: nothing for the optimizer to do")
     return plans
+
+
+def _muon_plan(name: str, parameter: nn.Parameter, down: nn.Parameter | None, joined: bool) -> Plan:
+    """`down` is the projection behind a gate_up; `joined` is False where gate and up take turns."""
+    rows, cols = parameter.shape[-2:]
+    count = parameter.shape[0] if parameter.ndim == 3 else 1
+    if down is not None and down.shape[:-2] == parameter.shape[:-2]:
+        if joined and down.shape[-2:] == (cols, rows / 2):
+            return Plan(name, parameter, "muon", 2 * count, rows // 2, cols)
+        if down.shape[-2:] == (cols / 2, rows):
+            return Plan(name, parameter, "muon", 2 * count, rows, cols // 2, "beside" if joined else "interleaved")
+    return Plan(name, parameter, "muon", count, rows, cols)
 
 
 def param_groups_table(model: nn.Module) -> str:

@@ -3,30 +3,34 @@
     model = AutoModelForCausalLM.from_config(config)
     optimizer = MuonClip(model, lr=2e-4, logit_monitor=attach_logit_monitor(model))
 
-Legend: B batch, H query heads, K key heads, G = H / K, T queries, S keys, Q head size.
+Legend: H heads.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
 
 from openk2.core import UserError
 from openk2.model import LogitMonitor
-from openk2.optim.qk_clip import attention_layers, head_count
+from openk2.model.monitor import largest_logits
+from openk2.optim.qk_clip import Attention, attention_layers, head_count
 
-NAME = "openk2_monitored"
-CHUNK = 256
-"""Queries whose logits are in memory at a time."""
+Implementation = Literal["sdpa", "eager"]
+PREFIX = "openk2_monitored_"
 
 
 def attach_logit_monitor(model: nn.Module, threshold: float = 100.0) -> LogitMonitor:
     """Let every attention layer report its heads' largest logits, in training mode, and return what collects them.
 
-    A model of transformers computes attention through torch's kernel (`sdpa`) from then on; the maxima are computed
-    beside it, exactly. Raises UserError for a model without attention that QK-Clip could scale.
+    A model of transformers goes on computing attention as before (`sdpa` or `eager`), under a name of ours; the maxima
+    of `scale q.k` are computed beside it, exactly. Attention sinks do not change them. Raises UserError for a model
+    without attention that QK-Clip could scale, and for one whose attention cannot be watched without changing it.
     """
     attach = getattr(model, "attach_monitor", None)
     if attach is not None:
@@ -35,72 +39,107 @@ def attach_logit_monitor(model: nn.Module, threshold: float = 100.0) -> LogitMon
     layers = attention_layers(model)
     if not layers:
         raise UserError("the model has no attention that QK-Clip can scale: MLA, or q_proj and k_proj without QK-norm")
-    choose = getattr(model, "set_attn_implementation", None)
-    if choose is None:
-        raise UserError("the logits of this model are out of reach: it has no set_attn_implementation")
     heads = {head_count(layer) for layer in layers}
     if len(heads) > 1:
         raise UserError(f"the attention layers have different numbers of heads ({sorted(heads)}): not supported")
+    # Parts of a model may compute attention in different ways, and choosing for the whole chooses for its parts.
+    parts = [cast(Any, part) for part in model.modules() if hasattr(part, "set_attn_implementation")]
+    chosen = [_implementation(part.config) for part in parts]
+    for layer in layers:
+        _check(layer)
+    _register()
+    for part, implementation in zip(parts, chosen, strict=True):
+        part.set_attn_implementation(PREFIX + implementation)
     monitor = LogitMonitor(len(layers), heads.pop(), threshold)
     for index, layer in enumerate(layers):
         module = cast(Any, layer)
+        if not module.config._attn_implementation.startswith(PREFIX):
+            raise UserError("the logits of this model are out of reach: its attention cannot be set")
         module.logit_monitor, module.logit_layer = monitor, index
-    _register()
-    choose(NAME)
     return monitor
+
+
+def _implementation(config: Any) -> Implementation:
+    """How a part of a model computes attention, monitored or not."""
+    name = str(config._attn_implementation).removeprefix(PREFIX)
+    if name not in get_args(Implementation):
+        raise UserError(f"attention through {name} cannot be watched: load the model with attn_implementation='sdpa'")
+    return cast(Implementation, name)
+
+
+def _check(layer: Attention) -> None:
+    """Raises UserError if a layer's logits are not `scale q.k`, or if watching would change what it computes."""
+    config = getattr(layer, "config", None)
+    if not hasattr(config, "_attn_implementation"):
+        raise UserError("the logits of this model are out of reach: it has no set_attn_implementation")
+    kind = type(layer).__name__
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        raise UserError(
+            f"{kind} caps its logits (attn_logit_softcapping): QK-Clip would clip what the softmax never sees"
+        )
+    constants = _forward(layer).__code__.co_consts
+    names = {name for const in constants for name in (const if isinstance(const, tuple) else [const])}
+    if "position_bias" in names:
+        raise UserError(f"{kind} adds a position bias to its logits: QK-Clip scales q.k alone")
+    if not names.isdisjoint(get_args(Implementation)):
+        raise UserError(f"{kind} does different things by the name of its attention implementation: not supported")
+    _kernel(_implementation(config), layer)
 
 
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, _monitored)
     masks = cast(Any, AttentionMaskInterface)
-    masks.register(NAME, masks()["sdpa"])
+    for implementation in get_args(Implementation):
+        AttentionInterface.register(PREFIX + implementation, partial(_monitored, implementation))
+        masks.register(PREFIX + implementation, masks()[implementation])
 
 
 def _monitored(
+    implementation: Implementation,
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """transformers' `sdpa`, with a look at the logits."""
-    from transformers import AttentionInterface
-
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The attention of transformers, with a look at the logits."""
     monitor: LogitMonitor | None = getattr(module, "logit_monitor", None)
     if monitor is not None and monitor.enabled and module.training:
         scale = options.get("scaling") or query.shape[-1] ** -0.5
-        monitor.observe(module.logit_layer, largest_logits(query, key, scale, attention_mask))
-    kernels = cast(Any, AttentionInterface)()
-    result: tuple[torch.Tensor, None] = kernels["sdpa"](module, query, key, value, attention_mask, **options)
+        causal = (
+            implementation == "sdpa" and attention_mask is None and query.shape[2] > 1 and _is_causal(module, options)
+        )
+        # The same keys as transformers: a longer cache is empty behind the queries.
+        keys = key[:, :, : query.shape[2]] if causal else key
+        monitor.observe(module.logit_layer, largest_logits(query, keys, scale, attention_mask, causal=causal))
+    result: tuple[torch.Tensor, torch.Tensor | None] = _kernel(implementation, module)(
+        module, query, key, value, attention_mask, **options
+    )
     return result
 
 
-@torch.no_grad()
-def largest_logits(
-    q_BHTQ: torch.Tensor, k_BKSQ: torch.Tensor, scale: float, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Each head's largest visible logit, [H] in fp32; memory is linear in T.
+def _is_causal(module: Any, options: dict[str, Any]) -> bool:
+    wanted = options.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if wanted is None else wanted)
 
-    `mask` [B, 1 or H, T, S] is true, or not minus infinity, where a query sees a key; None means causal, the last
-    query seeing all keys.
-    """
-    batch, heads, time, size = q_BHTQ.shape
-    keys, span = k_BKSQ.shape[1:3]
-    q_BKGTQ = q_BHTQ.view(batch, keys, heads // keys, time, size)
-    position_S = torch.arange(span, device=q_BHTQ.device)
-    best_H = torch.full((heads,), -torch.inf, device=q_BHTQ.device)
-    for start in range(0, time, CHUNK):
-        stop = min(start + CHUNK, time)
-        logits_BKGtS = torch.einsum("bkgtq,bksq->bkgts", q_BKGTQ[..., start:stop, :], k_BKSQ)
-        logits_BHtS = logits_BKGtS.flatten(1, 2).float() * scale
-        if mask is None:
-            position_t = torch.arange(start, stop, device=q_BHTQ.device) + span - time
-            seen = position_S <= position_t[:, None]
-        else:
-            part = mask[:, :, start:stop, :span]
-            seen = part if part.dtype == torch.bool else part > torch.finfo(part.dtype).min / 2
-        best_H = torch.maximum(best_H, logits_BHtS.masked_fill(~seen, -torch.inf).amax((0, 2, 3)))
-    return best_H
+
+def _kernel(implementation: Implementation, module: Any) -> Callable[..., Any]:
+    """The function that transformers calls; for `eager` the one that the module's forward names as its default."""
+    from transformers import AttentionInterface
+
+    if implementation == "sdpa":
+        return cast(Callable[..., Any], cast(Any, AttentionInterface)()["sdpa"])
+    forward = _forward(module)
+    found = [name for name in forward.__code__.co_names if name.endswith("eager_attention_forward")]
+    if len(found) != 1 or found[0] not in forward.__globals__:
+        raise UserError(
+            f"the eager attention of {type(module).__name__} cannot be found: "
+            "load the model with attn_implementation='sdpa'"
+        )
+    return cast(Callable[..., Any], forward.__globals__[found[0]])
+
+
+def _forward(module: Any) -> Any:
+    return inspect.unwrap(type(module).forward)

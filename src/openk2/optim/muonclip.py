@@ -214,7 +214,8 @@ class MuonClip(Optimizer):
             x_NRC = torch.empty(bucket.count, bucket.rows, bucket.cols, dtype=dtype, device=bucket.device)
             for slot in bucket.slots:
                 direction = self._direction(slot.plan.parameter, mu)
-                x_NRC[slot.start : slot.start + slot.plan.matrices].copy_(_as_matrices(direction, slot.plan))
+                matrices = _as_matrices(direction, slot.plan)
+                x_NRC[slot.start : slot.start + slot.plan.matrices].view_as(matrices).copy_(matrices)
             low, high = bucket.shares[self._rank]
             if high > low:
                 orthogonalise_(x_NRC[low:high], group["ns_steps"])
@@ -226,8 +227,9 @@ class MuonClip(Optimizer):
             for slot in bucket.slots:
                 parameter = slot.plan.parameter
                 parameter.mul_(1.0 - lr * group["weight_decay"])
-                update_NRC = x_NRC[slot.start : slot.start + slot.plan.matrices]
-                _as_matrices(parameter, slot.plan).add_(update_NRC, alpha=scale)
+                matrices = _as_matrices(parameter, slot.plan)
+                update = x_NRC[slot.start : slot.start + slot.plan.matrices].view_as(matrices)
+                matrices.add_(update, alpha=scale)
 
     def _direction(self, parameter: nn.Parameter, mu: float) -> Tensor:
         """Fold the gradient into the momentum; returns the Nesterov direction, shaped like the parameter."""
@@ -300,9 +302,9 @@ class MuonClip(Optimizer):
 
 
 def _as_matrices(tensor: Tensor, plan: Plan) -> Tensor:
-    """View a parameter-shaped contiguous tensor as [N, R, C] with R <= C."""
-    view_NRC = tensor.view(plan.matrices, plan.rows, plan.cols)
-    return view_NRC.mT if plan.rows > plan.cols else view_NRC
+    """View a parameter-shaped contiguous tensor as `plan.view` does, transposed to R <= C."""
+    view = plan.view(tensor)
+    return view.mT if plan.rows > plan.cols else view
 
 
 def _make_buckets(plans: Sequence[Plan], ranks: int) -> tuple[_Bucket, ...]:

@@ -8,11 +8,15 @@ threshold t gets gamma = t / S, so that its logits, and no others, are scaled by
 - multi-head attention: query and key rows by sqrt(gamma);
 - where groups of heads share a key (GQA): the query alone, by gamma.
 
+Frozen weights stay as they are: the trainable one of the two takes the whole gamma. Where that cannot be done (a frozen
+query over a key, or a part of it, that heads share) the head is not clipped.
+
 Shapes: L layers, H heads, R latent rank, P rows of one head.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
 
@@ -58,6 +62,8 @@ class PlainAttention(Protocol):
 
 Attention = LatentAttention | PlainAttention
 _LATENT = ("num_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_b_proj")
+# q_norm (Qwen3), q_layernorm (StableLM, Phi), query_layernorm (Hunyuan), q_layer_norm (Idefics), qk_norm (Llama 4).
+_QK_NORM = re.compile(r"(q|k|qk|query|key)_(layer_?)?norm")
 
 
 def attention_layers(model: nn.Module) -> list[Attention]:
@@ -81,9 +87,9 @@ def _is_latent(module: object) -> bool:
     return all(hasattr(module, name) for name in _LATENT)
 
 
-def _is_plain(module: object) -> bool:
+def _is_plain(module: nn.Module) -> bool:
     projections = [getattr(module, name, None) for name in ("q_proj", "k_proj")]
-    normed = any(hasattr(module, name) for name in ("q_norm", "k_norm"))
+    normed = any(_QK_NORM.fullmatch(name) for name, _ in module.named_children())
     return hasattr(module, "head_dim") and not normed and all(isinstance(p, nn.Linear) for p in projections)
 
 
@@ -101,8 +107,8 @@ def find_monitor(layers: Sequence[Attention]) -> Monitor | None:
 def qk_clip_(layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float) -> int:
     """Scale the offending heads in place; returns how many heads were clipped.
 
-    `max_logit_LH[i]` belongs to `layers[i]`. Heads at or under the threshold, and heads that saw nothing (-inf),
-    are not touched. Raises UserError on a NaN logit or on shapes that do not fit.
+    `max_logit_LH[i]` belongs to `layers[i]`. Heads at or under the threshold, heads that saw nothing (-inf), and heads
+    whose frozen weights leave no way are not touched. Raises UserError on a NaN logit or on shapes that do not fit.
     """
     if max_logit_LH.ndim != 2 or max_logit_LH.shape[0] != len(layers):
         raise UserError(f"max logits of shape {list(max_logit_LH.shape)} do not fit {len(layers)} attention layers")
@@ -110,21 +116,28 @@ def qk_clip_(layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float
     if bool(max_logit_LH.isnan().any()):
         raise UserError("an attention logit is not a number: training has diverged, lower the learning rate")
     over_LH = max_logit_LH > threshold
+    clipped = 0
     for index in over_LH.any(dim=1).nonzero().flatten().tolist():
         gamma_H = torch.where(over_LH[index], threshold / max_logit_LH[index], 1.0)
-        _scale_heads(layers[index], gamma_H)
-    return int(over_LH.sum())
+        if _scale_heads(layers[index], gamma_H):
+            clipped += int(over_LH[index].sum())
+    return clipped
 
 
-def _scale_heads(layer: Attention, gamma_H: Tensor) -> None:
+def _scale_heads(layer: Attention, gamma_H: Tensor) -> bool:
+    """Whether the weights that may move can scale the logits by gamma; if so, they do."""
     if _is_latent(layer):
-        _scale_latent(cast(LatentAttention, layer), gamma_H)
-        return
+        return _scale_latent(cast(LatentAttention, layer), gamma_H)
     plain = cast(PlainAttention, layer)
     own_keys = plain.k_proj.out_features == plain.q_proj.out_features
-    _scale_rows(plain.q_proj, gamma_H.sqrt() if own_keys else gamma_H)
-    if own_keys:
-        _scale_rows(plain.k_proj, gamma_H.sqrt())
+    movable = [linear for linear in (plain.q_proj, plain.k_proj)[: 1 + own_keys] if _is_trainable(linear)]
+    for linear in movable:
+        _scale_rows(linear, gamma_H ** (1 / len(movable)))
+    return bool(movable)
+
+
+def _is_trainable(linear: nn.Linear) -> bool:
+    return all(parameter.requires_grad for parameter in linear.parameters())
 
 
 def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
@@ -135,12 +148,17 @@ def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
         linear.bias.view(len(factor_H), -1).mul_(factor_H[:, None])
 
 
-def _scale_latent(layer: LatentAttention, gamma_H: Tensor) -> None:
+def _scale_latent(layer: LatentAttention, gamma_H: Tensor) -> bool:
     heads, nope = layer.num_heads, layer.qk_nope_head_dim
     query = cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
+    if not _is_trainable(query):
+        return False
+    both = _is_trainable(layer.kv_b_proj)
     gamma_H11 = gamma_H.to(query.weight.device, query.weight.dtype)[:, None, None]
     query_HPR = query.weight.view(heads, nope + layer.qk_rope_head_dim, -1)
-    query_HPR[:, :nope].mul_(gamma_H11.sqrt())
+    query_HPR[:, :nope].mul_(gamma_H11.sqrt() if both else gamma_H11)
     query_HPR[:, nope:].mul_(gamma_H11)
-    key_HPR = layer.kv_b_proj.weight.view(heads, nope + layer.v_head_dim, -1)
-    key_HPR[:, :nope].mul_(gamma_H11.sqrt())
+    if both:
+        key_HPR = layer.kv_b_proj.weight.view(heads, nope + layer.v_head_dim, -1)
+        key_HPR[:, :nope].mul_(gamma_H11.sqrt())
+    return True

@@ -7,6 +7,7 @@ Each line is in the file when its step is over, so a killed process leaves every
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,8 @@ def _rebuild(lines: list[dict[str, Any]]) -> Trajectory:
         if line["line"] == "message":
             trajectory.messages.append(message)
             continue
-        ids = line["token_ids"]
-        message = Message(
-            message.role, message.content, message.tool_calls, token_ids=None if ids is None else tuple(ids)
-        )
+        if line["token_ids"] is not None:
+            message = replace(message, token_ids=tuple(line["token_ids"]))
         step = Step(
             Turn(
                 message=message,
