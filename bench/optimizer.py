@@ -70,14 +70,14 @@ def main() -> None:
 
 
 def shapes(name: str) -> ModelConfig:
-    """A preset; `moonlight/8` has an eighth of Moonlight's widths, heads and vocabulary, all its layers and experts."""
+    """A preset; `moonlight/8` has an eighth of Moonlight's widths, heads and vocabulary, 64 experts, four layers."""
     from openk2.model import ModelConfig
 
     if name != "moonlight/8":
         return ModelConfig.preset(name)
     whole = ModelConfig.preset("moonlight")
     eighth = ("hidden_size", "intermediate_size", "moe_intermediate_size", "kv_lora_rank", "num_attention_heads")
-    changes = {key: getattr(whole, key) // 8 for key in (*eighth, "vocab_size")}
+    changes = {key: getattr(whole, key) // 8 for key in (*eighth, "vocab_size")} | {"num_hidden_layers": 4}
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     return ModelConfig.build(whole.model_dump() | changes | ids, where=name)
 
