@@ -90,6 +90,7 @@ def test_a_csv_that_is_no_table_is_said_first(
         ("T.CSV", "t.csv."),
         ("in/deep er.csv", "./in/deep er.csv"),
         ("in/t.csv", "in/t.csv"),
+        ("t.csv", "in/../t.csv"),
     ],
 )
 def test_a_csv_is_found_by_any_name_of_it(
@@ -105,6 +106,15 @@ def test_a_csv_is_found_by_any_name_of_it(
         assert done.code == 0
     else:
         assert done.code == 2 and len(done.events[-1]["bad_input"]) == 1
+
+
+def test_a_name_within_a_longer_one_is_another_file(
+    call: Call, cli: Run, script: Script, workspace: Path, tmp_path: Path
+) -> None:
+    (workspace / "old data.csv").write_text("a,b\n1,2\n")
+    (workspace / "data.csv").write_bytes(b"")
+    model = script([call("python", code="print(7)"), "Seven."])
+    assert cli("agent", "sum a in old data.csv", "-w", workspace, "-p", "--yes", "--model", model).code == 0
 
 
 def test_only_tables_of_the_workspace_are_looked_at(

@@ -62,10 +62,17 @@ def test_ctrl_c_before_anything_has_begun(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_reader_that_has_gone_is_no_failure_of_the_agent() -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "openk2", "model", "describe", "test", "--json"]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    for options in (["--json"], []):
+        command = [sys.executable, "-m", "openk2", "model", "describe", "test", *options]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 141 and done.stderr == ""
     os.close(write)
-    assert done.returncode == 141 and done.stderr == ""
+
+
+def test_without_a_stdout_there_is_still_a_sentence() -> None:
+    command = f"{sys.executable} -m openk2 model describe nope >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("openk2: 'nope' is neither")
 
 
 def test_version(cli: Run) -> None:

@@ -68,7 +68,7 @@ def test_a_folder_comes_out_and_is_the_same_model(
     assert cli("model", "verify", folder, out).code == 0
     again = cli("model", *command, folder, out, "--shard-gb", "0.001")
     assert again.code == 0 and again.err.splitlines()[-1] == done.err.splitlines()[-1]
-    cli("model", *command, folder, out).refused(str(out), "holds a model already")
+    cli("model", *command, folder, out).refused(str(out), "is not empty")
 
 
 def test_what_is_left_out_is_said(cli: Run, folder: Path, tmp_path: Path) -> None:

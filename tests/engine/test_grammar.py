@@ -170,6 +170,30 @@ def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tool
         grammar.guide(tools)
 
 
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"minimum": -(2**63), "maximum": 2**63 - 1},
+        {"minimum": 2**60},
+        {"minimum": -1.797e308, "maximum": 1.797e308},
+    ],
+)
+def test_bounds_that_no_double_holds_are_no_reason_to_refuse_a_tool(grammar: Grammar, bounds: dict[str, float]) -> None:
+    def tool(**part: object) -> ToolSpec:
+        return ToolSpec("f", "", {"type": "object", "properties": {"x": part}})
+
+    for kind in ("integer", "number"):
+        remarks = grammar.compile([tool(**bounds, type=kind)])["f"].not_enforced
+        assert remarks in ((), ("Bounds of numbers at 2**53 or beyond",))
+        assert remarks or bounds != {"minimum": 2**60} or kind == "number"
+
+
+def test_a_large_exclusive_bound_excludes_itself_alone(grammar: Grammar) -> None:
+    part = {"type": "integer", "exclusiveMinimum": 2**53, "maximum": 2**53 + 2}
+    tool = ToolSpec("f", "", {"type": "object", "properties": {"x": part}, "required": ["x"]})
+    assert not grammar.compile([tool])["f"].not_enforced
+
+
 NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 1, "maxItems": 3}
 NUMBER = {"type": "integer", "minimum": 0, "maximum": 9}
 WORD = {"type": "string", "maxLength": 4}

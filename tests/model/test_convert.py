@@ -110,7 +110,7 @@ def test_the_same_call_continues(original: Path, tmp_path: Path, monkeypatch: py
 
     with pytest.raises(KeyboardInterrupt):
         convert(original, tmp_path / "out", shard_bytes=SHARD, on_shard=stop)
-    first, second = sorted((tmp_path / "out").glob("*.safetensors"))
+    first, second = sorted((tmp_path / "out" / PROGRESS).glob("*.safetensors"))
     second.write_bytes(second.read_bytes()[:-1])  # damaged meanwhile: made again
     write = module.write_tensors
     monkeypatch.setattr(
@@ -148,7 +148,7 @@ def a_shard_without_its_manifest(path, tensors):
 
 def no_last_manifest(folder, manifest):
     if folder == target:
-        (target / ".config.json.1.tmp").write_bytes(b"half")
+        (target / module.PROGRESS / ".config.json.1.tmp").write_bytes(b"half")
         die()
     write_manifest(folder, manifest)
 
@@ -166,7 +166,7 @@ for place, name, function in (
         module.convert(source, target, shard_bytes=150_000)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, name
-    print(*sorted(path.name for path in target.iterdir()))
+    print(*sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()))
 """
 
 
@@ -178,8 +178,9 @@ def test_killed_at_any_moment_the_same_call_continues(original: Path, tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     states = [set(line.split()) for line in done.stdout.splitlines()]
-    assert states[0] == {PROGRESS} and ".tmpAbCdEf" in states[1] and ".tmpAbCdEf" not in states[2]
-    assert "manifest.json" not in states[3] and states[4] == {path.name for path in whole.iterdir()} | {PROGRESS}
+    half, files = f"{PROGRESS}/.tmpAbCdEf", {path.name for path in whole.iterdir()}
+    assert half in states[1] and half not in states[2] and not files & set().union(*states[:3])
+    assert "manifest.json" not in states[3] and files < states[4]
     assert convert(original, out, shard_bytes=SHARD) == wanted
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in whole.iterdir()
@@ -192,10 +193,10 @@ def test_what_is_complete_stays_as_it_is(folder: Path, tmp_path: Path) -> None:
     dates = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert convert(folder, out) == manifest
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == dates
-    with pytest.raises(UserError, match="holds a model already"):
+    with pytest.raises(UserError, match="is not empty"):
         convert(folder, out, dtype="fp32")
     (folder / "tokenizer_config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds a model already"):
+    with pytest.raises(UserError, match="is not empty"):
         convert(folder, out)
     (folder / "tokenizer_config.json").unlink()
     (out / "model.safetensors").write_bytes(b"trained further")
@@ -203,6 +204,26 @@ def test_what_is_complete_stays_as_it_is(folder: Path, tmp_path: Path) -> None:
         convert(folder, out)
     with pytest.raises(UserError, match="is a file"):
         convert(folder, out / "config.json")
+
+
+def test_nothing_of_a_person_s_own_is_touched(original: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("manifest.json", "tokenizer.json", ".notes.tmp"):
+        (out / name).write_text("mine")
+        with pytest.raises(UserError, match="is not empty: name an empty folder"):
+            convert(original, out)
+        assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "mine"
+        (out / name).unlink()
+
+
+def test_two_at_once(original: Path, tmp_path: Path) -> None:
+    def second(done: int, total: int, name: str) -> None:
+        with pytest.raises(UserError, match="another process is working"):
+            convert(original, tmp_path / "out", shard_bytes=SHARD)
+
+    convert(original, tmp_path / "out", shard_bytes=SHARD, on_shard=second)
+    assert verify(original, tmp_path / "out").equal
 
 
 def test_another_conversion_does_not_mix_with_one_that_was_begun(original: Path, tmp_path: Path) -> None:
@@ -280,6 +301,19 @@ def test_verify_compares_what_rounding_leaves(folder: Path, original: Path, tmp_
             save_file(tensors, out / "model.safetensors")
             assert verify(source, out).first_difference == "model.layers.1"
     assert verify(original, folder).first_difference == "model.layers.0"  # FP8 has lost something
+
+
+def test_verify_sees_the_last_digit(folder: Path, original: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.2.mlp.experts.1.down_proj.weight"
+    tensors[name].view(torch.int16)[0, 0] += 1
+    save_file(tensors, folder / "model.safetensors")
+    assert verify(original, folder).first_difference == "model.layers.2"
+
+
+def test_verify_takes_a_short_context(tmp_path: Path) -> None:
+    save(Transformer(ModelConfig.preset("test", max_position_embeddings=32, **NO_IDS)), tmp_path)
+    assert verify(tmp_path, tmp_path).equal
 
 
 def test_verify_has_no_number_for_other_shapes(original: Path, tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_the_largest_logits_are_those_of_brute_force(keys: int, span: int) -> No
     torch.testing.assert_close(largest_logits(q_BHTQ, k_BKSQ, 0.5, causal=False), all_BHTS.amax((0, 2, 3)))
 
 
+def test_a_mask_may_have_one_row_for_all_queries() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 4, 300, 8), torch.randn(2, 4, 300, 8)
+    row = torch.rand(2, 1, 1, 300) < 0.5
+    whole = largest_logits(q, k, 0.3, row.expand(2, 1, 300, 300))
+    torch.testing.assert_close(largest_logits(q, k, 0.3, row), whole, rtol=0, atol=0)
+
+
 def test_the_largest_logits_are_exact_in_a_low_precision_model() -> None:
     torch.manual_seed(0)
     q_BHTQ, k_BKSQ = (20 * torch.randn(1, 2, 40, 16)).bfloat16(), torch.randn(1, 2, 40, 16).bfloat16()

@@ -57,6 +57,8 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
         ("sft.short_tokens=1", ["sft.short_tokens", "128"]),
         ("corpus.valid_fraction=0", ["corpus.valid_fraction"]),
         ("corpus.paths=[]", ["corpus.paths is empty"]),
+        ("corpus.valid_fraction=false", ["corpus.valid_fraction = false"]),
+        ("model.num_hidden_layers=true", ["model.num_hidden_layers = true"]),
         ("seed=true", ["seed", "true"]),
         ("workers=true", ["workers", "true"]),
         ("episodes.train={cooking=3}", ["'cooking'", "functions, notebook, shell"]),

@@ -126,6 +126,10 @@ def test_own_text_that_has_changed_is_no_longer_the_same_corpus(
     recipe = parse_recipe(tiny_raw, "tiny")
     for _ in range(2):
         run_recipe(recipe, tmp_path / "run", until="corpus", reporter=reporter)
+    (text / ".git").mkdir()
+    for name in (".git/index", "picture.png", "model.pt"):  # what is no text does not matter
+        (text / name).write_bytes(b"\0")
+    run_recipe(recipe, tmp_path / "run", until="corpus", reporter=reporter)
     (text / "c.txt").write_text("a third text\n" * 20)
     with pytest.raises(UserError, match="corpus"):
         run_recipe(recipe, tmp_path / "run", until="corpus", reporter=reporter)

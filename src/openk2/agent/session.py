@@ -114,12 +114,20 @@ def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
     It means those that it names, with the folder if they lie deeper; if it speaks of a CSV without a name, the only
     one that is there.
     """
-    there = sorted(path for path in workspace.glob("*.[cC][sS][vV]") if path.is_file() and not path.is_symlink())
-    meant = [path for path in there if _names(request, path.name)]
+    there = sorted(
+        path for path in workspace.glob("*.[cC][sS][vV]") if path.resolve().is_relative_to(workspace) and path.is_file()
+    )
+    meant, rest = [], request
+    # The longest first, so that `data.csv` is not found in `old data.csv`.
+    for path in sorted(there, key=lambda path: -len(path.name)):
+        without = _named(path.name).sub(" ", rest)
+        if without != rest:
+            meant.append(path)
+        rest = without
     for name in dict.fromkeys(_DEEPER.findall(request)):
         with suppress(OSError, ValueError):
             path = (workspace / name).resolve()
-            if path.is_relative_to(workspace) and path.is_file() and path not in there:
+            if path.is_relative_to(workspace) and path.is_file() and path not in meant:
                 meant.append(path)
     if not meant and re.search(r"\bcsv\b", request, re.IGNORECASE) and len(there) == 1:
         meant = there
@@ -132,9 +140,9 @@ def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
     return sentences
 
 
-def _names(request: str, name: str) -> bool:
-    """Whether a file's name stands in the request, whole: `data.csv` is not in `old-data.csv` or `data.csv.gz`."""
-    return re.search(rf"(?<![\w./-])(\./)?{re.escape(name)}(?!\.?[\w-])", request, re.IGNORECASE) is not None
+def _named(name: str) -> re.Pattern[str]:
+    """A file's name in a request, whole: `data.csv` is not in `old-data.csv` or `data.csv.gz`."""
+    return re.compile(rf"(?<![\w./-])(\./)?{re.escape(name)}(?!\.?[\w-])", re.IGNORECASE)
 
 
 def check_workspace(workspace: Path) -> Path:

@@ -31,9 +31,15 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
+                result = super().invoke(ctx)
+            except typer.Exit:
+                _flush()
+                raise
+            except SystemExit as e:
+                # Rich ends the program by itself when the reader of what it prints has gone; nothing else here does.
+                raise BrokenPipeError from e
+            _flush()
+            return result
         except KeyboardInterrupt as e:
             raise Interrupted("interrupted") from e
         except BrokenPipeError:
@@ -111,10 +117,16 @@ def _end_in_order(number: int, frame: object) -> None:
 def _fail(sentence: str, code: int) -> NoReturn:
     typer.echo(f"openk2: {sentence}", err=True)
     try:
-        sys.stdout.flush()
+        _flush()
     except OSError:
         _leave_stdout()
     sys.exit(code)
+
+
+def _flush() -> None:
+    """Also for a program that was started without a stdout."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _leave_stdout() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -60,6 +61,25 @@ def sha256_file(path: Path) -> str:
 
 def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, advice: str) -> Iterator[None]:
+    """One process at a time in a folder, which is made. Raises UserError, with `advice`, if it cannot be had."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115  (held open for as long as the lock is)
+    except OSError as e:
+        raise UserError(f"the folder {folder} cannot be used: {e.strerror or e}; {advice}") from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise UserError(f"another process is working in {folder}: wait for it, or {advice}") from e
+        yield
 
 
 @contextmanager

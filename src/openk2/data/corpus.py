@@ -127,12 +127,11 @@ def pins_digest(config: CorpusConfig) -> str:
 
 
 def own_text_digest(config: CorpusConfig) -> str:
-    """The hash of the names and contents of all files that `paths` lead to. Raises UserError as `build_corpus`."""
+    """The hash of the names and contents of all text that `paths` lead to. Raises UserError as `build_corpus`."""
     state = hashlib.sha256()
     for name in config.paths:
-        for path, relative in _own_files(_resolve(name)):
-            if "__pycache__" not in path.parts:  # written by running, read by nobody
-                state.update(json.dumps([name, relative, sha256_file(path)]).encode())
+        for path, relative in _own_text(_resolve(name), Counter()):
+            state.update(json.dumps([name, relative, sha256_file(path)]).encode())
     return state.hexdigest()
 
 
@@ -360,19 +359,20 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
         raise UserError(f"{archive} is damaged ({e}): delete it and build the corpus again") from e
 
 
-def _own_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every file under `root`, or `root` itself, with its name there. Raises UserError for what cannot be read."""
+def _own_text(root: Path, dropped: Counter[str]) -> Iterator[tuple[Path, str]]:
+    """The text files under `root`, or `root` itself, with their names there. Raises UserError for a locked one."""
     for path in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
-        if not os.access(path, os.R_OK):
-            raise UserError(f"corpus.paths: {path} cannot be read: change its permissions, or name another folder")
-        yield path, path.relative_to(root).as_posix() if root.is_dir() else path.name
-
-
-def _from_path(name: str, root: Path, config: CorpusConfig, dropped: Counter[str]) -> Iterator[Document]:
-    for path, relative in _own_files(root):
+        relative = path.relative_to(root).as_posix() if root.is_dir() else path.name
         if root.is_dir() and (path.suffix not in TEXT_SUFFIXES or any(p.startswith(".") for p in Path(relative).parts)):
             dropped["not a text file"] += 1
             continue
+        if not os.access(path, os.R_OK):
+            raise UserError(f"corpus.paths: {path} cannot be read: change its permissions, or name another folder")
+        yield path, relative
+
+
+def _from_path(name: str, root: Path, config: CorpusConfig, dropped: Counter[str]) -> Iterator[Document]:
+    for path, relative in _own_text(root, dropped):
         try:
             data = path.read_bytes()
         except OSError as e:

@@ -62,7 +62,7 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """The compiled parameters of a tool: a fresh matcher (copy before use), and a remark on every part of the schema
-    that it does not hold the model to."""
+    that it does not hold the model to (for whoever declares tools: nothing here prints them)."""
 
     matcher: LLMatcher
     not_enforced: tuple[str, ...] = ()
@@ -157,9 +157,13 @@ class Grammar:
                 unknown.append(f"Unknown pattern: {pattern}")
             return known
 
-        matcher = self._compile(enforceable(schema, knows, close=True))
-        if matcher.is_error():  # Closing may contradict a reference or a composition: then take it as declared.
-            matcher = self._compile(enforceable(schema, knows, close=False))
+        # Closing may contradict a reference or a composition: then take it as declared. Large bounds go last.
+        for large, close in ((True, True), (True, False), (False, True), (False, False)):
+            matcher = self._compile(enforceable(schema, knows, close=close, large_bounds=large))
+            if not matcher.is_error():
+                break
+        if not large:
+            unknown.append("Bounds of numbers at 2**53 or beyond")
         if matcher.is_error():
             reason = matcher.get_error().strip().splitlines()[0]
             raise UserError(

@@ -40,8 +40,10 @@ def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return root
 
 
-def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> Any:
+def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large_bounds: bool = True) -> Any:
     """The schema without patterns that the grammar does not know and, with `close`, with closed objects.
+
+    Without `large_bounds` no number is bounded by one of 2**53 or more, which the grammar cannot always follow.
 
     The grammar computes with doubles: of `enum` and `const` only numbers that a double holds stay possible, others
     would be written as a neighbour, and integer bounds move inwards to the next double.
@@ -61,11 +63,16 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
         del out["const"]
         out["enum"] = []
     for key, exclusive, side in _BOUNDS:
+        if not large_bounds:
+            for name in (key, exclusive):
+                if isinstance(out.get(name), int | float) and abs(out[name]) >= _EXACT:
+                    del out[name]
+        # The step from an exclusive bound to the first number is rounded as well: a large one becomes inclusive.
+        if type(out.get(exclusive)) is int and abs(out[exclusive]) >= _EXACT:
+            inside = out.pop(exclusive) + side
+            out[key] = side * max(side * inside, side * out.get(key, inside))
         if type(out.get(key)) is int:
             out[key] = _next_double(out[key], side)
-        # The step from an exclusive bound to the first number is rounded as well, so a large one moves in any case.
-        if type(out.get(exclusive)) is int and abs(out[exclusive]) >= _EXACT:
-            out[exclusive] = _next_double(out[exclusive] + side, side)
     named = out.get("patternProperties")
     if isinstance(named, Mapping) and not all(map(knows, named)):
         out["patternProperties"] = {pattern: part for pattern, part in named.items() if knows(pattern)}
@@ -73,13 +80,17 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool) -> An
         out["additionalProperties"] = True
     for key in _ONE:
         if key in out:
-            out[key] = enforceable(out[key], knows, close=close)
+            out[key] = enforceable(out[key], knows, close=close, large_bounds=large_bounds)
     for key in _MANY:
         if isinstance(out.get(key), list):
-            out[key] = [enforceable(part, knows, close=close and key != "allOf") for part in out[key]]
+            closed = close and key != "allOf"
+            out[key] = [enforceable(part, knows, close=closed, large_bounds=large_bounds) for part in out[key]]
     for key in _NAMED:
         if isinstance(out.get(key), Mapping):
-            out[key] = {name: enforceable(part, knows, close=close) for name, part in out[key].items()}
+            out[key] = {
+                name: enforceable(part, knows, close=close, large_bounds=large_bounds)
+                for name, part in out[key].items()
+            }
     if close and "properties" in out and not any(key in out for key in _COMPOSED):
         out.setdefault("additionalProperties", False)
     return out

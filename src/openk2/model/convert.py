@@ -16,6 +16,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite, prod
 from pathlib import Path
@@ -23,7 +24,16 @@ from pathlib import Path
 import torch
 
 from openk2.core import UserError
-from openk2.core.runs import Manifest, read_manifest, sha256_file, sha256_text, write_manifest, write_text
+from openk2.core.runs import (
+    LOCK,
+    Manifest,
+    locked,
+    read_manifest,
+    sha256_file,
+    sha256_text,
+    write_manifest,
+    write_text,
+)
 from openk2.model.checkpoint import (
     DTYPE_NAMES,
     check_names,
@@ -41,7 +51,7 @@ from openk2.model.transformer import Transformer, without_weights
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SHARD_BYTES = 4_000_000_000
 PROGRESS = ".conversion"
-"""A folder in the target with the manifest of the shards that are done: there before them, gone at the end."""
+"""A folder in the target where all is written first, with the manifest of the shards that are done; gone at the end."""
 LEFT_OUT = "prediction_tensors_left_out"
 """In the manifest's results: how many tensors of multi-token prediction heads the source has besides."""
 
@@ -55,7 +65,7 @@ def convert(
 
     The manifest of the result (`manifest.json`) has the hash of every file; of a conversion that is complete already
     it is returned as it stands. Raises UserError for a folder of another family, a tensor that is missing, misshapen,
-    not finite or in packed integers, and for a target that holds another model or a file that was changed afterwards.
+    not finite or in packed integers, and for a target that holds anything else or a file that was changed afterwards.
     """
     if dtype not in DTYPES:
         raise UserError(f"{dtype!r} is no type of weights: use {', '.join(DTYPES)}")
@@ -83,19 +93,23 @@ def convert(
     )
     if (complete := _complete(target, job)) is not None:
         return complete
-    progress = _begin(target, job)
-    for i, (name, members) in enumerate(shards.items()):
+    work = target / PROGRESS
+    with locked(work, "name another folder"):
+        progress = _begin(target, job)
+        for i, (name, members) in enumerate(shards.items()):
+            if on_shard is not None:
+                on_shard(i, len(shards), name)
+            if name in progress.outputs and any(
+                (folder / name).exists() and sha256_file(folder / name) == progress.outputs[name]
+                for folder in (work, target)
+            ):
+                continue
+            write_tensors(work / name, {member: _as_stored(stored, member, DTYPES[dtype]) for member in members})
+            progress.outputs[name] = sha256_file(work / name)
+            write_manifest(work, progress)
         if on_shard is not None:
-            on_shard(i, len(shards), name)
-        path = target / name
-        if name in progress.outputs and path.exists() and sha256_file(path) == progress.outputs[name]:
-            continue
-        write_tensors(path, {member: _as_stored(stored, member, DTYPES[dtype]) for member in members})
-        progress.outputs[name] = sha256_file(path)
-        write_manifest(target / PROGRESS, progress)
-    if on_shard is not None:
-        on_shard(len(shards), len(shards), "")
-    return _finish(source, target, config, dtype, shards, progress)
+            on_shard(len(shards), len(shards), "")
+        return _finish(source, target, config, dtype, shards, progress)
 
 
 def _plan(
@@ -135,39 +149,40 @@ def _copied(source: Path) -> list[Path]:
 def _complete(target: Path, job: Manifest) -> Manifest | None:
     """The manifest of a conversion that has nothing left to do.
 
-    Raises UserError if the target is no folder, or holds another model or files that were changed since.
+    Raises UserError if the target is no folder, or holds other files, or some that were changed since.
     """
-    if target.exists() and not target.is_dir():
+    if not target.exists():
+        return None
+    if not target.is_dir():
         raise UserError(f"{target} is a file: name a folder for the result")
     if read_manifest(target / PROGRESS) is not None:
         return None
-    manifest = read_manifest(target)
+    manifest = None
+    with suppress(UserError):
+        manifest = read_manifest(target)
     if manifest is None or manifest.config != job.config:
-        if any(target.glob("*.safetensors")) or (target / "config.json").exists():
-            raise UserError(f"{target} holds a model already: name an empty folder")
+        if any(path.name != PROGRESS for path in target.iterdir()):
+            raise UserError(f"{target} is not empty: name an empty folder")
         return None
     for name, digest in manifest.outputs.items():
         if not (target / name).exists() or sha256_file(target / name) != digest:
             raise UserError(f"{target / name} is not what the conversion wrote: name an empty folder to make it again")
-    # The last thing that is taken away: the process may have been killed before.
-    shutil.rmtree(target / PROGRESS, ignore_errors=True)
     return manifest
 
 
 def _begin(target: Path, job: Manifest) -> Manifest:
     """What is done of a job, with the hashes of its shards as outputs. Raises UserError if another one was begun."""
-    before = read_manifest(target / PROGRESS)
-    if before is not None:
-        # What was being written when the process was killed, by `atomic_path` and by safetensors.
-        for path in (*target.glob(".*.tmp"), *target.glob(".tmp*")):
-            if path.is_file():
-                path.unlink()
-        if before.config == job.config:
-            return before
-        if any(target.glob("*.safetensors")):
-            raise UserError(f"{target} holds the beginning of another conversion: delete it or name an empty folder")
-    write_manifest(target / PROGRESS, job)
-    return job
+    work = target / PROGRESS
+    before = read_manifest(work)
+    if before is not None and before.config != job.config and before.outputs:
+        raise UserError(f"{target} holds the beginning of another conversion: delete it or name an empty folder")
+    done = before if before is not None and before.config == job.config else job
+    # What was being written when the process was killed, by `atomic_path` and by safetensors.
+    for path in work.iterdir():
+        if path.name not in (LOCK, "manifest.json", *done.outputs):
+            path.unlink()
+    write_manifest(work, done)
+    return done
 
 
 def _as_stored(stored: StoredTensors, name: str, dtype: torch.dtype) -> torch.Tensor:
@@ -182,11 +197,12 @@ def _finish(
     shards: dict[str, list[str]],
     progress: Manifest,
 ) -> Manifest:
-    """Everything beside the weights, and the manifest last."""
+    """Everything beside the weights; then all of it takes its place, the manifest last."""
+    work = target / PROGRESS
     texts: dict[str, dict[str, object]] = {}
     if len(shards) > 1:
         where = {member: name for name, members in shards.items() for member in members}
-        total = sum((target / name).stat().st_size for name in shards)
+        total = sum(_wherever(target, name).stat().st_size for name in shards)
         texts[INDEX] = {"metadata": {"total_size": total}, "weight_map": where}
     stored_as = DTYPE_NAMES[DTYPES[dtype]]
     texts["config.json"] = config.to_hf() | {"dtype": stored_as, "torch_dtype": stored_as}
@@ -195,16 +211,24 @@ def _finish(
         ids = {key: getattr(config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         texts["generation_config.json"] = {key: value for key, value in ids.items() if value is not None}
     for name, content in texts.items():
-        write_text(target / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        write_text(work / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
     for path in copied:
-        copy_file(path, target)
+        copy_file(path, work)
     others = sorted([*texts, *(path.name for path in copied)])
     manifest = progress.model_copy(
-        update={"outputs": progress.outputs | {name: sha256_file(target / name) for name in others}}
+        update={"outputs": progress.outputs | {name: sha256_file(work / name) for name in others}}
     )
+    for name in manifest.outputs:
+        _wherever(target, name).replace(target / name)
     write_manifest(target, manifest)
-    shutil.rmtree(target / PROGRESS)
+    shutil.rmtree(work)
     return manifest
+
+
+def _wherever(target: Path, name: str) -> Path:
+    """A file that is done: still where it was written, or in its place already."""
+    written = target / PROGRESS / name
+    return written if written.exists() else target / name
 
 
 def left_out_remark(count: int) -> list[str]:
@@ -226,7 +250,7 @@ class Comparison:
 
 
 TOLERANCE = 1e-4
-"""Of the largest number of a row: fp32 sums in another order stay far below, a wrong weight far above."""
+"""Of the largest activation of a row: fp32 sums in another order stay far below, a wrong setting far above."""
 _ROWS = 4096
 """So many rows are compared at once: in fp32, K2's embedding is larger than what it is read from."""
 
@@ -242,6 +266,7 @@ def verify(first: Path, second: Path, *, tokens: int = 64, seed: int = 0) -> Com
     at the first layer that differs. Raises UserError for a folder that cannot be read.
     """
     sides = [_Side(folder) for folder in (first, second)]
+    tokens = min(tokens, *(side.config.max_position_embeddings for side in sides))
     largest = 0.0
     x = torch.randint(sides[0].config.vocab_size, (2, tokens), generator=torch.Generator().manual_seed(seed))
     for part in max((side.parts for side in sides), key=len):
@@ -251,14 +276,16 @@ def verify(first: Path, second: Path, *, tokens: int = 64, seed: int = 0) -> Com
         targets = [side.take(part) for side in sides]
         for name in shapes:
             tensors = [side.stored.read(name) for side in sides]
-            dtype = _coarser(tensors)
-            same, difference = _compare(tensors, dtype)
+            for dtype in _roundings(tensors):
+                same, difference = _compare(tensors, dtype, 0.0)
+                if same:
+                    break
             if not same:
                 return Comparison(False, part, difference)
             for target, tensor in zip(targets, tensors, strict=True):
                 target[name].copy_(tensor.to(dtype))
         outputs = [side.run(part, x) for side in sides]
-        same, difference = _compare(outputs, torch.float32)
+        same, difference = _compare(outputs, torch.float32, TOLERANCE)
         if not same:
             return Comparison(False, part, difference)
         largest = max(largest, difference or 0.0)
@@ -266,19 +293,22 @@ def verify(first: Path, second: Path, *, tokens: int = 64, seed: int = 0) -> Com
     return Comparison(True, None, largest)
 
 
-def _coarser(tensors: list[torch.Tensor]) -> torch.dtype:
-    """The stored type with the fewest digits; block-FP8 has been read as fp32, the values that it stands for."""
-    dtypes = {tensor.dtype for tensor in tensors}
-    return next((dtype for dtype in (torch.bfloat16, torch.float16) if dtype in dtypes), torch.float32)
+def _roundings(tensors: list[torch.Tensor]) -> list[torch.dtype]:
+    """The types that one of two tensors may have been rounded to, to become the other: those of 16 bits among theirs.
+
+    Block-FP8 has been read as fp32, the values that it stands for.
+    """
+    short = {tensor.dtype for tensor in tensors} & {torch.bfloat16, torch.float16}
+    return sorted(short, key=str) or [torch.float32]
 
 
-def _compare(pair: list[torch.Tensor], dtype: torch.dtype) -> tuple[bool, float | None]:
+def _compare(pair: list[torch.Tensor], dtype: torch.dtype, tolerance: float) -> tuple[bool, float | None]:
     """Whether all rows agree once they are rounded to `dtype`, and the largest difference (None: it overflows)."""
     same, largest = True, 0.0
     for rows in zip(*(torch.split(tensor, _ROWS) for tensor in pair), strict=True):
         a, b = (row.to(dtype).float() for row in rows)
         difference = (a - b).abs()
-        same = same and bool((difference <= TOLERANCE * a.abs().amax(-1, keepdim=True)).all())
+        same = same and bool((difference <= tolerance * a.abs().amax(-1, keepdim=True)).all())
         largest = max(largest, difference.max().item())
     return same, largest if isfinite(largest) else None
 

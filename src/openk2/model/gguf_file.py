@@ -20,7 +20,7 @@ import torch
 from openk2.chat import Tokenizer
 from openk2.chat.k2_vocabulary import PATTERN
 from openk2.core import UserError
-from openk2.core.runs import atomic_path
+from openk2.core.runs import atomic_path, read_small_text
 from openk2.model.checkpoint import check_names, shapes_of
 from openk2.model.config import ModelConfig, read_json
 from openk2.model.convert import DTYPES, OnShard, left_out_remark
@@ -194,13 +194,16 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig)
 def _chat_template(source: Path) -> str | None:
     """From its own file or from the tokenizer's settings, where it may be one of several by name."""
     if (path := source / "chat_template.jinja").exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_small_text(path)
+        except (OSError, ValueError) as e:
+            raise UserError(f"{path} cannot be read ({e}): repair the file") from e
     if not (path := source / "tokenizer_config.json").exists():
         return None
     found = read_json(path).get("chat_template")
     if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
+        named = [entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default"]
+        found = named[0].get("template") if named else None
     if found is not None and not isinstance(found, str):
         raise UserError(f"{path}: chat_template is a {type(found).__name__}, not a text: repair the file")
     return found

@@ -65,8 +65,8 @@ def largest_logits(
 ) -> torch.Tensor:
     """Each head's largest visible `scale q.k`, [H] in fp32, multiplied in fp32 whatever the model computes in.
 
-    `mask` [B, 1 or H, T, S] is true, or not minus infinity, where a query sees a key. Without a mask the last query
-    sees all keys and, with `causal`, each one before it one key less. Memory is linear in T.
+    `mask` [B, 1 or H, 1 or T, S] is true, or not minus infinity, where a query sees a key. Without a mask the last
+    query sees all keys and, with `causal`, each one before it one key less. Memory is linear in T.
     """
     batch, heads, time, size = q_BHTQ.shape
     keys, span = k_BKSQ.shape[1:3]
@@ -80,7 +80,8 @@ def largest_logits(
             logits_BKGtS = torch.einsum("bkgtq,bksq->bkgts", q_BKGtQ, k_BKSQ[:, :, :seen]) * scale
             logits_BHtS = logits_BKGtS.flatten(1, 2)
             if mask is not None:
-                part = mask[:, :, start:stop, :span]
+                rows = slice(start, stop) if mask.shape[2] > 1 else slice(None)
+                part = mask[:, :, rows, :span]
                 unseen = ~part if part.dtype == torch.bool else part <= torch.finfo(part.dtype).min / 2
                 logits_BHtS = logits_BHtS.masked_fill(unseen, -torch.inf)
             elif causal:

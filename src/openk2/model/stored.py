@@ -43,14 +43,16 @@ class StoredTensors:
         self._path: Path | None = None
         self._open: Any = None
         self._files: dict[str, Path] = {}
-        listed = _listed(folder)
+        # A single file goes before an index, which transformers leaves where it was.
+        listed = None if (folder / WEIGHTS).exists() else _listed(folder)
         for path in [folder / WEIGHTS] if listed is None else sorted(set(listed.values())):
             if not path.exists():
                 raise UserError(f"{path} does not exist: the folder holds no complete model")
-            self._files |= dict.fromkeys(self._file(path).keys(), path)
-        if listed is not None and listed != self._files:
-            wrong = min(name for name, _ in listed.items() ^ self._files.items())
-            raise UserError(f"{folder / INDEX}: tensor {wrong} is not where the index says: copy the model again")
+            # What the index does not list may be there as well, and is left out.
+            names = self._file(path).keys()
+            self._files |= {name: path for name in names if listed is None or listed.get(name) == path}
+        if wrong := sorted((listed or {}).keys() - self._files.keys()):
+            raise UserError(f"{folder / INDEX}: tensor {wrong[0]} is not where the index says: copy the model again")
         self.names = [name for name in self._files if not name.endswith(SCALE)]
 
     def __contains__(self, name: str) -> bool:

@@ -39,14 +39,6 @@ class _Section(BaseModel):
     # Infinity has no JSON, which jobs and manifests are written in.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_number_by_chance(cls, value: Any) -> Any:
-        # Pydantic takes true for 1, which nobody means.
-        if isinstance(value, bool):
-            raise ValueError("true and false are no values of a recipe")
-        return value
-
 
 class TokenizerConfig(_Section):
     """What the vocabulary is learned from: text of the corpus and the text of some training episodes."""
@@ -176,10 +168,9 @@ class Recipe(_Section):
     def _parts_fit_together(self) -> Recipe:
         if self.corpus.valid_fraction == 0:
             raise ValueError("corpus.valid_fraction = 0 leaves no text for the validation loss: use 0.01, say")
-        if self.corpus.packages is None and not self.corpus.paths and "paths" in self.corpus.model_fields_set:
-            raise ValueError(
-                "corpus.paths is empty: name text of your own, or leave the key out for the pinned packages"
-            )
+        for key in ("paths", "packages"):
+            if key in self.corpus.model_fields_set and not self.corpus.paths and not self.corpus.packages:
+                raise ValueError(f"corpus.{key} is empty: name some, or leave the key out for the pinned packages")
         for name in ("pretrain", "sft"):
             micro_batches = getattr(self, name).micro_batches
             if micro_batches % self.workers:
@@ -219,6 +210,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
     """Check the content of a recipe; `where` names it in errors. Raises UserError."""
+    _require_no_booleans(raw, where)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as e:
@@ -231,6 +223,15 @@ def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
         if tokens > context:
             raise UserError(f"{where}: {key} = {tokens} exceeds model.max_position_embeddings = {context}: lower it")
     return recipe
+
+
+def _require_no_booleans(section: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    """Pydantic takes true for 1, which nobody means: no key of a recipe is true or false."""
+    for key, value in section.items():
+        if isinstance(value, bool):
+            raise UserError(f"{where}: {prefix}{key} = {str(value).lower()} cannot be: no key is true or false")
+        if isinstance(value, Mapping):
+            _require_no_booleans(value, where, f"{prefix}{key}.")
 
 
 def build_model_config(recipe: Recipe, token_ids: Mapping[str, int], where: str) -> ModelConfig:

@@ -8,19 +8,26 @@ fits the recipe and the hashes of its inputs is skipped; one that was cut goes o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from openk2.core import UserError
-from openk2.core.runs import Manifest, read_manifest, sha256_file, sha256_text, versions, write_manifest, write_text
+from openk2.core.runs import (
+    Manifest,
+    locked,
+    read_manifest,
+    sha256_file,
+    sha256_text,
+    versions,
+    write_manifest,
+    write_text,
+)
 from openk2.train.progress import Bar, ConsoleReporter, Reporter
 from openk2.train.recipe import Recipe, TrainConfig, build_model_config
 
@@ -58,7 +65,7 @@ def run_recipe(
     reporter = reporter or ConsoleReporter()
     _check_device(device, recipe.workers)
     _check_memory(recipe)
-    with _locked(run):
+    with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
         for name in STAGES:
             stage = _STAGE_MAKERS[name](recipe, run, device, reporter)
@@ -177,22 +184,6 @@ def _short(value: Any) -> str:
 def _one_line(results: dict[str, Any]) -> str:
     plain = {k: v for k, v in results.items() if not isinstance(v, dict | list)}
     return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in plain.items())
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """One process at a time in a run folder."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock = open(run / ".lock", "w", encoding="utf-8")  # noqa: SIM115  (held open for as long as the lock is)
-    except OSError as e:
-        raise UserError(f"the run folder {run} cannot be used: {e.strerror or e}; choose another with --run") from e
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UserError(f"another process is working in {run}: wait for it, or choose another run folder") from e
-        yield
 
 
 def _json(section: Any) -> dict[str, Any]:
