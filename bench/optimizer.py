@@ -145,7 +145,7 @@ def singular_values(plans: list[Plan]) -> dict[str, float]:
     """Of the first matrix of every shape, before Newton-Schulz and after it."""
     import torch
 
-    from openk2.optim.newton_schulz import COEFFICIENTS, orthogonalise
+    from openk2.optim.newton_schulz import COEFFICIENTS, newton_schulz
 
     a, b, c = COEFFICIENTS
     seen: set[tuple[int, int]] = set()
@@ -161,7 +161,7 @@ def singular_values(plans: list[Plan]) -> dict[str, float]:
                 value = a * value + b * value**3 + c * value**5
             # The polynomial does not keep the order.
             exact.append(value.sort(descending=True)[0])
-            after.append(torch.linalg.svdvals(orthogonalise(matrix_RC).double()))
+            after.append(torch.linalg.svdvals(newton_schulz(matrix_RC).double()))
     ours, wanted, large = torch.cat(after), torch.cat(exact), torch.cat(well)
     return {
         "smallest": float(ours[large].min()),

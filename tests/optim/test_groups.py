@@ -7,6 +7,7 @@ from torch import nn
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
 from openk2.optim import MuonClip, param_groups_table, plan_parameters
+from openk2.optim.groups import Method
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +153,28 @@ def test_experts_of_transformers_are_split_as_they_compute() -> None:
         plan = next(plan for name, plan in plans.items() if "gate_up" in name and plan.method == "muon")
         assert (plan.layout, plan.matrices, plan.rows, plan.cols) == (layout, count, rows, cols)
         assert all(plan.method == "adamw" for name, plan in plans.items() if name.endswith("bias"))
+
+
+def test_overrides_decide_by_name_and_the_last_one_counts(nano: Transformer) -> None:
+    overrides: dict[str, Method] = {"*.mlp.gate.*": "adamw", "layers.2.*.gate.weight": "muon", "lm_head.*": "muon"}
+    automatic = {plan.name: plan.method for plan in plan_parameters(nano)}
+    changed = {plan.name: plan.method for plan in plan_parameters(nano, overrides)}
+    expected: dict[str, Method] = {f"layers.{i}.mlp.gate.weight": "adamw" for i in (1, 3, 4, 5, 6, 7)}
+    assert changed == automatic | expected | {"lm_head.weight": "muon"}
+    assert "adamw   layers.1.mlp.gate.weight" in param_groups_table(nano, overrides)
+    groups = {group["method"]: group["params"] for group in MuonClip(nano, lr=1e-3, overrides=overrides).param_groups}
+    assert any(p is nano.lm_head.weight for p in groups["muon"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method", "words"),
+    [
+        ("layers.99.*", "adamw", "no parameter is named 'layers.99.*'"),
+        ("*", "sgd", "'sgd' is no method"),
+        ("norm.weight", "muon", "is no matrix"),
+    ],
+)
+def test_overrides_that_cannot_be(nano: Transformer, pattern: str, method: Method, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan_parameters(nano, {pattern: method})
+    assert words in str(caught.value)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
-from openk2.optim import MuonClip, StepStats, orthogonalise
+from openk2.optim import MuonClip, StepStats, newton_schulz
 
 
 def stack_of_linears() -> nn.Module:
@@ -74,7 +74,7 @@ def test_stacked_experts_are_updated_as_separate_matrices() -> None:
     MuonClip(model, lr=lr, weight_decay=decay, ns_dtype=torch.float32).step()
 
     def expected(weight: Tensor, grad: Tensor) -> Tensor:
-        return weight * (1 - lr * decay) - lr * 0.2 * math.sqrt(12) * orthogonalise(grad, dtype=torch.float32)
+        return weight * (1 - lr * decay) - lr * 0.2 * math.sqrt(12) * newton_schulz(grad, dtype=torch.float32)
 
     assert model.gate_up_proj.grad is not None and model.down_proj.grad is not None
     for expert in range(3):

@@ -6,21 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.core import UserError
-from openk2.optim import fast_dtype, orthogonalise
-from openk2.optim.newton_schulz import COEFFICIENTS, _iterate, _iterate_gram
+from openk2.optim import fast_dtype, newton_schulz
+from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, _iterate, _iterate_gram
 
 
-def scalar_map(sigma: torch.Tensor, steps: int = 5) -> torch.Tensor:
+def scalar_map(sigma: torch.Tensor, steps: int = 5, coefficients: Coefficients = COEFFICIENTS) -> torch.Tensor:
     """What the iteration does to singular values: the reference, by the definition of a matrix polynomial."""
-    a, b, c = COEFFICIENTS
+    a, b, c = coefficients
     for _ in range(steps):
         sigma = a * sigma + b * sigma**3 + c * sigma**5
     return sigma
 
 
-def by_svd(m_RC: torch.Tensor, steps: int = 5) -> torch.Tensor:
+def by_svd(m_RC: torch.Tensor, steps: int = 5, coefficients: Coefficients = COEFFICIENTS) -> torch.Tensor:
     u, s, vh = torch.linalg.svd(m_RC.double() / m_RC.double().norm(), full_matrices=False)
-    return u @ torch.diag(scalar_map(s, steps)) @ vh
+    return u @ torch.diag(scalar_map(s, steps, coefficients)) @ vh
 
 
 @settings(max_examples=40, deadline=None)
@@ -33,10 +33,19 @@ def by_svd(m_RC: torch.Tensor, steps: int = 5) -> torch.Tensor:
 )
 def test_equals_the_polynomial_of_the_singular_values(rows: int, cols: int, count: int, steps: int, seed: int) -> None:
     m_NRC = torch.randn(count, rows, cols, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    out_NRC = orthogonalise(m_NRC, steps, dtype=torch.float64)
+    out_NRC = newton_schulz(m_NRC, steps, dtype=torch.float64)
     assert out_NRC.shape == m_NRC.shape
     for m_RC, out_RC in zip(m_NRC, out_NRC, strict=True):
         torch.testing.assert_close(out_RC, by_svd(m_RC, steps), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (8, 40)])
+def test_other_coefficients(shape: tuple[int, int]) -> None:
+    """Those of the plain iteration with a cubic only: every singular value goes to one from below."""
+    m_RC = torch.randn(*shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    out_RC = newton_schulz(m_RC, 20, (1.5, -0.5, 0.0), dtype=torch.float64)
+    torch.testing.assert_close(out_RC, by_svd(m_RC, 20, (1.5, -0.5, 0.0)), rtol=0, atol=1e-8)
+    torch.testing.assert_close(torch.linalg.svdvals(out_RC), torch.ones(min(shape), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("spectrum", ["gauss", "slow decay", "fast decay", "rank 4", "rank 16 and noise"])
@@ -52,13 +61,13 @@ def test_gram_form_is_as_good_in_bf16_as_the_definition(spectrum: str) -> None:
         decay = torch.arange(1, 97.0) ** -0.5 if spectrum == "slow decay" else torch.exp(-torch.arange(96) / 10.0)
         m_NRC = u * decay @ vh
     m_NRC /= m_NRC.norm(dim=(1, 2), keepdim=True)
-    exact = _iterate(m_NRC.double(), 5).flatten()
+    exact = _iterate(m_NRC.double(), 5, COEFFICIENTS).flatten()
 
     def likeness(x: torch.Tensor) -> float:
         return float(torch.nn.functional.cosine_similarity(x.double().flatten(), exact, dim=0))
 
-    gram = _iterate_gram(m_NRC.bfloat16(), 5)
-    assert likeness(gram) > likeness(_iterate(m_NRC.bfloat16(), 5)) - 0.005
+    gram = _iterate_gram(m_NRC.bfloat16(), 5, COEFFICIENTS)
+    assert likeness(gram) > likeness(_iterate(m_NRC.bfloat16(), 5, COEFFICIENTS)) - 0.005
     assert torch.linalg.svdvals(gram.float()).max() < 1.3
 
 
@@ -68,7 +77,7 @@ def test_singular_values_come_near_one(shape: tuple[int, int], dtype: torch.dtyp
     m_NRC = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     # The smallest singular value of a square Gaussian is near zero and needs more steps to grow.
     steps = 10 if shape[0] == shape[1] else 5
-    out_NRC = orthogonalise(m_NRC, steps, dtype)
+    out_NRC = newton_schulz(m_NRC, steps, dtype=dtype)
     assert out_NRC.dtype == dtype
     sigma = torch.linalg.svdvals(out_NRC.float())
     assert sigma.min() > 0.6 and sigma.max() < 1.25
@@ -76,24 +85,24 @@ def test_singular_values_come_near_one(shape: tuple[int, int], dtype: torch.dtyp
 
 def test_a_batch_equals_one_by_one_and_a_single_matrix_keeps_its_shape() -> None:
     m_NRC = torch.randn(300, 24, 40, generator=torch.Generator().manual_seed(1))
-    batch = orthogonalise(m_NRC, dtype=torch.float32)
-    single = torch.stack([orthogonalise(m_RC, dtype=torch.float32) for m_RC in m_NRC])
+    batch = newton_schulz(m_NRC, dtype=torch.float32)
+    single = torch.stack([newton_schulz(m_RC, dtype=torch.float32) for m_RC in m_NRC])
     torch.testing.assert_close(batch, single, rtol=0, atol=1e-5)
 
 
 def test_scale_and_zero() -> None:
     m_RC = torch.randn(8, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    torch.testing.assert_close(orthogonalise(m_RC * 1e4, dtype=m_RC.dtype), orthogonalise(m_RC, dtype=m_RC.dtype))
-    assert orthogonalise(torch.zeros(4, 6)).count_nonzero() == 0
+    torch.testing.assert_close(newton_schulz(m_RC * 1e4, dtype=m_RC.dtype), newton_schulz(m_RC, dtype=m_RC.dtype))
+    assert newton_schulz(torch.zeros(4, 6)).count_nonzero() == 0
     before = m_RC.clone()
-    orthogonalise(m_RC)
+    newton_schulz(m_RC)
     assert torch.equal(before, m_RC)
 
 
 def test_bad_shapes_are_refused() -> None:
     for shape in [(5,), (2, 2, 2, 2), (0, 3)]:
         with pytest.raises(UserError, match="one matrix or a batch"):
-            orthogonalise(torch.zeros(shape))
+            newton_schulz(torch.zeros(shape))
 
 
 def test_fast_dtype_is_a_float_type_and_stable() -> None:

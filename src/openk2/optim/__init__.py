@@ -3,7 +3,7 @@
 from openk2.optim.groups import Plan, param_groups_table, plan_parameters
 from openk2.optim.logits import attach_logit_monitor
 from openk2.optim.muonclip import MuonClip, StepStats
-from openk2.optim.newton_schulz import fast_dtype, orthogonalise
+from openk2.optim.newton_schulz import fast_dtype, newton_schulz
 from openk2.optim.qk_clip import Monitor, attention_layers, qk_clip_
 from openk2.optim.schedule import WSD
 
@@ -16,7 +16,7 @@ __all__ = [
     "attach_logit_monitor",
     "attention_layers",
     "fast_dtype",
-    "orthogonalise",
+    "newton_schulz",
     "param_groups_table",
     "plan_parameters",
     "qk_clip_",

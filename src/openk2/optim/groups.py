@@ -6,8 +6,10 @@ convolutions and whatever else is not a matrix (Moonlight, section 2; K2 follows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ class Plan:
         return tensor.view(self.matrices, self.rows, self.cols)
 
 
-def plan_parameters(model: nn.Module) -> list[Plan]:
+def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = None) -> list[Plan]:
     """One plan for each trainable parameter, shared ones once, in the model's own order.
 
     A 3-D parameter is a stack of matrices, one for each expert. A name with `gate_up` holds two (SwiGLU's gate and up
@@ -54,8 +56,11 @@ def plan_parameters(model: nn.Module) -> list[Plan]:
     down [D, I], a gate_up [2I, D] is one on top of the other; with down [I, D], a gate_up [D, 2I] is one beside the
     other (transformers' Llama 4), or column by column in turns where the module has `is_concatenated` False (its
     GPT-OSS). Without such a `down` it is taken as one matrix.
-    Raises UserError when there is nothing to train.
+    `overrides` maps patterns of names (`*` stands for any text, the last pattern that fits counts) to a method.
+    Raises UserError when there is nothing to train, for a pattern that fits no name, a method that does not exist, and
+    Muon for what is no matrix.
     """
+    overrides = overrides or {}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     convolutions = {
         id(p) for m in model.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for p in m.parameters()
@@ -67,16 +72,33 @@ def plan_parameters(model: nn.Module) -> list[Plan]:
             continue
         parts = name.split(".")
         at_the_ends = id(parameter) in embeddings or not _END_NAMES.isdisjoint(parts[-2:])
+        chosen = _override(name, overrides)
         no_matrix = parameter.ndim not in (2, 3) or parts[-1].endswith("bias") or id(parameter) in convolutions
-        if no_matrix or at_the_ends:
+        if chosen == "muon" and no_matrix:
+            raise UserError(f"{name} {list(parameter.shape)} is no matrix: it cannot be on Muon")
+        if chosen == "adamw" or no_matrix or (at_the_ends and chosen is None):
             plans.append(Plan(name, parameter, "adamw"))
             continue
         down = everything.get(name.replace("gate_up", "down")) if "gate_up" in name else None
         joined = getattr(model.get_submodule(".".join(parts[:-1])), "is_concatenated", True)
         plans.append(_muon_plan(name, parameter, down, joined))
+    for pattern in overrides:
+        if not any(fnmatchcase(name, pattern) for name in everything):
+            raise UserError(f"no parameter is named {pattern!r}: look at the names in param_groups_table(model)")
     if not plans:
         raise UserError("the model has no trainable parameter: nothing for the optimizer to do")
     return plans
+
+
+def _override(name: str, overrides: Mapping[str, Method]) -> Method | None:
+    """The method that the last fitting pattern names."""
+    found: Method | None = None
+    for pattern, method in overrides.items():
+        if method not in get_args(Method):
+            raise UserError(f"{method!r} is no method for {pattern!r}: use {' or '.join(get_args(Method))}")
+        if fnmatchcase(name, pattern):
+            found = method
+    return found
 
 
 def _muon_plan(name: str, parameter: nn.Parameter, down: nn.Parameter | None, joined: bool) -> Plan:
@@ -91,11 +113,11 @@ def _muon_plan(name: str, parameter: nn.Parameter, down: nn.Parameter | None, jo
     return Plan(name, parameter, "muon", count, rows, cols)
 
 
-def param_groups_table(model: nn.Module) -> str:
-    """The assignment as a text table: method, name, shape, and the matrices that Muon sees."""
+def param_groups_table(model: nn.Module, overrides: Mapping[str, Method] | None = None) -> str:
+    """The assignment as a text table: method, name, shape, and the matrices that Muon sees. Raises as the plan."""
     rows = [("method", "parameter", "shape", "matrices")]
     totals: dict[str, int] = {"muon": 0, "adamw": 0}
-    for plan in plan_parameters(model):
+    for plan in plan_parameters(model, overrides):
         totals[plan.method] += plan.parameter.numel()
         seen = f"{plan.matrices} x [{plan.rows}, {plan.cols}]" if plan.method == "muon" else "-"
         rows.append((plan.method, plan.name, str(list(plan.parameter.shape)), seen))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,8 +26,8 @@ from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 
 from openk2.core import UserError
-from openk2.optim.groups import Plan, plan_parameters
-from openk2.optim.newton_schulz import fast_dtype, orthogonalise_
+from openk2.optim.groups import Method, Plan, plan_parameters
+from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, fast_dtype, newton_schulz_
 from openk2.optim.qk_clip import Attention, Monitor, attention_layers, find_monitor, qk_clip_
 
 
@@ -68,6 +68,7 @@ class MuonClip(Optimizer):
     """A torch optimizer for a whole model; parameters are grouped automatically (`param_groups_table` prints how).
 
     Two groups, `muon` and `adamw`, with the same `lr` and `weight_decay`; norms are decayed too (Moonlight, app. D).
+    `overrides` decides for parameters by name, {"*.router.*": "adamw"} (see `plan_parameters`).
     Parameters must be float32 or float64 master weights; gradients may have any floating dtype.
 
     `attention` are the model's attention modules unless given. `logit_monitor` is the one they carry (see
@@ -91,6 +92,8 @@ class MuonClip(Optimizer):
         adam_betas: tuple[float, float] = (0.9, 0.95),
         adam_eps: float = 1e-8,
         *,
+        overrides: Mapping[str, Method] | None = None,
+        ns_coefficients: Coefficients = COEFFICIENTS,
         ns_dtype: torch.dtype | None = None,
         logit_monitor: Monitor | None = None,
         attention: Sequence[Attention] | None = None,
@@ -99,7 +102,7 @@ class MuonClip(Optimizer):
         if not isinstance(model, nn.Module):
             raise UserError("MuonClip takes the model itself, not its parameters: it groups them by their shapes")
         _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
-        plans = plan_parameters(model)
+        plans = plan_parameters(model, overrides)
         for plan in plans:
             if plan.parameter.dtype not in (torch.float32, torch.float64):
                 raise UserError(
@@ -116,6 +119,7 @@ class MuonClip(Optimizer):
             groups.append({"params": adam, "method": "adamw", "betas": adam_betas, "eps": adam_eps})
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
         self.ns_dtype = ns_dtype
+        self.ns_coefficients = ns_coefficients
         self.threshold = qk_clip_threshold
         self.attention = list(attention) if attention is not None else attention_layers(model)
         self.monitor = logit_monitor if logit_monitor is not None else find_monitor(self.attention)
@@ -218,7 +222,7 @@ class MuonClip(Optimizer):
                 x_NRC[slot.start : slot.start + slot.plan.matrices].view_as(matrices).copy_(matrices)
             low, high = bucket.shares[self._rank]
             if high > low:
-                orthogonalise_(x_NRC[low:high], group["ns_steps"])
+                newton_schulz_(x_NRC[low:high], group["ns_steps"], self.ns_coefficients)
             batches.append(x_NRC)
         if self._ranks > 1:
             self._exchange(buckets, batches)

@@ -13,7 +13,8 @@ from torch import Tensor
 from openk2.core import UserError
 
 # The quintic of Keller Jordan that Moonlight and K2 use: the steepest slope at zero that keeps values near one.
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+Coefficients = tuple[float, float, float]
+COEFFICIENTS: Coefficients = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
 # A chunk of matrices and its temporaries should stay in a core's own cache.
 _CHUNK_BYTES = 1 << 20
@@ -34,12 +35,14 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def orthogonalise(m_NRC: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
+def newton_schulz(
+    m_NRC: Tensor, steps: int = 5, coefficients: Coefficients = COEFFICIENTS, dtype: torch.dtype | None = None
+) -> Tensor:
     """Orthogonalise every matrix of a batch (or a single 2-D matrix); same shape back, in `dtype`.
 
-    X0 = M / |M|_F, then `steps` times X <- aX + (bA + cA^2)X with A = XX^T (Moonlight, section 2.1). Tall matrices
-    are transposed for the work, so that A is the small Gram matrix. A zero matrix stays zero. `dtype` None means
-    `fast_dtype`. Raises UserError for tensors that are not matrices.
+    X0 = M / |M|_F, then `steps` times X <- aX + (bA + cA^2)X with A = XX^T and `coefficients` (a, b, c) (Moonlight,
+    section 2.1). Tall matrices are transposed for the work, so that A is the small Gram matrix. A zero matrix stays
+    zero. `dtype` None means `fast_dtype`. Raises UserError for tensors that are not matrices.
     """
     if m_NRC.ndim not in (2, 3) or m_NRC.numel() == 0:
         raise UserError(f"Newton-Schulz needs one matrix or a batch [N, rows, columns], got shape {list(m_NRC.shape)}")
@@ -49,14 +52,14 @@ def orthogonalise(m_NRC: Tensor, steps: int = 5, dtype: torch.dtype | None = Non
     if tall:
         x_NRC = x_NRC.mT
     x_NRC = x_NRC.to(dtype, copy=True, memory_format=torch.contiguous_format)
-    orthogonalise_(x_NRC, steps)
+    newton_schulz_(x_NRC, steps, coefficients)
     if tall:
         x_NRC = x_NRC.mT
     return x_NRC.squeeze(0) if m_NRC.ndim == 2 else x_NRC
 
 
-def orthogonalise_(x_NRC: Tensor, steps: int = 5) -> None:
-    """In place, for a contiguous batch with R <= C, in the dtype that it has. What `orthogonalise` does after checks.
+def newton_schulz_(x_NRC: Tensor, steps: int = 5, coefficients: Coefficients = COEFFICIENTS) -> None:
+    """In place, for a contiguous batch with R <= C, in the dtype that it has. What `newton_schulz` does after checks.
 
     Wide matrices take the Gram form, whose products are mostly R x R: with 5 steps 8 R^2 C + 28 R^3 multiplications
     instead of 20 R^2 C + 10 R^3.
@@ -66,12 +69,12 @@ def orthogonalise_(x_NRC: Tensor, steps: int = 5) -> None:
     size = max(1, _CHUNK_BYTES // (rows * cols * x_NRC.element_size())) if x_NRC.device.type == "cpu" else len(x_NRC)
     for x_nRC in torch.split(x_NRC, size):
         norm_n11 = torch.linalg.vector_norm(x_nRC, dim=(1, 2), keepdim=True).clamp_(min=EPS)
-        x_nRC.copy_(iterate(x_nRC / norm_n11, steps))
+        x_nRC.copy_(iterate(x_nRC / norm_n11, steps, coefficients))
 
 
-def _iterate(x_NRC: Tensor, steps: int) -> Tensor:
+def _iterate(x_NRC: Tensor, steps: int, coefficients: Coefficients) -> Tensor:
     """The definition. `x_NRC` has Frobenius norm one."""
-    a, b, c = COEFFICIENTS
+    a, b, c = coefficients
     for _ in range(steps):
         gram_NRR = torch.bmm(x_NRC, x_NRC.mT)
         poly_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
@@ -79,7 +82,7 @@ def _iterate(x_NRC: Tensor, steps: int) -> Tensor:
     return x_NRC
 
 
-def _iterate_gram(x_NRC: Tensor, steps: int) -> Tensor:
+def _iterate_gram(x_NRC: Tensor, steps: int, coefficients: Coefficients) -> Tensor:
     """The same polynomial, iterated on the Gram matrix G = XX^T alone.
 
     A step multiplies X by aI + Z, with Z = bG + cG^2, and G by (aI + Z) on both sides; everything commutes. The
@@ -87,7 +90,7 @@ def _iterate_gram(x_NRC: Tensor, steps: int) -> Tensor:
     that is not restarted from X: one part of three steps, then parts of two, stay as close to the exact polynomial as
     the definition does for every spectrum that was tried; longer parts blow up.
     """
-    a, b, c = COEFFICIENTS
+    a, b, c = coefficients
     done = 0
     while done < steps:
         part = min(3 if done == 0 else 2, steps - done)
