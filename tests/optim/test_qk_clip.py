@@ -54,6 +54,35 @@ def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move() -> None
     assert torch.equal(first.kv_a_proj_with_mqa.weight, rope_key)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_alpha_shares_the_factor_between_queries_and_keys(alpha: float) -> None:
+    model, ids = tiny_transformer(), some_ids()
+    first = model.attention_layers()[0]
+    nope, before_LH = first.qk_nope_head_dim, true_max_logits(model, ids)
+    threshold = float(before_LH[0].max()) / 2
+    query_HPR = first.q_b_proj.weight.view(4, -1, first.q_b_proj.in_features)
+    before_HPR = query_HPR.detach().clone()
+    assert qk_clip_([first], before_LH[:1], threshold, alpha=alpha) >= 1
+    torch.testing.assert_close(true_max_logits(model, ids)[0], before_LH[0].clamp(max=threshold), rtol=1e-4, atol=1e-4)
+    gamma_H11 = (threshold / before_LH[0]).clamp(max=1)[:, None, None]
+    gamma_H11 = torch.where(before_LH[0][:, None, None] > threshold, gamma_H11, 1.0)
+    torch.testing.assert_close(query_HPR[:, :nope], before_HPR[:, :nope] * gamma_H11**alpha)
+
+
+def test_the_global_form_scales_every_head_by_the_largest_logit_of_all() -> None:
+    model, ids = tiny_transformer(), some_ids()
+    before_LH = true_max_logits(model, ids)
+    threshold = float(before_LH.max()) / 3
+    assert qk_clip_(model.attention_layers(), before_LH, threshold, form="global") == before_LH.numel()
+    # Of the first layer alone the inputs are as before.
+    torch.testing.assert_close(true_max_logits(model, ids)[0], before_LH[0] / 3, rtol=1e-4, atol=1e-4)
+    assert qk_clip_(model.attention_layers(), before_LH / 3, threshold * 1.01, form="global") == 0
+    with pytest.raises(UserError, match="qk_clip_form"):
+        MuonClip(model, lr=0.1, qk_clip_form="layer")
+    with pytest.raises(UserError, match="qk_clip_alpha"):
+        MuonClip(model, lr=0.1, qk_clip_alpha=1.5)
+
+
 def test_untouched_at_or_below_the_threshold_and_for_heads_that_saw_nothing() -> None:
     model = tiny_transformer()
     before = [p.clone() for p in model.parameters()]

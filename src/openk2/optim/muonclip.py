@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ from torch.optim.optimizer import Optimizer
 from openk2.core import UserError
 from openk2.optim.groups import Method, Plan, plan_parameters
 from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, fast_dtype, newton_schulz_
-from openk2.optim.qk_clip import Attention, Monitor, attention_layers, find_monitor, qk_clip_
+from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, find_monitor, qk_clip_
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class MuonClip(Optimizer):
     `attention` are the model's attention modules unless given. `logit_monitor` is the one they carry (see
     `attach_logit_monitor`); a model of this project gets one, any other without one is not clipped. An infinite
     threshold clips nothing.
+    `qk_clip_form` and `qk_clip_alpha` are those of `qk_clip_`.
     `step()` reads the monitor, clips, and resets it. If the forward pass runs on a copy of the model, pass the copy's
     monitor. `ns_dtype` None means `fast_dtype`.
 
@@ -93,6 +94,8 @@ class MuonClip(Optimizer):
         adam_eps: float = 1e-8,
         *,
         overrides: Mapping[str, Method] | None = None,
+        qk_clip_form: Form = "head",
+        qk_clip_alpha: float = 0.5,
         ns_coefficients: Coefficients = COEFFICIENTS,
         ns_dtype: torch.dtype | None = None,
         logit_monitor: Monitor | None = None,
@@ -102,6 +105,11 @@ class MuonClip(Optimizer):
         if not isinstance(model, nn.Module):
             raise UserError("MuonClip takes the model itself, not its parameters: it groups them by their shapes")
         _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
+        if qk_clip_form not in get_args(Form) or not 0 <= qk_clip_alpha <= 1:
+            raise UserError(
+                f"MuonClip: qk_clip_form is one of {', '.join(get_args(Form))} and qk_clip_alpha lies in [0, 1], not "
+                f"{qk_clip_form!r} and {qk_clip_alpha}"
+            )
         plans = plan_parameters(model, overrides)
         for plan in plans:
             if plan.parameter.dtype not in (torch.float32, torch.float64):
@@ -120,7 +128,7 @@ class MuonClip(Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
         self.ns_dtype = ns_dtype
         self.ns_coefficients = ns_coefficients
-        self.threshold = qk_clip_threshold
+        self.threshold, self.form, self.alpha = qk_clip_threshold, qk_clip_form, qk_clip_alpha
         self.attention = list(attention) if attention is not None else attention_layers(model)
         self.monitor = logit_monitor if logit_monitor is not None else find_monitor(self.attention)
         attach = getattr(model, "attach_monitor", None)
@@ -172,7 +180,7 @@ class MuonClip(Optimizer):
             group["steps"] += 1
         max_logit, clipped = None, 0
         if max_logit_LH is not None and self.monitor is not None:
-            clipped = qk_clip_(self.attention, max_logit_LH, self.threshold)
+            clipped = qk_clip_(self.attention, max_logit_LH, self.threshold, form=self.form, alpha=self.alpha)
             self.monitor.reset()
             largest = float(max_logit_LH.max())
             max_logit = largest if math.isfinite(largest) else None

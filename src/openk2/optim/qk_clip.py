@@ -3,10 +3,12 @@
 K2 report, section 2.1 and algorithm 1, in the final per-head form. A head whose largest softmax input S exceeds the
 threshold t gets gamma = t / S, so that its logits, and no others, are scaled by exactly gamma:
 
-- multi-head latent attention: non-rotary query and key rows by sqrt(gamma), rotary query rows by gamma; the rotary key,
-  which all heads share, is left alone;
-- multi-head attention: query and key rows by sqrt(gamma);
+- multi-head latent attention: non-rotary query rows by gamma^alpha and key rows by gamma^(1 - alpha), rotary query rows
+  by gamma; the rotary key, which all heads share, is left alone;
+- multi-head attention: query rows by gamma^alpha, key rows by gamma^(1 - alpha);
 - where groups of heads share a key (GQA): the query alone, by gamma.
+
+The form of the launch post before it, `global`, has one gamma for all heads of all layers, by the largest logit of all.
 
 Frozen weights stay as they are: the trainable one of the two takes the whole gamma. Where that cannot be done (a frozen
 query over a key, or a part of it, that heads share) the head is not clipped.
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -103,9 +105,16 @@ def find_monitor(layers: Sequence[Attention]) -> Monitor | None:
     return cast(Monitor, monitors[0])
 
 
+Form = Literal["head", "global"]
+
+
 @torch.no_grad()
-def qk_clip_(layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float) -> int:
-    """Scale the offending heads in place; returns how many heads were clipped.
+def qk_clip_(
+    layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float, *, form: Form = "head", alpha: float = 0.5
+) -> int:
+    """Scale the offending heads (all of them in the `global` form) in place; returns how many heads were clipped.
+
+    `alpha` is the queries' share of the factor.
 
     `max_logit_LH[i]` belongs to `layers[i]`. Heads at or under the threshold, heads that saw nothing (-inf), and heads
     whose frozen weights leave no way are not touched. Raises UserError on a NaN logit or on shapes that do not fit.
@@ -116,23 +125,25 @@ def qk_clip_(layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float
     if bool(max_logit_LH.isnan().any()):
         raise UserError("an attention logit is not a number: training has diverged, lower the learning rate")
     over_LH = max_logit_LH > threshold
+    if form == "global" and bool(over_LH.any()):
+        max_logit_LH, over_LH = max_logit_LH.max().expand_as(max_logit_LH), torch.ones_like(over_LH)
     clipped = 0
     for index in over_LH.any(dim=1).nonzero().flatten().tolist():
         gamma_H = torch.where(over_LH[index], threshold / max_logit_LH[index], 1.0)
-        if _scale_heads(layers[index], gamma_H):
+        if _scale_heads(layers[index], gamma_H, alpha):
             clipped += int(over_LH[index].sum())
     return clipped
 
 
-def _scale_heads(layer: Attention, gamma_H: Tensor) -> bool:
+def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float) -> bool:
     """Whether the weights that may move can scale the logits by gamma; if so, they do."""
     if _is_latent(layer):
-        return _scale_latent(cast(LatentAttention, layer), gamma_H)
+        return _scale_latent(cast(LatentAttention, layer), gamma_H, alpha)
     plain = cast(PlainAttention, layer)
     own_keys = plain.k_proj.out_features == plain.q_proj.out_features
     movable = [linear for linear in (plain.q_proj, plain.k_proj)[: 1 + own_keys] if _is_trainable(linear)]
-    for linear in movable:
-        _scale_rows(linear, gamma_H ** (1 / len(movable)))
+    for linear, share in zip(movable, (alpha, 1 - alpha) if len(movable) == 2 else (1.0,), strict=False):
+        _scale_rows(linear, gamma_H**share)
     return bool(movable)
 
 
@@ -148,7 +159,7 @@ def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
         linear.bias.view(len(factor_H), -1).mul_(factor_H[:, None])
 
 
-def _scale_latent(layer: LatentAttention, gamma_H: Tensor) -> bool:
+def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float) -> bool:
     heads, nope = layer.num_heads, layer.qk_nope_head_dim
     query = cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
     if not _is_trainable(query):
@@ -156,9 +167,9 @@ def _scale_latent(layer: LatentAttention, gamma_H: Tensor) -> bool:
     both = _is_trainable(layer.kv_b_proj)
     gamma_H11 = gamma_H.to(query.weight.device, query.weight.dtype)[:, None, None]
     query_HPR = query.weight.view(heads, nope + layer.qk_rope_head_dim, -1)
-    query_HPR[:, :nope].mul_(gamma_H11.sqrt() if both else gamma_H11)
+    query_HPR[:, :nope].mul_(gamma_H11**alpha if both else gamma_H11)
     query_HPR[:, nope:].mul_(gamma_H11)
     if both:
         key_HPR = layer.kv_b_proj.weight.view(heads, nope + layer.v_head_dim, -1)
-        key_HPR[:, :nope].mul_(gamma_H11.sqrt())
+        key_HPR[:, :nope].mul_(gamma_H11 ** (1 - alpha))
     return True
