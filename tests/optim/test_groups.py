@@ -7,7 +7,7 @@ from torch import nn
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
 from openk2.optim import MuonClip, param_groups_table, plan_parameters
-from openk2.optim.groups import Method
+from openk2.optim.groups import Method, module_of
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +178,23 @@ def test_overrides_that_cannot_be(nano: Transformer, pattern: str, method: Metho
     with pytest.raises(UserError) as caught:
         plan_parameters(nano, {pattern: method})
     assert words in str(caught.value)
+
+
+def test_named_parameters_are_grouped_as_their_model_is() -> None:
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.preset("test"))
+    same = {plan.name: (plan.method, plan.matrices) for plan in plan_parameters(model)}
+    named = {plan.name: (plan.method, plan.matrices) for plan in plan_parameters(module_of(model.named_parameters()))}
+    assert named == same
+    part = [(name, p) for name, p in model.named_parameters() if name.startswith("layers.1.")]
+    optimizer = MuonClip(part, lr=0.1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    stats = optimizer.step()
+    assert stats.heads == 0 and stats.max_logit is None
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) != name.startswith("layers.1."), name
+    for wrong in (model.parameters(), [("x", torch.ones(2, 2))], [3]):
+        with pytest.raises(UserError, match="named_parameters"):
+            MuonClip(wrong, lr=0.1)

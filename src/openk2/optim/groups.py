@@ -6,7 +6,7 @@ convolutions and whatever else is not a matrix (Moonlight, section 2; K2 follows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
@@ -46,6 +46,22 @@ class Plan:
         if self.layout == "interleaved":
             return tensor.view(-1, self.rows, self.cols, 2).movedim(3, 1)
         return tensor.view(self.matrices, self.rows, self.cols)
+
+
+def module_of(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> nn.Module:
+    """A module with these parameters under these names. Raises UserError for anything but names and parameters."""
+    root = nn.Module()
+    for entry in named_parameters:
+        if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], nn.Parameter)):
+            raise UserError("MuonClip takes a model or its named_parameters(): parameters are grouped by their names")
+        *path, last = entry[0].split(".")
+        module = root
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(last, entry[1])
+    return root
 
 
 def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = None) -> list[Plan]:

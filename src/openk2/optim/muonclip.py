@@ -26,7 +26,7 @@ from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 
 from openk2.core import UserError
-from openk2.optim.groups import Method, Plan, plan_parameters
+from openk2.optim.groups import Method, Plan, module_of, plan_parameters
 from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, fast_dtype, newton_schulz_
 from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, find_monitor, qk_clip_
 
@@ -67,6 +67,9 @@ class _Bucket:
 class MuonClip(Optimizer):
     """A torch optimizer for a whole model; parameters are grouped automatically (`param_groups_table` prints how).
 
+    Instead of the model it takes `named_parameters()`, of the whole or a part. It then knows embeddings by their names
+    only, and no attention but that which it is given.
+
     Two groups, `muon` and `adamw`, with the same `lr` and `weight_decay`; norms are decayed too (Moonlight, app. D).
     `overrides` decides for parameters by name, {"*.router.*": "adamw"} (see `plan_parameters`).
     Parameters must be float32 or float64 master weights; gradients may have any floating dtype.
@@ -84,7 +87,7 @@ class MuonClip(Optimizer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Iterable[tuple[str, nn.Parameter]],
         lr: float,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
@@ -102,8 +105,7 @@ class MuonClip(Optimizer):
         attention: Sequence[Attention] | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise UserError("MuonClip takes the model itself, not its parameters: it groups them by their shapes")
+        model = model if isinstance(model, nn.Module) else module_of(model)
         _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
         if qk_clip_form not in get_args(Form) or not 0 <= qk_clip_alpha <= 1:
             raise UserError(
