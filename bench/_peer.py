@@ -91,7 +91,7 @@ class PeerLoop:
                 leaves = [nn.Parameter(master)]
                 adam += leaves
             else:
-                leaves = [nn.Parameter(m_RC) for m_RC in master.view(plan.matrices, plan.rows, plan.cols)]
+                leaves = [nn.Parameter(m_RC) for m_RC in plan.view(master)]
                 muon += leaves
             self._leaves[plan.name] = leaves
         self.model = self._in_low_precision(peer) if self.copies else peer

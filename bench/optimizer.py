@@ -154,7 +154,7 @@ def singular_values(plans: list[Plan]) -> dict[str, float]:
         if plan.method == "muon" and (plan.rows, plan.cols) not in seen:
             seen.add((plan.rows, plan.cols))
             assert plan.parameter.grad is not None
-            matrix_RC = plan.parameter.grad.view(plan.matrices, plan.rows, plan.cols)[0]
+            matrix_RC = plan.view(plan.parameter.grad)[0]
             value = torch.linalg.svdvals(matrix_RC.double()) / matrix_RC.norm()
             well.append(value >= 0.01)
             for _ in range(5):
@@ -181,12 +181,10 @@ def copies(plans: list[Plan], flat: bool) -> tuple[list[Any], list[Any]]:
         if plan.method == "adamw":
             parts = [(weight, grad)]
         elif flat:
-            shape = (plan.matrices, plan.rows, plan.cols)
-            parts = list(zip(weight.view(shape), grad.view(shape), strict=True))
+            parts = list(zip(plan.view(weight), plan.view(grad), strict=True))
         else:
             # Gate and up, which lie on top of each other, are two matrices for everybody.
-            shape = (plan.matrices, plan.rows, plan.cols) if plan.matrices > 1 else (plan.rows, plan.cols)
-            parts = [(weight.view(shape), grad.view(shape))]
+            parts = [(plan.view(weight).squeeze(0), plan.view(grad).squeeze(0))]
         for value, gradient in parts:
             parameter = nn.Parameter(value)
             parameter.grad = gradient.clone()

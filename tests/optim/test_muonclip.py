@@ -207,8 +207,9 @@ def test_impossible_numbers_are_refused(wrong: dict[str, Any], said: str) -> Non
 def test_other_misuse_is_refused() -> None:
     with pytest.raises(UserError, match="master weights"):
         MuonClip(nn.Linear(4, 4).bfloat16(), lr=0.01)
+    unnamed: Any = stack_of_linears().parameters()
     with pytest.raises(UserError, match="named_parameters"):
-        MuonClip(stack_of_linears().parameters(), lr=0.01)  # type: ignore[arg-type]  # the mistake that is tested
+        MuonClip(unnamed, lr=0.01)
     optimizer = MuonClip(stack_of_linears(), lr=0.01)
     with pytest.raises(UserError, match="backward"):
         optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 from collections.abc import Sequence
@@ -242,7 +243,7 @@ def _talk(
 def _listen(console: Console) -> str | None:
     """What the person types; None at the end of input or for an empty line."""
     with suppress(ImportError):
-        import readline  # noqa: F401  (gives `input` editing and a history)
+        importlib.import_module("readline")  # gives `input` editing and a history
     # The marks tell readline that colours take no room on the line.
     label = "\001\033[1;34m\002you\001\033[0m\002     " if console.color_system and not console.no_color else "you     "
     try:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,12 @@ LOCK = ".lock"
 @contextmanager
 def locked(folder: Path, advice: str) -> Iterator[None]:
     """One process at a time in a folder, which is made. Raises UserError, with `advice`, if it cannot be had."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115  (held open for as long as the lock is)
-    except OSError as e:
-        raise UserError(f"the folder {folder} cannot be used: {e.strerror or e}; {advice}") from e
-    with lock:
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(open(folder / LOCK, "w", encoding="utf-8"))
+        except OSError as e:
+            raise UserError(f"the folder {folder} cannot be used: {e.strerror or e}; {advice}") from e
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:

@@ -130,8 +130,8 @@ def own_text_digest(config: CorpusConfig) -> str:
     """The hash of the names and contents of all text that `paths` lead to. Raises UserError as `build_corpus`."""
     state = hashlib.sha256()
     for name in config.paths:
-        for path, relative in _own_text(_resolve(name), Counter()):
-            state.update(json.dumps([name, relative, sha256_file(path)]).encode())
+        for relative, data in _own_text(_resolve(name), Counter()):
+            state.update(json.dumps([name, relative, hashlib.sha256(data).hexdigest()]).encode())
     return state.hexdigest()
 
 
@@ -359,24 +359,22 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
         raise UserError(f"{archive} is damaged ({e}): delete it and build the corpus again") from e
 
 
-def _own_text(root: Path, dropped: Counter[str]) -> Iterator[tuple[Path, str]]:
-    """The text files under `root`, or `root` itself, with their names there. Raises UserError for a locked one."""
+def _own_text(root: Path, dropped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the text files under `root`, or of `root` itself. Raises UserError for a locked one."""
     for path in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
         relative = path.relative_to(root).as_posix() if root.is_dir() else path.name
         if root.is_dir() and (path.suffix not in TEXT_SUFFIXES or any(p.startswith(".") for p in Path(relative).parts)):
             dropped["not a text file"] += 1
             continue
-        if not os.access(path, os.R_OK):
-            raise UserError(f"corpus.paths: {path} cannot be read: change its permissions, or name another folder")
-        yield path, relative
-
-
-def _from_path(name: str, root: Path, config: CorpusConfig, dropped: Counter[str]) -> Iterator[Document]:
-    for path, relative in _own_text(root, dropped):
         try:
             data = path.read_bytes()
         except OSError as e:
             raise UserError(f"corpus.paths: {path} cannot be read ({e.strerror})") from e
+        yield relative, data
+
+
+def _from_path(name: str, root: Path, config: CorpusConfig, dropped: Counter[str]) -> Iterator[Document]:
+    for relative, data in _own_text(root, dropped):
         yield from _documents(name, relative, data, config, dropped, strict=False)
 
 

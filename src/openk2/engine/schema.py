@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 # Where a JSON Schema holds further schemas: one, a list of them, or a mapping of names to them.
@@ -78,19 +79,16 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large
         out["patternProperties"] = {pattern: part for pattern, part in named.items() if knows(pattern)}
         # Names that only the lost patterns allow must stay possible.
         out["additionalProperties"] = True
+    inner = partial(enforceable, knows=knows, large_bounds=large_bounds)
     for key in _ONE:
         if key in out:
-            out[key] = enforceable(out[key], knows, close=close, large_bounds=large_bounds)
+            out[key] = inner(out[key], close=close)
     for key in _MANY:
         if isinstance(out.get(key), list):
-            closed = close and key != "allOf"
-            out[key] = [enforceable(part, knows, close=closed, large_bounds=large_bounds) for part in out[key]]
+            out[key] = [inner(part, close=close and key != "allOf") for part in out[key]]
     for key in _NAMED:
         if isinstance(out.get(key), Mapping):
-            out[key] = {
-                name: enforceable(part, knows, close=close, large_bounds=large_bounds)
-                for name, part in out[key].items()
-            }
+            out[key] = {name: inner(part, close=close) for name, part in out[key].items()}
     if close and "properties" in out and not any(key in out for key in _COMPOSED):
         out.setdefault("additionalProperties", False)
     return out

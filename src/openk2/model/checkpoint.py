@@ -120,9 +120,9 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     folder = Path(folder)
     config = ModelConfig.from_folder(folder)
     stored = StoredTensors(folder)
+    check_names(stored, config, shapes_of(config))
     with without_weights():
         model = Transformer(config)
-    check_names(stored, config, shapes_of(config))
     dtype = dtype or stored.read("lm_head.weight").dtype
     model = model.to(dtype).to_empty(device=device)
     fill(hf_state_dict(model), stored)

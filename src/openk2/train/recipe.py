@@ -27,7 +27,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
-PerStep = Annotated[int, Field(ge=1, le=100_000)]
+MicroBatches = Annotated[int, Field(ge=1, le=100_000)]
 
 MAX_EPISODES = 50_000_000
 """Per family and part: each part draws its seeds from a range of this length."""
@@ -82,7 +82,7 @@ class TrainConfig(_Section):
 
     tokens: Count = Field(description="budget, padding included; the number of steps follows")
     micro_tokens: int = Field(default=4096, ge=16, le=10_000_000)
-    micro_batches: PerStep = Field(default=2, description="per step over all workers; a multiple of workers")
+    micro_batches: MicroBatches = Field(default=2, description="per step over all workers; a multiple of workers")
     lr: Rate
     warmup_steps: int = Field(default=100, ge=0)
     decay_fraction: Fraction = Field(
@@ -97,7 +97,9 @@ class TrainConfig(_Section):
     router_bias_rate: float = Field(default=0.001, ge=0, le=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     valid_every: Count = Field(default=200, description="steps between validation losses")
-    valid_micro_batches: PerStep = Field(default=4, description="micro-batches that a validation loss is computed on")
+    valid_micro_batches: MicroBatches = Field(
+        default=4, description="micro-batches that a validation loss is computed on"
+    )
     checkpoint_seconds: float = Field(default=120.0, ge=0)
 
     @property

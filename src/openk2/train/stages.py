@@ -79,12 +79,6 @@ def run_recipe(
     return run
 
 
-def stage_configs(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Stage -> everything beside its inputs that decides its outputs, as its manifest has it."""
-    reporter = ConsoleReporter()
-    return {name: _STAGE_MAKERS[name](recipe, Path(), "cpu", reporter).config for name in STAGES}
-
-
 def _check_device(device: str, workers: int) -> None:
     if device == "cpu":
         return
