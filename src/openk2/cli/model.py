@@ -36,7 +36,9 @@ def describe(
 
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="SRC", help="A model folder.", parser=given_path)]
-TargetArgument = Annotated[Path, typer.Argument(metavar="DST", help="The folder to make.", parser=given_path)]
+TargetArgument = Annotated[
+    Path, typer.Argument(metavar="DST", help="What to make; it must be new or an empty folder.", parser=given_path)
+]
 DtypeOption = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="bf16, fp16 or fp32.")]
 ShardOption = Annotated[float, typer.Option("--shard-gb", metavar="GB", help="The size of a file, from 0.001 to 1000.")]
 
