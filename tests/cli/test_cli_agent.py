@@ -122,10 +122,12 @@ def test_only_tables_of_the_workspace_are_looked_at(
 ) -> None:
     (tmp_path / "out.csv").write_bytes(b"")
     (workspace / "link.csv").symlink_to(tmp_path / "out.csv")
+    (workspace / "loop.csv").symlink_to("loop.csv")
     (workspace / "array.csv").write_text(",0,1\n0,5,6\n1,7,8\n")
     (workspace / "none.csv").write_text("a,b\n")
     os.mkfifo(workspace / "pipe.csv")
-    named = f"link.csv array.csv none.csv pipe.csv {tmp_path}/out.csv ../out.csv {'a' * 300}.csv gone.csv"
+    named = "link.csv loop.csv ./loop.csv array.csv none.csv pipe.csv gone.csv ../out.csv"
+    named = f"{named} {tmp_path}/out.csv {'a' * 300}.csv"
     model = script([call("python", code="print(7)"), "Seven."])
     done = cli("agent", f"Look at {named}", "-w", workspace, "-p", "--yes", "--model", model)
     assert done.code == 0 and done.err == ""

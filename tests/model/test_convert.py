@@ -211,10 +211,26 @@ def test_nothing_of_a_person_s_own_is_touched(original: Path, tmp_path: Path) ->
     out.mkdir()
     for name in ("manifest.json", "tokenizer.json", ".notes.tmp"):
         (out / name).write_text("mine")
-        with pytest.raises(UserError, match="is not empty: name an empty folder"):
+        with pytest.raises(UserError, match="is not empty"):
             convert(original, out)
         assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "mine"
         (out / name).unlink()
+    (out / PROGRESS).mkdir()
+    (out / PROGRESS / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"is not empty \(notes\.txt\)"):
+        convert(original, out)
+    (out / PROGRESS / "notes.txt").unlink()
+
+    def stop(done: int, total: int, name: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(original, out, shard_bytes=SHARD, on_shard=stop)
+    (out / "config.json").write_text("mine")
+    with pytest.raises(UserError, match=r"is not empty \(config\.json\)"):
+        convert(original, out, shard_bytes=SHARD)
+    assert (out / "config.json").read_text() == "mine"
 
 
 def test_two_at_once(original: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_overrides_decide_by_name_and_the_last_one_counts(nano: Transformer) -> 
 @pytest.mark.parametrize(
     ("pattern", "method", "words"),
     [
-        ("layers.99.*", "adamw", "no parameter is named 'layers.99.*'"),
+        ("layers.99.*", "adamw", "no trainable parameter is named 'layers.99.*'"),
         ("*", "sgd", "'sgd' is no method"),
         ("norm.weight", "muon", "is no matrix"),
     ],
@@ -195,6 +195,26 @@ def test_named_parameters_are_grouped_as_their_model_is() -> None:
     assert stats.heads == 0 and stats.max_logit is None
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name]) != name.startswith("layers.1."), name
-    for wrong in (model.parameters(), [("x", torch.ones(2, 2))], [3]):
+    p = nn.Parameter(torch.ones(2, 2))
+    for wrong in (model.parameters(), [("x", torch.ones(2, 2))], [3], 5, [("a", p), ("a.b", p)], [("", p)], [(1, p)]):
         with pytest.raises(UserError, match="named_parameters"):
             MuonClip(wrong, lr=0.1)
+
+
+def test_two_parameters_of_one_name_are_refused() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    with pytest.raises(UserError, match="two parameters are named 'weight'"):
+        MuonClip([*first.named_parameters(), *second.named_parameters()], lr=0.1)
+    MuonClip([*first.named_parameters(), *first.named_parameters()], lr=0.1)
+
+
+def test_an_override_finds_a_shared_weight_by_either_name() -> None:
+    model = nn.ModuleDict({"embed_tokens": nn.Embedding(8, 4), "lm_head": nn.Linear(4, 8, bias=False)})
+    model["lm_head"].weight = model["embed_tokens"].weight
+    for name in ("lm_head.weight", "embed_tokens.*"):
+        (plan,) = plan_parameters(model, {name: "muon"})
+        assert plan.method == "muon"
+    frozen = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    frozen[0].requires_grad_(False)
+    with pytest.raises(UserError, match="no trainable parameter"):
+        plan_parameters(frozen, {"0.*": "adamw"})

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.core import UserError
-from openk2.optim import fast_dtype, newton_schulz
+from openk2.optim import MuonClip, fast_dtype, newton_schulz
 from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, _iterate, _iterate_gram
 
 
@@ -108,3 +111,11 @@ def test_bad_shapes_are_refused() -> None:
 def test_fast_dtype_is_a_float_type_and_stable() -> None:
     assert fast_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
     assert fast_dtype(torch.device("cpu")) == fast_dtype(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("wrong", [(math.nan, 1.0, 1.0), (1.0, 2.0), None])
+def test_coefficients_are_three_finite_numbers(wrong: Any) -> None:
+    with pytest.raises(UserError, match="three finite numbers"):
+        newton_schulz(torch.ones(2, 2), 5, wrong)
+    with pytest.raises(UserError, match="three finite numbers"):
+        MuonClip(torch.nn.Linear(4, 4), lr=0.1, ns_coefficients=wrong)

@@ -77,10 +77,13 @@ def test_the_global_form_scales_every_head_by_the_largest_logit_of_all() -> None
     # Of the first layer alone the inputs are as before.
     torch.testing.assert_close(true_max_logits(model, ids)[0], before_LH[0] / 3, rtol=1e-4, atol=1e-4)
     assert qk_clip_(model.attention_layers(), before_LH / 3, threshold * 1.01, form="global") == 0
-    with pytest.raises(UserError, match="qk_clip_form"):
+    with pytest.raises(UserError, match="form of QK-Clip"):
         MuonClip(model, lr=0.1, qk_clip_form="layer")
-    with pytest.raises(UserError, match="qk_clip_alpha"):
-        MuonClip(model, lr=0.1, qk_clip_alpha=1.5)
+    for alpha in (1.5, math.nan):
+        with pytest.raises(UserError, match="alpha lies in"):
+            MuonClip(model, lr=0.1, qk_clip_alpha=alpha)
+        with pytest.raises(UserError, match="alpha lies in"):
+            qk_clip_(model.attention_layers(), before_LH, threshold, alpha=alpha)
 
 
 def test_untouched_at_or_below_the_threshold_and_for_heads_that_saw_nothing() -> None:

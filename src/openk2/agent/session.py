@@ -116,7 +116,7 @@ def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
     one that is there.
     """
     there = sorted(
-        path for path in workspace.glob("*.[cC][sS][vV]") if path.resolve().is_relative_to(workspace) and path.is_file()
+        path for path in workspace.glob("*.[cC][sS][vV]") if path.is_file() and path.resolve().is_relative_to(workspace)
     )
     meant, rest = [], request
     # The longest first, so that `data.csv` is not found in `old data.csv`.
@@ -126,7 +126,7 @@ def csvs_that_are_no_tables(request: str, workspace: Path) -> list[str]:
             meant.append(path)
         rest = without
     for name in dict.fromkeys(_DEEPER.findall(request)):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):
             path = (workspace / name).resolve()
             if path.is_relative_to(workspace) and path.is_file() and path not in meant:
                 meant.append(path)

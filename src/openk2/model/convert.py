@@ -149,24 +149,35 @@ def _copied(source: Path) -> list[Path]:
 def _complete(target: Path, job: Manifest) -> Manifest | None:
     """The manifest of a conversion that has nothing left to do.
 
-    Raises UserError if the target is no folder, or holds other files, or some that were changed since.
+    Raises UserError if the target is no folder, or holds files that are not ours or were changed since.
     """
     if not target.exists():
         return None
     if not target.is_dir():
         raise UserError(f"{target} is a file: name a folder for the result")
-    if read_manifest(target / PROGRESS) is not None:
-        return None
+    work = target / PROGRESS
     manifest = None
     with suppress(UserError):
         manifest = read_manifest(target)
     if manifest is None or manifest.config != job.config:
-        if any(path.name != PROGRESS for path in target.iterdir()):
-            raise UserError(f"{target} is not empty: name an empty folder")
+        begun = read_manifest(work)
+        placed = begun.outputs if begun is not None else {}
+        others = [
+            path
+            for path in target.iterdir()
+            if path != work and (path.name not in placed or sha256_file(path) != placed[path.name])
+        ]
+        if begun is None and work.is_dir():
+            # A process that was killed at once leaves these.
+            others += [path for path in work.iterdir() if path.name != LOCK and not path.name.endswith(".tmp")]
+        if others:
+            raise UserError(f"{target} is not empty ({others[0].name}): name an empty folder")
         return None
     for name, digest in manifest.outputs.items():
         if not (target / name).exists() or sha256_file(target / name) != digest:
             raise UserError(f"{target / name} is not what the conversion wrote: name an empty folder to make it again")
+    # The last thing that is taken away: the process may have been killed before.
+    shutil.rmtree(work, ignore_errors=True)
     return manifest
 
 
@@ -218,6 +229,8 @@ def _finish(
     manifest = progress.model_copy(
         update={"outputs": progress.outputs | {name: sha256_file(work / name) for name in others}}
     )
+    # From here on it is known of every file in the target whether it is ours.
+    write_manifest(work, manifest)
     for name in manifest.outputs:
         _wherever(target, name).replace(target / name)
     write_manifest(target, manifest)

@@ -49,18 +49,26 @@ class Plan:
 
 
 def module_of(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> nn.Module:
-    """A module with these parameters under these names. Raises UserError for anything but names and parameters."""
+    """A module with these parameters under these names.
+
+    Raises UserError for anything but names and parameters, for a name that comes twice, and for one that no module has.
+    """
     root = nn.Module()
-    for entry in named_parameters:
-        if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], nn.Parameter)):
-            raise UserError("MuonClip takes a model or its named_parameters(): parameters are grouped by their names")
-        *path, last = entry[0].split(".")
-        module = root
-        for part in path:
-            if part not in module._modules:
-                module.add_module(part, nn.Module())
-            module = module.get_submodule(part)
-        module.register_parameter(last, entry[1])
+    try:
+        for name, parameter in named_parameters:
+            *path, last = name.split(".")
+            module = root
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            if module._parameters.get(last, parameter) is not parameter:
+                raise UserError(f"two parameters are named {name!r}: give each part of them a prefix of its own")
+            module.register_parameter(last, parameter)
+    except (TypeError, ValueError, AttributeError, KeyError) as e:
+        raise UserError(
+            f"MuonClip takes a model or its named_parameters(): parameters are grouped by their names ({e})"
+        ) from e
     return root
 
 
@@ -72,9 +80,10 @@ def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = N
     down [D, I], a gate_up [2I, D] is one on top of the other; with down [I, D], a gate_up [D, 2I] is one beside the
     other (transformers' Llama 4), or column by column in turns where the module has `is_concatenated` False (its
     GPT-OSS). Without such a `down` it is taken as one matrix.
-    `overrides` maps patterns of names (`*` stands for any text, the last pattern that fits counts) to a method.
-    Raises UserError when there is nothing to train, for a pattern that fits no name, a method that does not exist, and
-    Muon for what is no matrix.
+    `overrides` maps patterns of names (`*` stands for any text, the last pattern that fits counts; of a shared
+    parameter any name will do) to a method.
+    Raises UserError when there is nothing to train, for a pattern that fits nothing trainable, a method that does not
+    exist, and Muon for what is no matrix.
     """
     overrides = overrides or {}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -88,7 +97,7 @@ def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = N
             continue
         parts = name.split(".")
         at_the_ends = id(parameter) in embeddings or not _END_NAMES.isdisjoint(parts[-2:])
-        chosen = _override(name, overrides)
+        chosen = _override([other for other, p in everything.items() if p is parameter], overrides)
         no_matrix = parameter.ndim not in (2, 3) or parts[-1].endswith("bias") or id(parameter) in convolutions
         if chosen == "muon" and no_matrix:
             raise UserError(f"{name} {list(parameter.shape)} is no matrix: it cannot be on Muon")
@@ -99,20 +108,22 @@ def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = N
         joined = getattr(model.get_submodule(".".join(parts[:-1])), "is_concatenated", True)
         plans.append(_muon_plan(name, parameter, down, joined))
     for pattern in overrides:
-        if not any(fnmatchcase(name, pattern) for name in everything):
-            raise UserError(f"no parameter is named {pattern!r}: look at the names in param_groups_table(model)")
+        if not any(p.requires_grad and fnmatchcase(name, pattern) for name, p in everything.items()):
+            raise UserError(
+                f"no trainable parameter is named {pattern!r}: look at the names in param_groups_table(model)"
+            )
     if not plans:
         raise UserError("the model has no trainable parameter: nothing for the optimizer to do")
     return plans
 
 
-def _override(name: str, overrides: Mapping[str, Method]) -> Method | None:
-    """The method that the last fitting pattern names."""
+def _override(names: list[str], overrides: Mapping[str, Method]) -> Method | None:
+    """The method that the last pattern fitting one of a parameter's names has."""
     found: Method | None = None
     for pattern, method in overrides.items():
         if method not in get_args(Method):
             raise UserError(f"{method!r} is no method for {pattern!r}: use {' or '.join(get_args(Method))}")
-        if fnmatchcase(name, pattern):
+        if any(fnmatchcase(name, pattern) for name in names):
             found = method
     return found
 

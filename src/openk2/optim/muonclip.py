@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -27,8 +27,8 @@ from torch.optim.optimizer import Optimizer
 
 from openk2.core import UserError
 from openk2.optim.groups import Method, Plan, module_of, plan_parameters
-from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, fast_dtype, newton_schulz_
-from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, find_monitor, qk_clip_
+from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, check_coefficients, fast_dtype, newton_schulz_
+from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, check_form, find_monitor, qk_clip_
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ class _Bucket:
 class MuonClip(Optimizer):
     """A torch optimizer for a whole model; parameters are grouped automatically (`param_groups_table` prints how).
 
-    Instead of the model it takes `named_parameters()`, of the whole or a part. It then knows embeddings by their names
-    only, and no attention but that which it is given.
+    Instead of the model it takes `named_parameters()`, of the whole or a part. It then knows no attention but that
+    which it is given, embeddings by their names only, and neither convolutions nor a gate_up whose columns take turns:
+    look at `param_groups_table(module_of(named))` and correct it by `overrides`.
 
     Two groups, `muon` and `adamw`, with the same `lr` and `weight_decay`; norms are decayed too (Moonlight, app. D).
     `overrides` decides for parameters by name, {"*.router.*": "adamw"} (see `plan_parameters`).
@@ -107,11 +108,8 @@ class MuonClip(Optimizer):
     ) -> None:
         model = model if isinstance(model, nn.Module) else module_of(model)
         _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
-        if qk_clip_form not in get_args(Form) or not 0 <= qk_clip_alpha <= 1:
-            raise UserError(
-                f"MuonClip: qk_clip_form is one of {', '.join(get_args(Form))} and qk_clip_alpha lies in [0, 1], not "
-                f"{qk_clip_form!r} and {qk_clip_alpha}"
-            )
+        check_form(qk_clip_form, qk_clip_alpha)
+        check_coefficients(ns_coefficients)
         plans = plan_parameters(model, overrides)
         for plan in plans:
             if plan.parameter.dtype not in (torch.float32, torch.float64):

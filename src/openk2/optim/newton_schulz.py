@@ -7,6 +7,8 @@ Shapes: N matrices, R rows, C columns, R <= C inside the iteration.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,12 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def check_coefficients(coefficients: Coefficients) -> None:
+    """Raise UserError unless they are three finite numbers."""
+    if not (isinstance(coefficients, tuple) and len(coefficients) == 3 and all(map(math.isfinite, coefficients))):
+        raise UserError(f"the coefficients of Newton-Schulz are three finite numbers (a, b, c), not {coefficients}")
+
+
 def newton_schulz(
     m_NRC: Tensor, steps: int = 5, coefficients: Coefficients = COEFFICIENTS, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -46,6 +54,7 @@ def newton_schulz(
     """
     if m_NRC.ndim not in (2, 3) or m_NRC.numel() == 0:
         raise UserError(f"Newton-Schulz needs one matrix or a batch [N, rows, columns], got shape {list(m_NRC.shape)}")
+    check_coefficients(coefficients)
     dtype = fast_dtype(m_NRC.device) if dtype is None else dtype
     x_NRC = m_NRC.unsqueeze(0) if m_NRC.ndim == 2 else m_NRC
     tall = x_NRC.shape[1] > x_NRC.shape[2]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -108,19 +108,28 @@ def find_monitor(layers: Sequence[Attention]) -> Monitor | None:
 Form = Literal["head", "global"]
 
 
+def check_form(form: Form, alpha: float) -> None:
+    """Raise UserError for a form that does not exist or a share outside of [0, 1]."""
+    if form not in get_args(Form) or not 0 <= alpha <= 1:
+        raise UserError(
+            f"the form of QK-Clip is one of {', '.join(get_args(Form))} and its alpha lies in [0, 1], not {form!r} and "
+            f"{alpha}"
+        )
+
+
 @torch.no_grad()
 def qk_clip_(
     layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float, *, form: Form = "head", alpha: float = 0.5
 ) -> int:
     """Scale the offending heads (all of them in the `global` form) in place; returns how many heads were clipped.
 
-    `alpha` is the queries' share of the factor.
-
-    `max_logit_LH[i]` belongs to `layers[i]`. Heads at or under the threshold, heads that saw nothing (-inf), and heads
-    whose frozen weights leave no way are not touched. Raises UserError on a NaN logit or on shapes that do not fit.
+    `alpha` is the queries' share of the factor. `max_logit_LH[i]` belongs to `layers[i]`. In the `head` form heads at
+    or under the threshold and heads that saw nothing (-inf) are not touched, in neither form those whose frozen weights
+    leave no way. Raises UserError on a NaN logit, on shapes that do not fit, and as `check_form`.
     """
     if max_logit_LH.ndim != 2 or max_logit_LH.shape[0] != len(layers):
         raise UserError(f"max logits of shape {list(max_logit_LH.shape)} do not fit {len(layers)} attention layers")
+    check_form(form, alpha)
     max_logit_LH = max_logit_LH.float()
     if bool(max_logit_LH.isnan().any()):
         raise UserError("an attention logit is not a number: training has diverged, lower the learning rate")
