@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer, save
-from openk2.model.describe import amount, compare_heads, describe, flops_per_token, named_config, with_heads
+from openk2.model.describe import (
+    amount,
+    balanced_scaling_factor,
+    compare_heads,
+    describe,
+    flops_per_token,
+    named_config,
+    with_heads,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,21 @@ def test_the_tensors_of_k2() -> None:
     assert found.all_moe_parameters == pytest.approx(1043e9, rel=1e-3)  # what the report calls 1.04T
     assert found.bytes_bf16 == 2 * found.total_parameters + 4 * biases
     assert found.total_parameters < found.bytes_fp8 < 1.01 * found.total_parameters
+
+
+def test_the_scaling_factor_that_balances_the_shared_expert() -> None:
+    """The factors that Moonlight and K2 were released with; another way to draw agrees where nothing was released."""
+    for name, released in (("k2", 2.827), ("moonlight", 2.446)):
+        config = ModelConfig.preset(name)
+        assert config.routed_scaling_factor == released
+        assert describe(config).balanced_scaling_factor == pytest.approx(released, abs=0.0015)
+    assert describe(ModelConfig.preset("moonlight").model_copy(update={"n_group": 8})).balanced_scaling_factor is None
+    logits = np.random.default_rng(1).standard_normal((100_000, 32))
+    weight = np.sort(1 / (1 + np.exp(-logits)), axis=1)[:, -4:]
+    weight /= weight.sum(1, keepdims=True)
+    assert balanced_scaling_factor(32, 4) == pytest.approx(np.mean(1 / np.linalg.norm(weight, axis=1)), abs=0.0005)
+    assert balanced_scaling_factor(3, 3) == pytest.approx(3**0.5, rel=0.1)
+    assert balanced_scaling_factor(5, 1) == 1.0
 
 
 def test_heads_at_128k_bracket_the_report() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from openk2.model import ModelConfig, Transformer
 from openk2.model.attention import Kernel
+from openk2.model.moe import BiasRule
 
 
 def build(device: str = "cpu", **changes: object) -> Transformer:
@@ -111,6 +112,22 @@ def test_expert_counts_and_the_bias_update_balance_the_router() -> None:
     model.eval()
     model.loss(ids, ids)
     assert int(moe.expert_counts_E.sum()) == 0
+
+
+def test_both_rules_for_the_bias_choose_the_same_experts() -> None:
+    ids = tokens(4, 64)
+    chosen: dict[BiasRule, list[torch.Tensor]] = {"moonlight": [], "deepseek": []}
+    means: dict[BiasRule, float] = {}
+    for rule in chosen:
+        model = build(num_hidden_layers=2, n_routed_experts=7)
+        (moe,) = model.moe_layers()
+        for _ in range(30):
+            model.loss(ids, ids)
+            chosen[rule].append(moe.expert_counts_E.clone())
+            model.update_router_bias(0.01, rule)
+        means[rule] = float(moe.gate.e_score_correction_bias.mean())
+    assert all(torch.equal(a, b) for a, b in zip(chosen["moonlight"], chosen["deepseek"], strict=True))
+    assert abs(means["moonlight"]) < 1e-6 and abs(means["deepseek"]) > 1e-3
 
 
 def test_casting_keeps_the_router_bias_exact() -> None:

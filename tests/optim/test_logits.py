@@ -16,6 +16,9 @@ from openk2.optim import MuonClip, attach_logit_monitor, attention_layers, qk_cl
 
 transformers = pytest.importorskip("transformers")
 
+EXACT = -math.inf
+"""The threshold with which every maximum is exact."""
+
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 64, "initializer_range": 0.3,
@@ -111,7 +114,7 @@ def test_the_model_computes_the_same_and_is_watched_in_training(name: str, padde
 @pytest.mark.parametrize("name", MODELS)
 def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move(name: str) -> None:
     model = made(name)
-    monitor = attach_logit_monitor(model)
+    monitor = attach_logit_monitor(model, EXACT)
     layers = attention_layers(model)
 
     def first_layer() -> Tensor:
@@ -126,6 +129,70 @@ def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move(name: str
     assert qk_clip_(layers[:1], before_H[None], threshold) == 2
     # The first layer's inputs do not depend on attention, so its logits must scale exactly.
     torch.testing.assert_close(first_layer(), before_H.clamp(max=threshold), rtol=1e-4, atol=1e-4)
+
+
+def largest_of(model: Any, threshold: float, padded: bool, **options: Any) -> Tensor:
+    monitor = attach_logit_monitor(model, threshold, **options)
+    with torch.no_grad():
+        model(**some_ids(padded))
+    return monitor.max_logit_LH.clone()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_up_to_the_threshold_the_log_sum_exp_will_do(name: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(name)
+    exact_LH = largest_of(model, EXACT, padded)
+    bound_LH = largest_of(model, 1e9, padded)
+    assert bool((bound_LH >= exact_LH - 1e-4).all()) and bool((bound_LH <= exact_LH + math.log(20) + 1e-4).all())
+    threshold = float(bound_LH.flatten().sort().values[3:5].mean())
+    looked_at = []
+
+    def counted(q_BHTQ: Tensor, *args: Any, **options: Any) -> Tensor:
+        looked_at.append(q_BHTQ.shape[1])
+        return largest_logits(q_BHTQ, *args, **options)
+
+    monkeypatch.setattr("openk2.optim.logits.largest_logits", counted)
+    found_LH = largest_of(model, threshold, padded)
+    over_LH = bound_LH > threshold
+    torch.testing.assert_close(found_LH, torch.where(over_LH, exact_LH, bound_LH))
+    # The kernel that knows the log-sum-exp is not there for eager attention, nor for values that are smaller than keys.
+    flash = name in ("llama", "llama-gqa", "qwen2")
+    assert sum(looked_at) == (int(over_LH.sum()) if flash else over_LH.numel())
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "deepseek"])
+def test_absolute_maxima(name: str) -> None:
+    model = made(name)
+    signed_LH, found_LH = largest_of(model, 5.0, False), largest_of(model, 5.0, False, absolute=True)
+    queries, keys = [], []
+    layer: Any = attention_layers(model)[0]
+    kernel = "openk2.optim.logits.largest_logits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, lambda q, k, *_, **__: (queries.append(q), keys.append(k), q.new_zeros(q.shape[1]))[2])
+        largest_of(model, EXACT, False)
+    logits_BHTS = queries[0] @ keys[0].mT * layer.scaling
+    wanted_H = logits_BHTS.abs().masked_fill(torch.ones(20, 20).triu(1).bool(), 0).amax((0, 2, 3))
+    torch.testing.assert_close(found_LH[0], wanted_H)
+    assert bool((found_LH >= signed_LH.clamp(max=5.0) - 1e-4)[signed_LH > 5.0].all())
+    assert bool((wanted_H > logits_BHTS.tril().amax((0, 2, 3)) + 0.1).any())
+
+
+def test_the_models_of_this_project_report_absolute_maxima_from_every_kernel() -> None:
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.preset("test")).train()
+    found = {}
+    for kernel in ("plain", "block", "flash"):
+        for absolute in (False, True):
+            monitor = attach_logit_monitor(model, EXACT, absolute)
+            for layer in model.attention_layers():
+                layer.kernel = kernel
+            model(some_ids()["input_ids"])
+            found[kernel, absolute] = monitor.max_logit_LH.clone()
+    for kernel in ("block", "flash"):
+        for absolute in (False, True):
+            torch.testing.assert_close(found[kernel, absolute], found["plain", absolute], rtol=1e-4, atol=1e-5)
+    assert bool((found["plain", True] > found["plain", False] + 1e-4).any())
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "qwen2"])
@@ -242,7 +309,7 @@ def test_queries_of_a_model_that_is_not_causal_see_all_keys(implementation: str)
             patch_size=4, attn_implementation=implementation,
         )
     ).train()  # fmt: skip
-    monitor = attach_logit_monitor(model)
+    monitor = attach_logit_monitor(model, EXACT)
     layer: Any = attention_layers(model)[0]
     for linear in (layer.q_proj, layer.k_proj):
         nn.init.normal_(linear.weight, std=0.3)

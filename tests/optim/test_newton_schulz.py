@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from openk2.core import UserError
 from openk2.optim import MuonClip, fast_dtype, newton_schulz
 from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, _iterate, _iterate_gram
+
+# `openk2.optim.newton_schulz` is the function.
+MODULE = importlib.import_module("openk2.optim.newton_schulz")
 
 
 def scalar_map(sigma: torch.Tensor, steps: int = 5, coefficients: Coefficients = COEFFICIENTS) -> torch.Tensor:
@@ -111,6 +115,37 @@ def test_bad_shapes_are_refused() -> None:
 def test_fast_dtype_is_a_float_type_and_stable() -> None:
     assert fast_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
     assert fast_dtype(torch.device("cpu")) == fast_dtype(torch.device("cpu"))
+
+
+def test_fast_dtype_is_what_the_probe_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bf16, wanted in ((1.0, torch.bfloat16), (1.9, torch.float32), (math.inf, torch.float32)):
+        seconds = {torch.bfloat16: bf16, torch.float32: 2.0}
+        monkeypatch.setattr(MODULE, "_seconds_of_products", lambda _, dtype, seconds=seconds: seconds[dtype])
+        fast_dtype.cache_clear()
+        assert fast_dtype(torch.device("cpu")) == wanted
+    fast_dtype.cache_clear()
+
+
+def test_a_dtype_that_the_device_does_not_have_takes_forever() -> None:
+    assert 0 < MODULE._seconds_of_products(torch.device("cpu"), torch.float32) < math.inf
+    assert MODULE._seconds_of_products(torch.device("cpu"), torch.bool) == math.inf
+
+
+def test_the_dtype_of_a_run_goes_on_with_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stepped(dtype: torch.dtype, state: Any = None) -> dict[str, Any]:
+        monkeypatch.setattr("openk2.optim.muonclip.fast_dtype", lambda _: dtype)
+        layer = torch.nn.Linear(4, 4)
+        optimizer = MuonClip(layer, lr=0.1)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        layer(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+        return optimizer.state_dict()
+
+    first = stepped(torch.float32)
+    assert first["param_groups"][0]["ns_dtype"] == "float32"
+    assert stepped(torch.bfloat16)["param_groups"][0]["ns_dtype"] == "bfloat16"
+    assert stepped(torch.bfloat16, first)["param_groups"][0]["ns_dtype"] == "float32"
 
 
 @pytest.mark.parametrize("wrong", [(math.nan, 1.0, 1.0), (1.0, 2.0), None])

@@ -22,7 +22,7 @@ from openk2.model import kernels
 from openk2.model.cache import CacheStep
 from openk2.model.config import ModelConfig
 from openk2.model.layers import RMSNorm, rotate
-from openk2.model.monitor import LogitMonitor, largest_logits
+from openk2.model.monitor import LogitMonitor, flash_attention, largest_logits
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 Kernel = Literal["block", "flash", "plain"]
@@ -118,9 +118,11 @@ class MLA(nn.Module):
         if monitor is not None:
 
             def exact(heads: list[int]) -> torch.Tensor:
-                return largest_logits(q_BHTQ[:, heads], k_BHTQ[:, heads], self.scale)
+                return largest_logits(q_BHTQ[:, heads], k_BHTQ[:, heads], self.scale, absolute=monitor.absolute)
 
-            monitor.observe(self.layer, bound_H, exact if kernel == "flash" else None)
+            if monitor.absolute:
+                bound_H = torch.full_like(bound_H, torch.inf)
+            monitor.observe(self.layer, bound_H, exact if kernel == "flash" or monitor.absolute else None)
         return out
 
     def _choose_kernel(self, q_BHTQ: torch.Tensor) -> Kernel:
@@ -134,15 +136,15 @@ class MLA(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Torch's flash kernel, and per head an upper bound of its logits: the largest log-sum-exp where it is known.
 
-        The CPU kernel wants one head size. With v padded by zeros MLA gets it, and with it the log-sum-exp.
+        The kernels want one head size. With v padded by zeros MLA gets them, and with them the log-sum-exp.
         """
         padding = self.qk_head_dim - self.v_head_dim
-        if q_BHTQ.device.type == "cpu" and padding >= 0:
-            v = F.pad(v_BHTV, (0, padding))
-            out, lse_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q_BHTQ, k_BHTQ, v, 0.0, True, attn_mask=None, scale=self.scale
-            )
-            return out[..., : self.v_head_dim], lse_BHT.detach().amax(dim=(0, 2))
+        found = None
+        if padding >= 0:
+            found = flash_attention(q_BHTQ, k_BHTQ, F.pad(v_BHTV, (0, padding)), scale=self.scale, causal=True)
+        if found is not None:
+            out, lse_BHT = found
+            return out[..., : self.v_head_dim], lse_BHT.amax(dim=(0, 2))
         out = F.scaled_dot_product_attention(q_BHTQ, k_BHTQ, v_BHTV, is_causal=True, scale=self.scale)
         return out, q_BHTQ.new_full((self.num_heads,), torch.inf)
 

@@ -11,7 +11,7 @@ intermediate size, M = N K rows after dispatch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,8 @@ from torch import nn
 from openk2.model import kernels
 from openk2.model.config import ModelConfig
 from openk2.model.layers import FeedForward
+
+BiasRule = Literal["moonlight", "deepseek"]
 
 
 class Router(nn.Module):
@@ -161,12 +163,15 @@ class MoE(nn.Module):
         return shared_BTD + routed_ND.view_as(x_BTD)
 
     @torch.no_grad()
-    def update_bias(self, rate: float) -> None:
-        """b_i += rate (sign(e_i) - mean_j sign(e_j)) with e = mean count - count_i, then zero the counts.
+    def update_bias(self, rate: float, rule: BiasRule = "moonlight") -> None:
+        """b_i += rate sign(e_i) with e = mean count - count_i, then zero the counts.
 
-        Moonlight's variant (appendix C): removing the mean bounds the bias without changing any choice.
+        So does `deepseek` (DeepSeek-V3 report, section 2.1.2). `moonlight` (its report, appendix C) also takes away the
+        mean of the signs: that bounds the bias without changing any choice.
         """
         count_E = self.expert_counts_E.float()
         sign_E = (count_E.mean() - count_E).sign()
-        self.gate.e_score_correction_bias += rate * (sign_E - sign_E.mean())
+        if rule == "moonlight":
+            sign_E = sign_E - sign_E.mean()
+        self.gate.e_score_correction_bias += rate * sign_E
         self.expert_counts_E.zero_()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.nn.attention import SDPBackend
 
 ExactMax = Callable[[list[int]], torch.Tensor]
 CHUNK = 256
@@ -23,11 +24,15 @@ class LogitMonitor:
 
     For a head above `threshold` the recorded value is exact; for any other it is an upper bound that lies within
     ln(number of keys) above the true maximum and does not exceed the threshold.
+
+    The signed maximum is what the K2 report clips by. With `absolute` it is the largest |logit|, which no log-sum-exp
+    bounds, so every pass has the cost of an exact one.
     """
 
-    def __init__(self, layers: int, heads: int, threshold: float = 100.0) -> None:
+    def __init__(self, layers: int, heads: int, threshold: float = 100.0, absolute: bool = False) -> None:
         self.enabled = True
         self.threshold = threshold
+        self.absolute = absolute
         self.max_logit_LH = torch.full((layers, heads), -torch.inf)
 
     def observe(self, layer: int, bound_H: torch.Tensor, exact: ExactMax | None = None) -> None:
@@ -54,6 +59,39 @@ class LogitMonitor:
         self.max_logit_LH.fill_(-torch.inf)
 
 
+def flash_attention(
+    q_BHTQ: torch.Tensor,
+    k_BKSQ: torch.Tensor,
+    v_BKSQ: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    scale: float | None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    gqa: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """`F.scaled_dot_product_attention` with the log-sum-exp [B, H, T] of its logits, where torch would choose its flash
+    kernel; None where it would not, because only that kernel has one to give."""
+    choice = torch._fused_sdp_choice(
+        q_BHTQ, k_BKSQ, v_BKSQ, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=gqa
+    )
+    if choice != SDPBackend.FLASH_ATTENTION.value:
+        return None
+    if q_BHTQ.device.type == "cpu":
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=q_BHTQ.dtype).masked_fill_(~mask, -torch.inf)
+        out, lse_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q_BHTQ, k_BKSQ, v_BKSQ, dropout, causal, attn_mask=mask, scale=scale
+        )
+        return out, lse_BHT.detach()
+    if q_BHTQ.device.type == "cuda" and q_BHTQ.shape[-1] % 8 == 0:
+        out, lse_BHT, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+            q_BHTQ, k_BKSQ, v_BKSQ, dropout, causal, False, scale=scale
+        )
+        return out, lse_BHT.detach()
+    return None
+
+
 @torch.no_grad()
 def largest_logits(
     q_BHTQ: torch.Tensor,
@@ -62,8 +100,10 @@ def largest_logits(
     mask: torch.Tensor | None = None,
     *,
     causal: bool = True,
+    absolute: bool = False,
 ) -> torch.Tensor:
-    """Each head's largest visible `scale q.k`, [H] in fp32, multiplied in fp32 whatever the model computes in.
+    """Each head's largest visible `scale q.k`, or its absolute value, [H] in fp32, multiplied in fp32 whatever the
+    model computes in.
 
     `mask` [B, 1 or H, 1 or T, S] is true, or not minus infinity, where a query sees a key. Without a mask the last
     query sees all keys and, with `causal`, each one before it one key less. Memory is linear in T.
@@ -79,6 +119,8 @@ def largest_logits(
             q_BKGtQ = q_BKGTQ[..., start:stop, :].float()
             logits_BKGtS = torch.einsum("bkgtq,bksq->bkgts", q_BKGtQ, k_BKSQ[:, :, :seen]) * scale
             logits_BHtS = logits_BKGtS.flatten(1, 2)
+            if absolute:
+                logits_BHtS = logits_BHtS.abs()
             if mask is not None:
                 rows = slice(start, stop) if mask.shape[2] > 1 else slice(None)
                 part = mask[:, :, rows, :span]

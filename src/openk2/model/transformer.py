@@ -20,7 +20,7 @@ from openk2.model.attention import MLA, Rotary
 from openk2.model.cache import CacheStep, LatentCache
 from openk2.model.config import ModelConfig
 from openk2.model.layers import FeedForward, RMSNorm, rotary_table
-from openk2.model.moe import MoE
+from openk2.model.moe import BiasRule, MoE
 from openk2.model.monitor import LogitMonitor
 
 IGNORED = -100
@@ -161,14 +161,14 @@ class Transformer(nn.Module):
         """The layers with experts, in order."""
         return [module for module in self.modules() if isinstance(module, MoE)]
 
-    def attach_monitor(self, threshold: float = 100.0) -> LogitMonitor:
+    def attach_monitor(self, threshold: float = 100.0, absolute: bool = False) -> LogitMonitor:
         """Let every attention layer report to one new logit monitor, and return it."""
-        monitor = LogitMonitor(self.config.num_hidden_layers, self.config.num_attention_heads, threshold)
+        monitor = LogitMonitor(self.config.num_hidden_layers, self.config.num_attention_heads, threshold, absolute)
         for attention in self.attention_layers():
             attention.logit_monitor = monitor
         return monitor
 
-    def update_router_bias(self, rate: float) -> None:
+    def update_router_bias(self, rate: float, rule: BiasRule = "moonlight") -> None:
         """Nudge every router towards equal loads and zero the counts (see `MoE.update_bias`)."""
         for moe in self.moe_layers():
-            moe.update_bias(rate)
+            moe.update_bias(rate, rule)

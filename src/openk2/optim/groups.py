@@ -39,13 +39,13 @@ class Plan:
     layout: Layout = "stacked"
 
     def view(self, tensor: Tensor) -> Tensor:
-        """The matrices in a contiguous tensor shaped like the parameter: [matrices, rows, cols], or [-1, 2, rows, cols]
-        where no stride leads from one pair of matrices to the next."""
+        """The matrices in a contiguous tensor shaped like the parameter, or in a part of its first dimension that cuts
+        none: [-1, rows, cols], or [-1, 2, rows, cols] where no stride leads from one pair of matrices to the next."""
         if self.layout == "beside":
             return tensor.view(-1, self.rows, 2, self.cols).transpose(1, 2)
         if self.layout == "interleaved":
             return tensor.view(-1, self.rows, self.cols, 2).movedim(3, 1)
-        return tensor.view(self.matrices, self.rows, self.cols)
+        return tensor.view(-1, self.rows, self.cols)
 
 
 def module_of(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> nn.Module:

@@ -10,31 +10,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from openk2.core import UserError
 from openk2.model import LogitMonitor
-from openk2.model.monitor import largest_logits
+from openk2.model.monitor import flash_attention, largest_logits
 from openk2.optim.qk_clip import Attention, attention_layers, head_count
 
 Implementation = Literal["sdpa", "eager"]
 PREFIX = "openk2_monitored_"
 
 
-def attach_logit_monitor(model: nn.Module, threshold: float = 100.0) -> LogitMonitor:
+def attach_logit_monitor(model: nn.Module, threshold: float = 100.0, absolute: bool = False) -> LogitMonitor:
     """Let every attention layer report its heads' largest logits, in training mode, and return what collects them.
 
-    A model of transformers goes on computing attention as before (`sdpa` or `eager`), under a name of ours; the maxima
-    of `scale q.k` are computed beside it, exactly. Attention sinks do not change them. Raises UserError for a model
-    without attention that QK-Clip could scale, and for one whose attention cannot be watched without changing it.
+    A model of transformers goes on computing attention as before (`sdpa` or `eager`), under a name of ours. Where torch
+    chooses its flash kernel, the log-sum-exp that comes with it bounds the maxima of `scale q.k`, and only heads above
+    the threshold are looked at again, exactly; elsewhere all are. Attention sinks do not change the maxima.
+    `absolute`: see `LogitMonitor`. Raises UserError for a model without attention that QK-Clip could scale, and for one
+    whose attention cannot be watched without changing it.
     """
     attach = getattr(model, "attach_monitor", None)
     if attach is not None:
-        own: LogitMonitor = attach(threshold)
+        own: LogitMonitor = attach(threshold, absolute)
         return own
     layers = attention_layers(model)
     if not layers:
@@ -50,7 +55,7 @@ def attach_logit_monitor(model: nn.Module, threshold: float = 100.0) -> LogitMon
     _register()
     for part, implementation in zip(parts, chosen, strict=True):
         part.set_attn_implementation(PREFIX + implementation)
-    monitor = LogitMonitor(len(layers), heads.pop(), threshold)
+    monitor = LogitMonitor(len(layers), heads.pop(), threshold, absolute)
     for index, layer in enumerate(layers):
         module = cast(Any, layer)
         if not module.config._attn_implementation.startswith(PREFIX):
@@ -106,18 +111,59 @@ def _monitored(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The attention of transformers, with a look at the logits."""
     monitor: LogitMonitor | None = getattr(module, "logit_monitor", None)
-    if monitor is not None and monitor.enabled and module.training:
-        scale = options.get("scaling") or query.shape[-1] ** -0.5
-        causal = (
-            implementation == "sdpa" and attention_mask is None and query.shape[2] > 1 and _is_causal(module, options)
+    watched = monitor is not None and monitor.enabled and module.training
+    with _LogSumExp() if watched and implementation == "sdpa" else nullcontext() as seen:
+        result: tuple[torch.Tensor, torch.Tensor | None] = _kernel(implementation, module)(
+            module, query, key, value, attention_mask, **options
         )
-        # The same keys as transformers: a longer cache is empty behind the queries.
-        keys = key[:, :, : query.shape[2]] if causal else key
-        monitor.observe(module.logit_layer, largest_logits(query, keys, scale, attention_mask, causal=causal))
-    result: tuple[torch.Tensor, torch.Tensor | None] = _kernel(implementation, module)(
-        module, query, key, value, attention_mask, **options
-    )
+    if monitor is None or not watched:
+        return result
+    heads, time = query.shape[1:3]
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    causal = implementation == "sdpa" and attention_mask is None and time > 1 and _is_causal(module, options)
+    # The same keys as transformers: a longer cache is empty behind the queries.
+    keys = key[:, :, :time] if causal else key
+
+    def exact(flagged: list[int]) -> torch.Tensor:
+        own_keys = keys[:, [head * keys.shape[1] // heads for head in flagged]]
+        return largest_logits(
+            query[:, flagged], own_keys, scale, attention_mask, causal=causal, absolute=monitor.absolute
+        )
+
+    bound_H = query.new_full((heads,), torch.inf, dtype=torch.float32)
+    if seen is not None and seen.lse is not None and not monitor.absolute:
+        # A single query of a group of heads comes as one head with as many queries.
+        bound_H = seen.lse.reshape(len(query), heads, -1).amax((0, 2))
+    monitor.observe(module.logit_layer, bound_H, exact)
     return result
+
+
+class _LogSumExp(TorchFunctionMode):
+    """Keeps the log-sum-exp of an attention that is computed inside, where torch's flash kernel computes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lse: torch.Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value = args
+        found = flash_attention(
+            query,
+            key,
+            value,
+            kwargs.get("attn_mask"),
+            scale=kwargs.get("scale"),
+            causal=kwargs.get("is_causal", False),
+            dropout=kwargs.get("dropout_p", 0.0),
+            gqa=kwargs.get("enable_gqa", False),
+        )
+        if found is None:
+            return func(*args, **kwargs)
+        out, self.lse = found
+        return out
 
 
 def _is_causal(module: Any, options: dict[str, Any]) -> bool:

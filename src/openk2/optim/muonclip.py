@@ -29,6 +29,7 @@ from openk2.core import UserError
 from openk2.optim.groups import Method, Plan, module_of, plan_parameters
 from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, check_coefficients, fast_dtype, newton_schulz_
 from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, check_form, find_monitor, qk_clip_
+from openk2.optim.sharding import groups_of, holds_whole_matrices, is_sharded, local, piece, total_norm, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +47,17 @@ class StepStats:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a parameter's matrices sit in its bucket: [start, start + plan.matrices)."""
+    """Where the matrices that are at hand of a parameter sit in its bucket: [start, stop)."""
 
     plan: Plan
     start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """All matrices of one shape (rows <= cols after transposing). `share` is this rank's part of them."""
+    """All matrices of one shape (rows <= cols after transposing), and each rank's share of them: `apart` says that a
+    rank has only its own, which are pieces of sharded stacks; of other buckets all ranks have all matrices."""
 
     rows: int
     cols: int
@@ -62,6 +65,7 @@ class _Bucket:
     count: int
     slots: tuple[_Slot, ...]
     shares: tuple[tuple[int, int], ...]
+    apart: bool
 
 
 class MuonClip(Optimizer):
@@ -80,10 +84,16 @@ class MuonClip(Optimizer):
     threshold clips nothing.
     `qk_clip_form` and `qk_clip_alpha` are those of `qk_clip_`.
     `step()` reads the monitor, clips, and resets it. If the forward pass runs on a copy of the model, pass the copy's
-    monitor. `ns_dtype` None means `fast_dtype`.
+    monitor. `ns_dtype` None means `fast_dtype`, asked at the first step; the answer is part of the state, so a
+    checkpoint goes on with it.
 
     With a `process_group` (same gradients on every rank) each rank orthogonalises its share, the results are gathered,
     and the logit maxima are reduced; every rank ends with the same bits.
+    For a model under FSDP2 (`fully_shard` first, then the optimizer) no group is given: momenta stay sharded, stacks of
+    experts are orthogonalised where they are, single matrices are put together in `ns_dtype` for it, shape by shape.
+
+    Clip gradients before `step()`, if at all: Muon's update does not depend on the gradient's length, so clipping acts
+    through AdamW's parameters and through how much a single step weighs in the momentum. QK-Clip is independent of it.
     """
 
     def __init__(
@@ -121,12 +131,13 @@ class MuonClip(Optimizer):
         groups: list[dict[str, Any]] = []
         muon = [plan.parameter for plan in plans if plan.method == "muon"]
         adam = [plan.parameter for plan in plans if plan.method == "adamw"]
+        name_of_dtype = None if ns_dtype is None else str(ns_dtype).removeprefix("torch.")
         if muon:
-            groups.append({"params": muon, "method": "muon", "momentum": momentum, "ns_steps": ns_steps})
+            shared = {"momentum": momentum, "ns_steps": ns_steps, "ns_dtype": name_of_dtype}
+            groups.append({"params": muon, "method": "muon", **shared})
         if adam:
             groups.append({"params": adam, "method": "adamw", "betas": adam_betas, "eps": adam_eps})
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
-        self.ns_dtype = ns_dtype
         self.ns_coefficients = ns_coefficients
         self.threshold, self.form, self.alpha = qk_clip_threshold, qk_clip_form, qk_clip_alpha
         self.attention = list(attention) if attention is not None else attention_layers(model)
@@ -136,9 +147,14 @@ class MuonClip(Optimizer):
             self.monitor = cast(Monitor, attach(qk_clip_threshold))
         if self.monitor is not None:
             self.monitor.threshold = qk_clip_threshold
-        self._group = process_group
-        self._ranks = dist.get_world_size(process_group) if process_group is not None else 1
-        self._rank = dist.get_rank(process_group) if process_group is not None else 0
+        groups_of_shards = groups_of(plan.parameter for plan in plans)
+        if groups_of_shards and process_group is not None:
+            raise UserError("parameters that are sharded know their process group: leave process_group out")
+        self._groups = groups_of_shards or ([process_group] if process_group is not None else [])
+        # All ranks of this one hold the same whole matrices, so they share the work.
+        self._group = self._groups[-1] if self._groups else None
+        self._ranks = dist.get_world_size(self._group) if self._group is not None else 1
+        self._rank = dist.get_rank(self._group) if self._group is not None else 0
         self._buckets: dict[tuple[int, ...], tuple[_Bucket, ...]] = {}
 
     def set_lr(self, lr: float) -> None:
@@ -197,7 +213,7 @@ class MuonClip(Optimizer):
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             raise UserError("no parameter has a gradient: call backward() before step()")
-        norm = float(torch.nn.utils.get_total_norm(grads))
+        norm = total_norm(grads)
         if not math.isfinite(norm):
             raise UserError(
                 f"the gradient is not finite at step {self.param_groups[0]['steps'] + 1}: training has diverged, "
@@ -209,42 +225,69 @@ class MuonClip(Optimizer):
         if self.monitor is None or not self.attention:
             return None
         max_logit_LH = self.monitor.max_logit_LH.detach().to(torch.float32, copy=True)
-        if self._group is not None:
+        if self._groups:
             # NaN does not survive a max-reduce on every backend; +inf does, and is refused just as well.
             max_logit_LH.nan_to_num_(nan=math.inf, posinf=math.inf, neginf=-math.inf)
-            dist.all_reduce(max_logit_LH, dist.ReduceOp.MAX, group=self._group)
+            max_logit_LH = max_logit_LH.to(self.param_groups[0]["params"][0].device)
+        for process_group in self._groups:
+            dist.all_reduce(max_logit_LH, dist.ReduceOp.MAX, group=process_group)
         if bool((max_logit_LH.isnan() | max_logit_LH.isposinf()).any()):
             raise UserError("an attention logit is not finite: training has diverged, lower the learning rate")
         return max_logit_LH
 
     def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
-        mu, lr = group["momentum"], group["lr"]
         buckets = self._buckets_of(parameters)
+        # Sharded matrices are whole only for a while: one shape at a time. Else one gather serves all shapes.
+        for some in [[bucket] for bucket in buckets] if is_sharded(parameters[0]) else [buckets]:
+            self._muon_buckets(group, some)
+
+    def _muon_buckets(self, group: dict[str, Any], buckets: Sequence[_Bucket]) -> None:
+        mu, lr = group["momentum"], group["lr"]
         batches = []
         for bucket in buckets:
-            dtype = self.ns_dtype or fast_dtype(bucket.device)
-            x_NRC = torch.empty(bucket.count, bucket.rows, bucket.cols, dtype=dtype, device=bucket.device)
+            x_NRC = torch.empty(
+                bucket.count, bucket.rows, bucket.cols, dtype=self._ns_dtype(group, bucket.device), device=bucket.device
+            )
             for slot in bucket.slots:
                 direction = self._direction(slot.plan.parameter, mu)
+                direction = local(direction) if bucket.apart else whole(direction.to(x_NRC.dtype))
                 matrices = _as_matrices(direction, slot.plan)
-                x_NRC[slot.start : slot.start + slot.plan.matrices].view_as(matrices).copy_(matrices)
-            low, high = bucket.shares[self._rank]
+                x_NRC[slot.start : slot.stop].view_as(matrices).copy_(matrices)
+            low, high = (0, bucket.count) if bucket.apart else bucket.shares[self._rank]
             if high > low:
                 newton_schulz_(x_NRC[low:high], group["ns_steps"], self.ns_coefficients)
             batches.append(x_NRC)
-        if self._ranks > 1:
-            self._exchange(buckets, batches)
+        shared = [index for index, bucket in enumerate(buckets) if not bucket.apart]
+        if self._ranks > 1 and shared:
+            self._exchange([buckets[index] for index in shared], [batches[index] for index in shared])
         for bucket, x_NRC in zip(buckets, batches, strict=True):
             scale = -lr * 0.2 * math.sqrt(bucket.cols)
             for slot in bucket.slots:
                 parameter = slot.plan.parameter
-                parameter.mul_(1.0 - lr * group["weight_decay"])
-                matrices = _as_matrices(parameter, slot.plan)
-                update = x_NRC[slot.start : slot.start + slot.plan.matrices].view_as(matrices)
-                matrices.add_(update, alpha=scale)
+                mine = local(parameter)
+                mine.mul_(1.0 - lr * group["weight_decay"])
+                if is_sharded(parameter) and not bucket.apart:
+                    update = x_NRC.new_empty(parameter.shape)
+                    matrices = _as_matrices(update, slot.plan)
+                    matrices.copy_(x_NRC[slot.start : slot.stop].view_as(matrices))
+                    mine.add_(piece(update, parameter), alpha=scale)
+                else:
+                    matrices = _as_matrices(mine, slot.plan)
+                    matrices.add_(x_NRC[slot.start : slot.stop].view_as(matrices), alpha=scale)
+
+    def _ns_dtype(self, group: dict[str, Any], device: torch.device) -> torch.dtype:
+        """The dtype of the group's Newton-Schulz; the first rank's choice counts for all."""
+        if group.get("ns_dtype") is None:
+            chosen = fast_dtype(device)
+            for process_group in self._groups:
+                is_bf16 = torch.tensor(float(chosen == torch.bfloat16), device=device)
+                dist.broadcast(is_bf16, group=process_group, group_src=0)
+                chosen = torch.bfloat16 if is_bf16.item() else torch.float32
+            group["ns_dtype"] = str(chosen).removeprefix("torch.")
+        return cast(torch.dtype, getattr(torch, group["ns_dtype"]))
 
     def _direction(self, parameter: nn.Parameter, mu: float) -> Tensor:
-        """Fold the gradient into the momentum; returns the Nesterov direction, shaped like the parameter."""
+        """Fold the gradient into the momentum; returns the Nesterov direction, shaped and sharded as the parameter."""
         grad = parameter.grad
         assert grad is not None
         grad = grad.to(parameter.dtype)
@@ -265,10 +308,10 @@ class MuonClip(Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         beta1, beta2 = group["betas"]
         adamw(
-            list(parameters),
-            [p.grad.to(p.dtype) for p in parameters if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [local(p) for p in parameters],
+            [local(p.grad).to(p.dtype) for p in parameters if p.grad is not None],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
             fused=all(p.device.type in ("cpu", "cuda") for p in parameters),
@@ -320,27 +363,29 @@ def _as_matrices(tensor: Tensor, plan: Plan) -> Tensor:
 
 
 def _make_buckets(plans: Sequence[Plan], ranks: int) -> tuple[_Bucket, ...]:
-    by_shape: dict[tuple[int, int, torch.device], list[Plan]] = defaultdict(list)
+    by_shape: dict[tuple[int, int, torch.device, bool], list[Plan]] = defaultdict(list)
     for plan in plans:
-        by_shape[min(plan.rows, plan.cols), max(plan.rows, plan.cols), plan.parameter.device].append(plan)
+        apart = holds_whole_matrices(plan.parameter)
+        by_shape[min(plan.rows, plan.cols), max(plan.rows, plan.cols), plan.parameter.device, apart].append(plan)
     load = [0] * ranks
     buckets = []
     # The most expensive shapes first; what does not divide evenly goes to the ranks with the least work so far.
-    costly_first = sorted(by_shape, key=lambda k: (-(k[0] ** 2) * k[1], k[0], k[1], str(k[2])))
-    for rows, cols, device in costly_first:
+    costly_first = sorted(by_shape, key=lambda k: (-(k[0] ** 2) * k[1], k[0], k[1], str(k[2]), k[3]))
+    for rows, cols, device, apart in costly_first:
         slots, count = [], 0
-        for plan in by_shape[rows, cols, device]:
-            slots.append(_Slot(plan, count))
-            count += plan.matrices
+        for plan in by_shape[rows, cols, device, apart]:
+            at_hand = local(plan.parameter).numel() // (rows * cols) if apart else plan.matrices
+            slots.append(_Slot(plan, count, count + at_hand))
+            count += at_hand
         each, rest = divmod(count, ranks)
         extra = set(sorted(range(ranks), key=lambda rank: (load[rank], rank))[:rest])
         shares, low = [], 0
-        for rank in range(ranks):
+        for rank in range(0 if apart else ranks):
             high = low + each + (rank in extra)
             shares.append((low, high))
             load[rank] += (high - low) * rows * rows * (2 * cols + rows)
             low = high
-        buckets.append(_Bucket(rows, cols, device, count, tuple(slots), tuple(shares)))
+        buckets.append(_Bucket(rows, cols, device, count, tuple(slots), tuple(shares), apart))
     return tuple(buckets)
 
 

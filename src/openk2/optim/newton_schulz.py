@@ -8,6 +8,8 @@ Shapes: N matrices, R rows, C columns, R <= C inside the iteration.
 from __future__ import annotations
 
 import math
+import time
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,23 +20,38 @@ from openk2.core import UserError
 Coefficients = tuple[float, float, float]
 COEFFICIENTS: Coefficients = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
+_PROBE_SHAPE = (8, 256, 256)
+_PROBE_TRIALS = 5
 # A chunk of matrices and its temporaries should stay in a core's own cache.
 _CHUNK_BYTES = 1 << 20
 # Columns per row from which the Gram form is faster (fewer products from 1.5 on, but each is smaller).
 _GRAM_FROM = 2.5
 
 
+@lru_cache(maxsize=64)
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The dtype in which Newton-Schulz is fastest without harm: bfloat16 where the device multiplies it natively.
+    """The dtype in which Newton-Schulz is fastest without harm, by a short probe of the device, once in a process.
 
-    Decided by features, not by timing, so that every run on one machine decides the same. CPUs without bf16
-    instructions emulate it many times slower than float32.
+    bfloat16 if its products take at most three quarters of float32's time, else float32. CPUs without bf16
+    instructions emulate it many times slower. MuonClip keeps the answer with its state: a run that goes on computes in
+    what it began with.
     """
-    if device.type != "cpu":
-        return torch.bfloat16
-    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    native = any(bool(features.get(name, False)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+    seconds = {dtype: _seconds_of_products(device, dtype) for dtype in (torch.bfloat16, torch.float32)}
+    return torch.bfloat16 if seconds[torch.bfloat16] <= 0.75 * seconds[torch.float32] else torch.float32
+
+
+def _seconds_of_products(device: torch.device, dtype: torch.dtype) -> float:
+    """The best of a few trials, the first not counted; infinity where the device does not have the dtype."""
+    try:
+        x = torch.ones(_PROBE_SHAPE, dtype=dtype, device=device)
+        seconds = []
+        for _ in range(_PROBE_TRIALS + 1):
+            start = time.perf_counter()
+            torch.bmm(x, x.mT).sum().item()
+            seconds.append(time.perf_counter() - start)
+    except (RuntimeError, TypeError):
+        return math.inf
+    return min(seconds[1:])
 
 
 def check_coefficients(coefficients: Coefficients) -> None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from openk2.core import UserError
+from openk2.optim.sharding import local, piece
 
 
 @runtime_checkable
@@ -162,23 +163,27 @@ def _is_trainable(linear: nn.Linear) -> bool:
 
 def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
     """Scale each head's rows, and what a bias adds to them."""
-    factor_H = factor_H.to(linear.weight.device, linear.weight.dtype)
-    linear.weight.view(len(factor_H), -1, linear.in_features).mul_(factor_H[:, None, None])
-    if linear.bias is not None:
-        linear.bias.view(len(factor_H), -1).mul_(factor_H[:, None])
+    for parameter in linear.parameters():
+        _scale(parameter, factor_H.repeat_interleave(parameter.shape[0] // len(factor_H)))
+
+
+def _scale(parameter: Tensor, factor_X: Tensor) -> None:
+    """Multiply each row X with its factor; of a sharded parameter this rank's rows."""
+    factor = factor_X.to(parameter.device, parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
+    local(parameter).mul_(piece(factor.expand(parameter.shape), parameter))
 
 
 def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float) -> bool:
-    heads, nope = layer.num_heads, layer.qk_nope_head_dim
+    nope = layer.qk_nope_head_dim
     query = cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
     if not _is_trainable(query):
         return False
     both = _is_trainable(layer.kv_b_proj)
-    gamma_H11 = gamma_H.to(query.weight.device, query.weight.dtype)[:, None, None]
-    query_HPR = query.weight.view(heads, nope + layer.qk_rope_head_dim, -1)
-    query_HPR[:, :nope].mul_(gamma_H11**alpha if both else gamma_H11)
-    query_HPR[:, nope:].mul_(gamma_H11)
+    query_HP = gamma_H[:, None].repeat(1, nope + layer.qk_rope_head_dim)
+    query_HP[:, :nope] **= alpha if both else 1.0
+    _scale(query.weight, query_HP.flatten())
     if both:
-        key_HPR = layer.kv_b_proj.weight.view(heads, nope + layer.v_head_dim, -1)
-        key_HPR[:, :nope].mul_(gamma_H11 ** (1 - alpha))
+        key_HP = torch.ones_like(gamma_H)[:, None].repeat(1, nope + layer.v_head_dim)
+        key_HP[:, :nope] = gamma_H[:, None] ** (1 - alpha)
+        _scale(layer.kv_b_proj.weight, key_HP.flatten())
     return True
