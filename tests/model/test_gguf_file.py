@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
 import openk2
 from openk2.chat import Tokenizer, render
+from openk2.chat.tokenizer import load_backend
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer, load, save
-from openk2.model.gguf_file import export_gguf
+from openk2.model.gguf_file import DEEPSEEK_V3_PATTERNS, export_gguf
 from openk2.worlds.families import get_family
 
 pytest.importorskip("gguf")
@@ -32,6 +36,12 @@ class LlamaCpp:
         parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 1024, 1, 1
         parameters.warmup = False
         self._server = xllamacpp.Server(parameters)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        request = Request(self._server.listening_address + path, json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with urlopen(request) as answer:
+            return json.load(answer)
 
     def continued(self, ids: list[int], count: int) -> tuple[list[int], list[float]]:
         """The next ids and their log-probabilities."""
@@ -99,6 +109,88 @@ def test_other_settings_arrive(tmp_path: Path, changes: dict[str, Any]) -> None:
     got, theirs_logprobs = LlamaCpp(tmp_path / "model.gguf").continued(prompt, 6)
     assert got == wanted
     assert theirs_logprobs == pytest.approx(logprobs, abs=1e-2)
+
+
+TEXTS = (
+    "Hello world, it's 12345 o'clock;  and\n\n  then some?! I'LL we've DON'T",
+    "def f(x):\n    return x**2  # ok\n\n\n\tHTTPServer CamelCase snake_case #include <a.h>",
+    "\u4e2d\u6587\u5b57\u7b26 and English\u6df7\u5408, \u65e5\u672c\u8a9e\u30c6\u30b9\u30c8",
+    "\ud55c\uad6d\uc5b4 na\u00efve \u00c4\u00d6\u00dc \U0001f44d\U0001f3fd 3.14159 1,000,000",
+    "   leading, a nbsp\u00a0here, \t\t \r\n \n and a <|im_end|> that is text  ",
+)
+
+
+@torch.no_grad()
+def assert_text_goes_in_and_comes_out(folder: Path, model: Transformer, theirs: LlamaCpp) -> None:
+    backend, _ = load_backend(folder)
+    backend.encode_special_tokens = True
+    for text in TEXTS:
+        ids = backend.encode(text, add_special_tokens=False).ids
+        body = {"content": text, "add_special": False, "parse_special": False}
+        assert theirs.post("/tokenize", body)["tokens"] == ids, text
+    options = {"n_predict": 6, "temperature": 0.0, "top_k": 1, "ignore_eos": True, "return_tokens": True}
+    answer = theirs.post("/completion", {"prompt": TEXTS[0], **options})
+    wanted = ours(model, backend.encode(TEXTS[0], add_special_tokens=False).ids, 6)[0]
+    assert answer["tokens"] == wanted
+    assert answer["content"] == backend.decode(wanted, skip_special_tokens=False)
+
+
+def test_text_under_the_vocabulary_of_k2(tmp_path: Path) -> None:
+    if not (data := os.environ.get("OPENK2_DATA")):
+        pytest.skip("OPENK2_DATA is not set: no K2 vocabulary to read")
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 163584, "eos_token_id": 163586, "pad_token_id": 163839}
+    model = Transformer(ModelConfig.preset("test", vocab_size=163840, **ids))
+    folder = tmp_path / "k2"
+    save(model, folder)
+    for path in (Path(data) / "k2_tokenizer").glob("t*"):
+        shutil.copy(path, folder)
+    remarks = export_gguf(folder, tmp_path / "k2.gguf", dtype="fp32")
+    assert not any("token ids" in remark for remark in remarks)
+    assert_text_goes_in_and_comes_out(folder, model, LlamaCpp(tmp_path / "k2.gguf"))
+
+
+def test_text_under_a_vocabulary_that_splits_as_deepseek(tmp_path: Path) -> None:
+    """Not its own pieces, which are learned here, but its way to split, its BOS and its marks."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            *(tokenizers.pre_tokenizers.Split(tokenizers.Regex(p), "isolated") for p in DEEPSEEK_V3_PATTERNS),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator([*TEXTS, Path(__file__).read_text()], trainer)
+    backend.add_special_tokens([tokenizers.AddedToken("<bos>", special=True, normalized=False)])
+    backend.add_tokens([tokenizers.AddedToken("<mark>", special=False, normalized=False)])
+    size, bos = backend.get_vocab_size(), backend.token_to_id("<bos>")
+    torch.manual_seed(0)
+    model = Transformer(
+        ModelConfig.preset("test", vocab_size=size, bos_token_id=bos, eos_token_id=None, pad_token_id=None)
+    )
+    folder = tmp_path / "model"
+    save(model, folder)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True}))
+    remarks = export_gguf(folder, tmp_path / "model.gguf", dtype="fp32")
+    assert not any("token ids" in remark for remark in remarks)
+    theirs = LlamaCpp(tmp_path / "model.gguf")
+    marked = "a <mark> here"
+    body = {"content": marked, "add_special": True, "parse_special": True}
+    assert theirs.post("/tokenize", body)["tokens"] == [bos, *backend.encode(marked).ids]
+    (folder / "tokenizer_config.json").unlink()
+    (tmp_path / "model.gguf").unlink()
+    export_gguf(folder, tmp_path / "model.gguf", dtype="fp32")
+    assert_text_goes_in_and_comes_out(folder, model, LlamaCpp(tmp_path / "model.gguf"))
+
+
+def test_only_byte_level_bpe(tmp_path: Path) -> None:
+    save(Transformer(ModelConfig.preset("test")), tmp_path / "model")
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a")).save(str(tmp_path / "model" / "tokenizer.json"))
+    with pytest.raises(UserError, match="no byte-level BPE"):
+        export_gguf(tmp_path / "model", tmp_path / "a.gguf")
 
 
 @pytest.fixture

@@ -116,6 +116,30 @@ def reserved_names(vocab_size: int) -> list[str]:
     return [_NAMED.get(i, f"<|reserved_token_{base + i}|>") for i in range(RESERVED)]
 
 
+def load_backend(folder: Path) -> tuple[Backend, str]:
+    """The tokenizer of a folder, of whatever model, and the file that it is from: tokenizer.json, or K2's
+    tiktoken.model where there is none. Raises UserError if neither is there, or if it is damaged."""
+    path = folder / "tokenizer.json"
+    if not path.exists() and (folder / RANKS).exists():
+        return read_backend(folder), str(folder / RANKS)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"could not read the tokenizer {path} ({e}): name a folder that has one") from e
+    return _parsed(text, str(path)), str(path)
+
+
+def _parsed(text: str, source: str) -> Backend:
+    try:
+        json.loads(text)
+    except ValueError as e:
+        raise UserError(f"{source} is damaged (not JSON): restore it or train the tokenizer again") from e
+    try:
+        return Backend.from_str(text)
+    except Exception as e:  # the backend raises bare Exception for any file that it cannot read
+        raise UserError(f"{source} is not a tokenizer file ({e}): restore it or train it again") from e
+
+
 class Tokenizer:
     """Text to ids and back. Make one with `train` or `load`."""
 
@@ -187,27 +211,13 @@ class Tokenizer:
 
         Raises UserError if neither is there, or if it is damaged or of another kind.
         """
-        path = Path(folder) / "tokenizer.json"
-        if not path.exists() and (Path(folder) / RANKS).exists():
-            return cls(read_backend(Path(folder)), source=str(Path(folder) / RANKS))
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"could not read the tokenizer {path} ({e}): name a folder that has one") from e
-        return cls.from_json(text, source=str(path))
+        backend, source = load_backend(Path(folder))
+        return cls(backend, source=source)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "the tokenizer text") -> Tokenizer:
         """From the content of a tokenizer.json; the inverse of `json`."""
-        try:
-            json.loads(text)
-        except ValueError as e:
-            raise UserError(f"{source} is damaged (not JSON): restore it or train the tokenizer again") from e
-        try:
-            backend = Backend.from_str(text)
-        except Exception as e:  # the backend raises bare Exception for any file that it cannot read
-            raise UserError(f"{source} is not a tokenizer file ({e}): restore it or train it again") from e
-        return cls(backend, source=source)
+        return cls(_parsed(text, source), source=source)
 
     def save(self, folder: Path | str) -> None:
         """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers reads them."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from openk2.chat import Tokenizer
 from openk2.chat.k2_vocabulary import PATTERN
+from openk2.chat.tokenizer import load_backend
 from openk2.core import UserError
 from openk2.core.runs import atomic_path, read_small_text
 from openk2.model.checkpoint import check_names, shapes_of
@@ -29,7 +29,16 @@ from openk2.model.stored import StoredTensors
 if TYPE_CHECKING:
     import gguf
 
-NORMAL, CONTROL, UNUSED = 1, 3, 5
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+DEEPSEEK_V3_PATTERNS = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
+    "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+)
+_SPLITS = {(PATTERN,): "kimi-k2", DEEPSEEK_V3_PATTERNS: "deepseek-v3"}
+"""How a tokenizer splits text before BPE -> llama.cpp's name for it."""
 
 _NAMES = {
     "input_layernorm": "attn_norm",
@@ -160,16 +169,22 @@ def _write_settings(writer: gguf.GGUFWriter, config: ModelConfig, name: str) -> 
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig) -> list[str]:
-    raw: dict[str, Any] = json.loads(Tokenizer.load(source).json())
+    backend, path = load_backend(source)
+    raw: dict[str, Any] = json.loads(backend.to_str())
+    before = raw["pre_tokenizer"] or {}
+    before = before["pretokenizers"] if before.get("type") == "Sequence" else [before]
+    if raw["model"]["type"] != "BPE" or not any(part.get("type") == "ByteLevel" for part in before):
+        raise UserError(f"{path} is no byte-level BPE: exporting to GGUF knows no other tokenizer")
+    kinds = {entry["id"]: CONTROL if entry["special"] else USER_DEFINED for entry in raw["added_tokens"]}
     added = {entry["id"]: entry["content"] for entry in raw["added_tokens"]}
     words = {number: word for word, number in raw["model"]["vocab"].items()} | added
     merges = [" ".join(pair) for pair in raw["model"]["merges"]]
-    is_k2 = any(part.get("pattern", {}).get("Regex") == PATTERN for part in raw["pre_tokenizer"]["pretokenizers"])
+    splits = tuple(part["pattern"].get("Regex") for part in before if part["type"] == "Split")
     numbers = range(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("kimi-k2" if is_k2 else "default")
+    writer.add_tokenizer_pre(_SPLITS.get(splits, "default"))
     writer.add_token_list([words.get(number, f"[UNUSED_{number}]") for number in numbers])
-    writer.add_token_types([CONTROL if n in added else NORMAL if n in words else UNUSED for n in numbers])
+    writer.add_token_types([kinds.get(n, NORMAL if n in words else UNUSED) for n in numbers])
     writer.add_token_merges(merges)
     for value, add in (
         (config.bos_token_id, writer.add_bos_token_id),
@@ -178,13 +193,14 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig)
     ):
         if value is not None:
             add(value)
-    writer.add_add_bos_token(False)
+    settings = source / "tokenizer_config.json"
+    writer.add_add_bos_token(bool(read_json(settings).get("add_bos_token")) if settings.exists() else False)
     remarks = []
     if (template := _chat_template(source)) is not None:
         writer.add_chat_template(template)
     else:
         remarks.append("the folder has no chat template: llama.cpp will take one of its own unless it is given one")
-    if not is_k2:
+    if splits not in _SPLITS:
         remarks.append(
             "llama.cpp does not know how this tokenizer splits text: give it token ids, it would cut a text otherwise"
         )
