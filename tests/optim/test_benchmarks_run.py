@@ -37,3 +37,12 @@ def test_the_optimizer_benchmark(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "optimizer.json").read_text())["shapes"]["test"]
     assert found["singular"]["gap"] < 0.1 and found["peers"]["torch.optim.Muon"]["ratio"] > 0
+
+
+def test_the_benchmark_of_qk_clip(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "qk_clip.py"), "--cases", "test, 64", "--steps", "2", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "qk_clip.json").read_text())["cases"]["test, 64"]
+    assert (found["heads_clipped"], found["heads"]) == (1, 12)
+    assert found["threshold"] > 50
