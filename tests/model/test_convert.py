@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import openk2
 from openk2.core import UserError
 from openk2.core.runs import sha256_file
 from openk2.model import ModelConfig, Transformer, load, save
@@ -21,6 +22,7 @@ from openk2.model.convert import LEFT_OUT, PROGRESS, convert, verify
 from openk2.model.stored import BLOCK, FP8, SCALE, dequantise
 
 SHARD = 150_000
+NANO = Path(openk2.__file__).parent / "weights" / "nano"
 
 
 @pytest.fixture(scope="module")
@@ -403,3 +405,38 @@ def test_what_cannot_be_asked_for(original: Path, tmp_path: Path) -> None:
         convert(original, tmp_path / "out", dtype="int4")
     with pytest.raises(UserError, match="source itself"):
         convert(original, original)
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+import openk2.model.gguf_file
+from openk2.model.convert import convert
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+if sys.argv[1] == "hf":
+    convert(Path(sys.argv[2]), Path(sys.argv[3]), shard_bytes=20_000_000)
+else:
+    openk2.model.gguf_file.export_gguf(Path(sys.argv[2]), Path(sys.argv[3]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize("kind", ["hf", "gguf"])
+def test_memory_does_not_grow_with_the_model(kind: str, tmp_path: Path) -> None:
+    """240 MB in shards of 20 MB take less than 100 MB, most of which are pages of the files and imports."""
+    if kind == "gguf":
+        pytest.importorskip("gguf")
+    sizes = {"hidden_size": 512, "moe_intermediate_size": 256, "n_routed_experts": 64, "num_hidden_layers": 6}
+    model = Transformer(ModelConfig.preset("test", **sizes, vocab_size=1024, **NO_IDS)).bfloat16()
+    save(model, tmp_path / "whole")
+    size = sum(p.numel() for p in model.parameters()) * 2
+    assert size > 240e6
+    del model
+    convert(tmp_path / "whole", tmp_path / "shards", shard_bytes=20_000_000)
+    shutil.copy(NANO / "tokenizer.json", tmp_path / "shards")
+    command = [sys.executable, "-c", MEASURED, kind, str(tmp_path / "shards"), str(tmp_path / f"out.{kind}")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 1024 * int(done.stdout) < 100e6
