@@ -111,6 +111,18 @@ def test_the_model_computes_the_same_and_is_watched_in_training(name: str, padde
     assert monitor.max_logit == -math.inf
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", ["llama", "llama-gqa", "deepseek"])
+def test_the_model_computes_the_same_under_autocast(name: str, padded: bool) -> None:
+    inputs = some_ids(padded)
+    seen = inputs.get("attention_mask", torch.ones(3, 20)).bool()
+    watched = made(name)
+    monitor = attach_logit_monitor(watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(watched(**inputs).logits[seen], made(name)(**inputs).logits[seen])
+    assert bool(monitor.max_logit_LH.isfinite().all())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_clipped_head_scales_by_exactly_gamma_and_others_do_not_move(name: str) -> None:
     model = made(name)

@@ -72,19 +72,25 @@ def flash_attention(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """`F.scaled_dot_product_attention` with the log-sum-exp [B, H, T] of its logits, where torch would choose its flash
     kernel; None where it would not, because only that kernel has one to give."""
+    kind = q_BHTQ.device.type
+    if torch.is_autocast_enabled(kind):
+        # Autocast is for torch's own name of it, not for the kernel below.
+        dtype = torch.get_autocast_dtype(kind)
+        q_BHTQ, k_BKSQ, v_BKSQ = q_BHTQ.to(dtype), k_BKSQ.to(dtype), v_BKSQ.to(dtype)
+        mask = mask.to(dtype) if mask is not None and mask.is_floating_point() else mask
     choice = torch._fused_sdp_choice(
         q_BHTQ, k_BKSQ, v_BKSQ, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=gqa
     )
     if choice != SDPBackend.FLASH_ATTENTION.value:
         return None
-    if q_BHTQ.device.type == "cpu":
+    if kind == "cpu":
         if mask is not None and mask.dtype == torch.bool:
             mask = torch.zeros_like(mask, dtype=q_BHTQ.dtype).masked_fill_(~mask, -torch.inf)
         out, lse_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q_BHTQ, k_BKSQ, v_BKSQ, dropout, causal, attn_mask=mask, scale=scale
         )
         return out, lse_BHT.detach()
-    if q_BHTQ.device.type == "cuda" and q_BHTQ.shape[-1] % 8 == 0:
+    if kind == "cuda" and q_BHTQ.shape[-1] % 8 == 0:
         out, lse_BHT, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
             q_BHTQ, k_BKSQ, v_BKSQ, dropout, causal, False, scale=scale
         )

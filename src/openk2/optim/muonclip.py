@@ -248,12 +248,16 @@ class MuonClip(Optimizer):
             x_NRC = torch.empty(
                 bucket.count, bucket.rows, bucket.cols, dtype=self._ns_dtype(group, bucket.device), device=bucket.device
             )
-            for slot in bucket.slots:
-                direction = self._direction(slot.plan.parameter, mu)
-                direction = local(direction) if bucket.apart else whole(direction.to(x_NRC.dtype))
-                matrices = _as_matrices(direction, slot.plan)
-                x_NRC[slot.start : slot.stop].view_as(matrices).copy_(matrices)
             low, high = (0, bucket.count) if bucket.apart else bucket.shares[self._rank]
+            for slot in bucket.slots:
+                parameter = slot.plan.parameter
+                grad, momentum = self._accumulate(parameter, mu)
+                # The others' shares are theirs to compute; sharded matrices need every rank to be put together.
+                if (slot.start < high and slot.stop > low) or is_sharded(parameter):
+                    direction = torch.lerp(grad, momentum, mu)
+                    direction = local(direction) if bucket.apart else whole(direction.to(x_NRC.dtype))
+                    matrices = _as_matrices(direction, slot.plan)
+                    x_NRC[slot.start : slot.stop].view_as(matrices).copy_(matrices)
             if high > low:
                 newton_schulz_(x_NRC[low:high], group["ns_steps"], self.ns_coefficients)
             batches.append(x_NRC)
@@ -286,17 +290,15 @@ class MuonClip(Optimizer):
             group["ns_dtype"] = str(chosen).removeprefix("torch.")
         return cast(torch.dtype, getattr(torch, group["ns_dtype"]))
 
-    def _direction(self, parameter: nn.Parameter, mu: float) -> Tensor:
-        """Fold the gradient into the momentum; returns the Nesterov direction, shaped and sharded as the parameter."""
-        grad = parameter.grad
-        assert grad is not None
-        grad = grad.to(parameter.dtype)
+    def _accumulate(self, parameter: nn.Parameter, mu: float) -> tuple[Tensor, Tensor]:
+        """Fold the gradient into the momentum; returns both, shaped and sharded as the parameter."""
+        assert parameter.grad is not None
+        grad = parameter.grad.to(parameter.dtype)
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
         momentum: Tensor = state["momentum_buffer"]
-        momentum.lerp_(grad, 1.0 - mu)
-        return torch.lerp(grad, momentum, mu)
+        return grad, momentum.lerp_(grad, 1.0 - mu)
 
     def _adamw(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
         for parameter in parameters:
