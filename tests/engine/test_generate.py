@@ -13,7 +13,7 @@ from openk2.chat import Tokenizer, parse_completion, render
 from openk2.core import ContextOverflow, Message, ToolSpec, UserError
 from openk2.engine import Engine, Generation, Request, reference_generate
 from openk2.engine.rows import Rows
-from openk2.engine.sampling import gumbel_noise, keep_top_p
+from openk2.engine.sampling import adjust, gumbel_noise, keep_min_p, keep_top_k, keep_top_p
 from openk2.model import LatentCache, ModelConfig, Transformer
 
 TOOLS = (
@@ -54,7 +54,15 @@ def requests(tokenizer: Tokenizer) -> list[Request]:
             ("hello again", 1, 1.0, 0.5, 1, True),
         ]
     ]
-    return plain + [replace(r, max_tokens=80) for r in plain[2:4]]
+    penalised = {"presence_penalty": 0.7, "frequency_penalty": 0.4, "repetition_penalty": 1.3, "top_logprobs": 3}
+    drawn = {"temperature": 0.9, "top_k": 20, "min_p": 0.01, "seed": 3}
+    bias = tuple((i, -1.5) for i in range(0, 400, 3))
+    return [
+        *plain,
+        *(replace(r, max_tokens=80) for r in plain[2:4]),
+        replace(plain[1], max_tokens=40, **penalised),
+        replace(plain[4], max_tokens=40, **penalised, **drawn, logit_bias=bias),
+    ]
 
 
 def test_batched_equals_reference(engine: Engine) -> None:
@@ -65,6 +73,10 @@ def test_batched_equals_reference(engine: Engine) -> None:
         assert generation.ids == alone.ids, request
         assert generation.finish_reason == alone.finish_reason
         assert generation.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+        assert len(generation.top_logprobs) == (len(generation.ids) if request.top_logprobs else 0)
+        for got_top, wanted_top in zip(generation.top_logprobs, alone.top_logprobs, strict=True):
+            assert [i for i, _ in got_top] == [i for i, _ in wanted_top]
+            assert [v for _, v in got_top] == pytest.approx([v for _, v in wanted_top], abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -280,3 +292,68 @@ def test_a_model_smaller_than_its_tokenizer_is_refused(tokenizer: Tokenizer) -> 
     )
     with pytest.raises(UserError, match="belong together"):
         Engine(Transformer(config), tokenizer)
+
+
+def test_filters_and_penalties_are_those_of_transformers() -> None:
+    processors = pytest.importorskip("transformers.generation.logits_process")
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(1, 200)
+    for top_k in (1, 5, 199, 500):
+        torch.testing.assert_close(keep_top_k(logits[0], top_k), processors.TopKLogitsWarper(top_k)(None, logits)[0])
+    for min_p in (0.001, 0.1, 1.0):
+        torch.testing.assert_close(keep_min_p(logits[0], min_p), processors.MinPLogitsWarper(min_p)(None, logits)[0])
+    prompt_ids, ids = (3, 5, 5), [7, 7, 8, 3]
+    request = Request(prompt_ids, max_tokens=9, repetition_penalty=1.4)
+    said = torch.tensor([[*prompt_ids, *ids]])
+    wanted = processors.RepetitionPenaltyLogitsProcessor(1.4)(said, logits)
+    torch.testing.assert_close(adjust(logits[0], request, ids), wanted[0])
+
+
+def test_presence_and_frequency_count_what_was_generated() -> None:
+    request = Request(
+        (3,), max_tokens=9, presence_penalty=0.5, frequency_penalty=0.25, logit_bias=((1, 2.0), (7, -1.0))
+    )
+    assert adjust(torch.zeros(9), request, [7, 7, 8]).tolist() == [0, 2, 0, 0, 0, 0, 0, -2, -0.75]
+    assert adjust(torch.zeros(9), request, []).tolist() == [0, 2, 0, 0, 0, 0, 0, -1, 0]
+
+
+def test_the_grammar_has_the_last_word_over_a_bias(engine: Engine) -> None:
+    tokenizer = engine.tokenizer
+    section = tokenizer.id("<|tool_calls_section_begin|>")
+    request = Request(prompt("hello", tokenizer), max_tokens=60, tools=(), logit_bias=((section, 1e6),))
+    (silent,) = engine.generate([request])
+    assert section not in silent.ids
+    (calling,) = engine.generate([replace(request, tools=TOOLS)])
+    assert calling.ids[0] == section
+
+
+@pytest.mark.parametrize("grammar", [True, False])
+def test_stop_texts_end_a_generation_where_they_are_complete(engine: Engine, grammar: bool) -> None:
+    tokenizer = engine.tokenizer
+    base = Request(prompt("x", tokenizer), max_tokens=60, temperature=1.0, seed=7, grammar=grammar)
+    (free,) = engine.generate([base])
+    text = tokenizer.decode([i for i in free.ids if i < tokenizer.base_size])
+    stop = text[10:13]
+    assert len(stop) == 3
+    for others in ((), ("never said",)):
+        (stopped,) = engine.generate([replace(base, stop=(*others, stop))])
+        said = tokenizer.decode(stopped.ids)
+        assert (stopped.finish_reason, stopped.stop) == ("stop", stop)
+        assert free.ids[: len(stopped.ids)] == stopped.ids
+        assert stop in said and stop not in tokenizer.decode(stopped.ids[:-1])
+    (ended,) = engine.generate([replace(base, stop_ids=(free.ids[4],))])
+    assert ended.ids == free.ids[: free.ids.index(free.ids[4]) + 1] and ended.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_k": -1}, {"top_logprobs": -1}, {"min_p": 1.1}, {"min_p": math.nan}, {"presence_penalty": math.inf},
+        {"repetition_penalty": 0.0}, {"logit_bias": ((10**6, 1.0),)}, {"logit_bias": ((0, math.nan),)},
+        {"stop": ("",)}, {"stop_ids": (-1,)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sampling_numbers_that_make_no_sense(engine: Engine, changes: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="change it"):
+        engine.check(replace(Request(prompt("x", engine.tokenizer), max_tokens=3), **changes))

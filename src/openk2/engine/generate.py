@@ -156,9 +156,7 @@ class Batch:
         if forced:
             rows, columns = (list(i) for i in zip(*forced, strict=True))
             following = [running[b].pending[t + 1] for b, t in forced]
-            logprobs = score(self._engine.model.lm_head(x_BTD[rows, columns]), following)
-            for (b, _), logprob in zip(forced, logprobs, strict=True):
-                running[b].logprobs.append(logprob)
+            score(self._engine.model.lm_head(x_BTD[rows, columns]), following, [running[b] for b in rows])
         for sequence, fed in zip(running, tokens, strict=True):
             del sequence.pending[: len(fed)]
         ready = [b for b, s in enumerate(running) if not s.pending]
@@ -167,9 +165,7 @@ class Batch:
 
     def _choose(self, sequences: list[Sequence], x_BD: Tensor) -> None:
         """Choose the next id of each, and take on those that then have no alternative."""
-        ids, logprobs = choose(self._engine.model.lm_head(x_BD), sequences)
-        for sequence, token, logprob in zip(sequences, ids, logprobs, strict=True):
-            sequence.logprobs.append(logprob)
+        for sequence, token in zip(sequences, choose(self._engine.model.lm_head(x_BD), sequences), strict=True):
             following: int | None = token
             while following is not None:
                 sequence.accept(following)

@@ -23,7 +23,6 @@ def reference_generate(model: Transformer, tokenizer: Tokenizer, request: Reques
     device = next(model.parameters()).device
     while not sequence.complete:
         ids_1T = torch.tensor([[*request.prompt_ids, *sequence.ids]], device=device)
-        (token,), (logprob,) = choose(model(ids_1T)[:, -1], [sequence])
+        (token,) = choose(model(ids_1T)[:, -1], [sequence])
         sequence.accept(token)
-        sequence.logprobs.append(logprob)
     return sequence.generation()

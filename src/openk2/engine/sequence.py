@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from openk2.core import ContextOverflow, ToolSpec, UserError
-from openk2.engine.grammar import Grammar, Guide, Mask
+from openk2.engine.grammar import Grammar, Guide, Mask, State
 from openk2.engine.lookup import guess
 
 MIN_TEMPERATURE = 1e-4
@@ -28,7 +28,14 @@ class Request:
         prompt_ids: ids up to and including the generation prompt.
         max_tokens: most ids to generate; the end of the context may come earlier.
         temperature: 0 takes the likeliest id, else (from 1e-4) ids are drawn from softmax(logits / temperature).
-        top_p: draw only from the smallest set of ids whose probability reaches this.
+        top_k, top_p, min_p: draw only from the so many likeliest ids (0: all), from the smallest set of them whose
+            probability reaches this, from ids with at least this part of the likeliest one's probability.
+        presence_penalty, frequency_penalty: taken off the logits of ids that were generated, once or each time.
+        repetition_penalty: divides positive logits of ids in prompt or completion, and multiplies negative ones.
+        logit_bias: (id, what is added to its logit). The grammar has the last word.
+        stop: texts that end the generation as soon as its text outside of calls has one; the ids of it are kept.
+        stop_ids: ids that end it, besides `<|im_end|>`.
+        top_logprobs: of how many likeliest ids the log-probs are kept at every position.
         seed: with the position in the sequence, the key of the noise: the batch around a request changes nothing.
         tools: the declared tools, for the grammar.
         grammar: whether to constrain the output to text and well-formed calls of `tools`.
@@ -38,23 +45,45 @@ class Request:
     prompt_ids: tuple[int, ...]
     max_tokens: int
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    top_logprobs: int = 0
     seed: int = 0
     tools: tuple[ToolSpec, ...] = ()
     grammar: bool = True
     first_call_index: int = 0
 
+    @property
+    def adjusts_logits(self) -> bool:
+        """Whether logits are changed before anything is chosen from them."""
+        penalties = self.presence_penalty, self.frequency_penalty, self.repetition_penalty
+        return penalties != (0.0, 0.0, 1.0) or bool(self.logit_bias)
+
+
+TopLogprobs = tuple[tuple[int, float], ...]
+"""The likeliest ids at a position with their log-probs, the likeliest first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The sampled ids, with `<|im_end|>` when it was sampled.
+    """The sampled ids, with `<|im_end|>` or a stop id when it was sampled.
 
-    `logprobs` are the model's own: at temperature 1, without grammar and top-p, as a trainer recomputes them.
+    `logprobs` are the model's own: at temperature 1, without grammar, penalties and filters, as a trainer takes them.
+    `top_logprobs`, if they were asked for, one for each id. `stop` is the text that ended it.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
+    top_logprobs: tuple[TopLogprobs, ...] = ()
+    stop: str | None = None
 
 
 def check(request: Request, *, vocab_size: int, context: int) -> None:
@@ -76,6 +105,21 @@ def check(request: Request, *, vocab_size: int, context: int) -> None:
             f"temperature {temperature} must be 0 or a finite number from {MIN_TEMPERATURE}, and top_p {top_p} in "
             "(0, 1]: change them"
         )
+    wrong = None
+    if request.top_k < 0 or request.top_logprobs < 0:
+        wrong = f"top_k {request.top_k} and top_logprobs {request.top_logprobs} must not be negative"
+    elif not 0 <= request.min_p <= 1:
+        wrong = f"min_p {request.min_p} must lie in [0, 1]"
+    elif not all(map(math.isfinite, (request.presence_penalty, request.frequency_penalty))):
+        wrong = "presence_penalty and frequency_penalty must be finite numbers"
+    elif not 0 < request.repetition_penalty < math.inf:
+        wrong = f"repetition_penalty {request.repetition_penalty} must be a positive number"
+    elif not all(0 <= i < vocab_size and math.isfinite(bias) for i, bias in request.logit_bias):
+        wrong = f"logit_bias takes ids below {vocab_size} and finite numbers"
+    elif not all(0 <= i < vocab_size for i in request.stop_ids) or not all(request.stop):
+        wrong = f"stop takes texts that are not empty, stop_ids ids below {vocab_size}"
+    if wrong:
+        raise UserError(f"{wrong}: change it")
 
 
 class Sequence:
@@ -89,6 +133,8 @@ class Sequence:
         self.request = request
         self.ids: list[int] = []
         self.logprobs: list[float] = []
+        self.top_logprobs: list[TopLogprobs] = []
+        self.stopped_by: str | None = None
         self.pending: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.limit = min(request.max_tokens, context - len(request.prompt_ids))
@@ -96,6 +142,9 @@ class Sequence:
         self._all_S = np.empty(len(request.prompt_ids) + self.limit, dtype=np.int64)
         self._all_S[: len(request.prompt_ids)] = request.prompt_ids
         self._grammar = grammar
+        # So many ids at the end hold any stop text: an id is a byte at least.
+        self._stop_ids_back = max((len(text.encode()) for text in request.stop), default=0)
+        self._text_from = 0
         self._guide: Guide | None = None
         if request.grammar:
             self._guide = grammar.guide(request.tools, request.first_call_index)
@@ -140,13 +189,28 @@ class Sequence:
         self.pending.append(token)
         if self._guide is not None:
             self._guide.advance(token)
-        if token == self._grammar.turn_end:
+        if token >= self._grammar.tokenizer.base_size:
+            self._text_from = len(self.ids)
+        if token == self._grammar.turn_end or token in self.request.stop_ids or self._has_stop_text():
             self.finish_reason = "stop"
         elif len(self.ids) >= self.limit:
             self.finish_reason = "length"
+
+    def _has_stop_text(self) -> bool:
+        """Whether the text outside of calls now has a stop text, which goes to `stopped_by`."""
+        if not self._stop_ids_back or (self._guide is not None and self._guide.state is not State.TEXT):
+            return False
+        tail = self.ids[max(self._text_from, len(self.ids) - self._stop_ids_back) :]
+        text = self._grammar.tokenizer.decode(tail)
+        self.stopped_by = min(
+            (stop for stop in self.request.stop if stop in text), key=lambda stop: text.index(stop), default=None
+        )
+        return self.stopped_by is not None
 
     def generation(self) -> Generation:
         """The result. Raises ValueError while the sequence is not complete."""
         if self.finish_reason is None or not self.complete:
             raise ValueError("the sequence is not complete")
-        return Generation(tuple(self.ids), tuple(self.logprobs), self.finish_reason)
+        return Generation(
+            tuple(self.ids), tuple(self.logprobs), self.finish_reason, tuple(self.top_logprobs), self.stopped_by
+        )
