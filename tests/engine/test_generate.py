@@ -323,8 +323,20 @@ def test_the_grammar_has_the_last_word_over_a_bias(engine: Engine) -> None:
     request = Request(prompt("hello", tokenizer), max_tokens=60, tools=(), logit_bias=((section, 1e6),))
     (silent,) = engine.generate([request])
     assert section not in silent.ids
-    (calling,) = engine.generate([replace(request, tools=TOOLS)])
+    (calling,) = engine.generate([replace(request, tools=TOOLS, logit_bias=((section, 10**6),))])
     assert calling.ids[0] == section
+
+
+@pytest.mark.parametrize("grammar", [True, False])
+def test_nothing_stops_inside_a_call(engine: Engine, grammar: bool) -> None:
+    """Here calls are what the bias makes of a model: the section's first id, then under the grammar a whole call."""
+    tokenizer = engine.tokenizer
+    section = tokenizer.id("<|tool_calls_section_begin|>")
+    bias = ((section, 1e6),)
+    everything = tuple(chr(c) for c in range(0x20, 0x7F))
+    request = Request(prompt("hello", tokenizer), max_tokens=60, tools=TOOLS, logit_bias=bias, grammar=grammar)
+    stopped = replace(request, stop=everything, stop_ids=tuple(range(tokenizer.base_size)))
+    assert engine.generate([stopped]) == engine.generate([request])
 
 
 @pytest.mark.parametrize("grammar", [True, False])
@@ -349,7 +361,8 @@ def test_stop_texts_end_a_generation_where_they_are_complete(engine: Engine, gra
     "changes",
     [
         {"top_k": -1}, {"top_logprobs": -1}, {"min_p": 1.1}, {"min_p": math.nan}, {"presence_penalty": math.inf},
-        {"repetition_penalty": 0.0}, {"logit_bias": ((10**6, 1.0),)}, {"logit_bias": ((0, math.nan),)},
+        {"repetition_penalty": 0.0}, {"frequency_penalty": 1e39},
+        {"top_k": 2.0}, {"stop": ("\ud800",)}, {"logit_bias": ((10**6, 1.0),)}, {"logit_bias": ((0, math.nan),)},
         {"stop": ("",)}, {"stop_ids": (-1,)},
     ],
     ids=str,

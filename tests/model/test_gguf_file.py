@@ -150,8 +150,11 @@ def test_text_under_the_vocabulary_of_k2(tmp_path: Path) -> None:
     assert_text_goes_in_and_comes_out(folder, model, LlamaCpp(tmp_path / "k2.gguf"))
 
 
-def test_text_under_a_vocabulary_that_splits_as_deepseek(tmp_path: Path) -> None:
-    """Not its own pieces, which are learned here, but its way to split, its BOS and its marks."""
+NO_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+
+
+def byte_level_bpe() -> Any:
+    """Pieces that are learned here, under DeepSeek-V3's way to split."""
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
@@ -163,6 +166,12 @@ def test_text_under_a_vocabulary_that_splits_as_deepseek(tmp_path: Path) -> None
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator([*TEXTS, Path(__file__).read_text()], trainer)
+    return backend
+
+
+def test_text_under_a_vocabulary_that_splits_as_deepseek(tmp_path: Path) -> None:
+    """Not its own pieces, which are learned here, but its way to split, its BOS and its marks."""
+    backend = byte_level_bpe()
     backend.add_special_tokens([tokenizers.AddedToken("<bos>", special=True, normalized=False)])
     backend.add_tokens([tokenizers.AddedToken("<mark>", special=False, normalized=False)])
     size, bos = backend.get_vocab_size(), backend.token_to_id("<bos>")
@@ -184,6 +193,39 @@ def test_text_under_a_vocabulary_that_splits_as_deepseek(tmp_path: Path) -> None
     (tmp_path / "model.gguf").unlink()
     export_gguf(folder, tmp_path / "model.gguf", dtype="fp32")
     assert_text_goes_in_and_comes_out(folder, model, LlamaCpp(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw | {"normalizer": {"type": "Lowercase"}},
+        lambda raw: changed_part(raw, 0, {"behavior": "Removed"}),
+        lambda raw: changed_part(raw, 0, {"invert": True}),
+        lambda raw: changed_part(raw, -1, {"use_regex": True}),
+        lambda raw: changed_part(raw, -1, {"add_prefix_space": True}),
+    ],
+)
+def test_a_tokenizer_that_does_more_than_split_is_not_called_by_a_known_name(change: Any, tmp_path: Path) -> None:
+    backend = byte_level_bpe()
+    save(Transformer(ModelConfig.preset("test", vocab_size=backend.get_vocab_size(), **NO_IDS)), tmp_path / "model")
+    for raw, known in ((json.loads(backend.to_str()), True), (change(json.loads(backend.to_str())), False)):
+        (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(raw))
+        remarks = export_gguf(tmp_path / "model", tmp_path / f"{known}.gguf")
+        assert any("token ids" in remark for remark in remarks) != known
+
+
+def changed_part(raw: dict[str, Any], index: int, change: dict[str, Any]) -> dict[str, Any]:
+    parts = raw["pre_tokenizer"]["pretokenizers"]
+    parts[index] = parts[index] | change
+    return raw
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path: Path) -> None:
+    backend = byte_level_bpe()
+    save(Transformer(ModelConfig.preset("test", vocab_size=backend.get_vocab_size() - 1, **NO_IDS)), tmp_path / "model")
+    backend.save(str(tmp_path / "model" / "tokenizer.json"))
+    with pytest.raises(UserError, match="do not belong together"):
+        export_gguf(tmp_path / "model", tmp_path / "a.gguf")
 
 
 def test_only_byte_level_bpe(tmp_path: Path) -> None:

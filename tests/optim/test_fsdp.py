@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
@@ -72,6 +73,35 @@ def llama() -> nn.Module:
 MODELS = {"odd": (odd, 11), "ours": (ours, 200), "llama": (llama, 64)}
 
 
+def one_mesh(rank: int, folder: str) -> None:
+    """A mesh of shards and replicas, and one beside it."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meshes", rank=rank, world_size=RANKS)
+    mesh = init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("replicas", "shards"))
+    torch.manual_seed(0)
+    alone, model = odd(), odd()
+    model.load_state_dict(alone.state_dict())
+    fully_shard(model, mesh=mesh)
+    for some in (alone, model):
+        ids = torch.arange(11)[None]
+        F.cross_entropy(some(ids).flatten(0, 1), ids.flatten()).backward()
+        MuonClip(some, lr=0.01, ns_dtype=torch.float32).step()
+    for wanted, found in zip(alone.parameters(), model.parameters(), strict=True):
+        assert (full(found.detach()) - wanted.detach()).abs().max() <= 1e-6
+    other = odd()
+    fully_shard(other.first, mesh=mesh["shards"])
+    fully_shard(other, mesh=mesh)
+    with pytest.raises(UserError, match="different meshes"):
+        MuonClip(other, lr=0.01)
+    dist.destroy_process_group()
+
+
+def test_meshes(tmp_path: Path) -> None:
+    mp.spawn(one_mesh, args=(str(tmp_path),), nprocs=RANKS)
+
+
 def run(rank: int, ranks: int, name: str, folder: str) -> None:
     """Each rank sees its half of the batch, and FSDP takes the mean; one process sees the halves one by one."""
     torch.set_num_threads(1)
@@ -101,17 +131,25 @@ def run(rank: int, ranks: int, name: str, folder: str) -> None:
             loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
             (loss / 2 if ranks == 1 else loss).backward()
         stats.append(optimizer.step())
-        if step == 1:
-            # Into a new optimizer, as from a checkpoint.
-            state = optimizer.state_dict()
-            optimizer = MuonClip(model, lr=0.01, qk_clip_threshold=THRESHOLD, logit_monitor=monitor)
-            optimizer.load_state_dict(state)
+        if step < 2:
+            # Into a new optimizer, as from a checkpoint: by torch's own state, then by that of its checkpoint library.
+            old, optimizer = optimizer, MuonClip(model, lr=0.01, qk_clip_threshold=THRESHOLD, logit_monitor=monitor)
+            if step == 0:
+                optimizer.load_state_dict(old.state_dict())
+            else:
+                saved = get_optimizer_state_dict(model, old)
+                before = [full(parameter.detach()) for parameter in model.parameters()]
+                set_optimizer_state_dict(model, optimizer, saved)
+                assert all(torch.equal(a, full(b.detach())) for a, b in zip(before, model.parameters(), strict=True))
+            assert optimizer.param_groups[0]["steps"] == step + 1
     weights = {key: full(parameter.detach()) for key, parameter in model.named_parameters()}
     torch.save({"weights": weights, "stats": stats}, Path(folder) / f"{name}-{ranks}-{rank}.pt")
     if ranks > 1:
         if rank == 0:
             with pytest.raises(UserError, match="leave process_group out"):
                 MuonClip(model, lr=0.01, process_group=dist.group.WORLD)
+            with pytest.raises(UserError, match="on the whole model"):
+                MuonClip(nn.ModuleList([model, nn.Linear(2, 2)]), lr=0.01)
         dist.destroy_process_group()
 
 

@@ -173,6 +173,32 @@ def test_up_to_the_threshold_the_log_sum_exp_will_do(name: str, padded: bool, mo
     assert sum(looked_at) == (int(over_LH.sum()) if flash else over_LH.numel())
 
 
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("hidden", [-1e4, torch.finfo(torch.float32).min, -math.inf])
+@pytest.mark.parametrize("slope", [0.0, 4.0])
+def test_masks_of_numbers(heads: int, hidden: float, slope: float) -> None:
+    """What a mask adds is no logit, and what it hides is none either, whoever is looked at again."""
+    model = made("llama")
+    far_TS = (torch.arange(20)[:, None] - torch.arange(20)).clamp(min=0)
+    mask = (-slope * far_TS.float()).masked_fill(torch.ones(20, 20).triu(1).bool(), hidden)
+    inputs = some_ids() | {"attention_mask": mask.expand(3, heads, 20, 20)}
+
+    def largest(threshold: float) -> Tensor:
+        monitor = attach_logit_monitor(model, threshold)
+        with torch.no_grad():
+            model(**inputs)
+        return monitor.max_logit_LH.clone()
+
+    exact_LH, middle = largest(EXACT), float(largest(EXACT).median())
+    found_LH, bound_LH = largest(middle), largest(1e9)
+    over_LH = exact_LH > middle
+    assert 0 < int(over_LH.sum()) < 8
+    torch.testing.assert_close(found_LH[over_LH], exact_LH[over_LH])
+    assert bool((bound_LH >= exact_LH - 1e-4).all())
+    # Only the values of the mask differ from a causal one, and they are not in the logits of the first layer.
+    torch.testing.assert_close(exact_LH[0], largest_of(model, EXACT, False)[0])
+
+
 @pytest.mark.parametrize("name", ["llama-gqa", "deepseek"])
 def test_absolute_maxima(name: str) -> None:
     model = made(name)
@@ -186,7 +212,8 @@ def test_absolute_maxima(name: str) -> None:
     logits_BHTS = queries[0] @ keys[0].mT * layer.scaling
     wanted_H = logits_BHTS.abs().masked_fill(torch.ones(20, 20).triu(1).bool(), 0).amax((0, 2, 3))
     torch.testing.assert_close(found_LH[0], wanted_H)
-    assert bool((found_LH >= signed_LH.clamp(max=5.0) - 1e-4)[signed_LH > 5.0].all())
+    over_LH = signed_LH > 5.0
+    assert bool(over_LH.any()) and bool((found_LH >= signed_LH - 1e-4)[over_LH].all())
     assert bool((wanted_H > logits_BHTS.tril().amax((0, 2, 3)) + 0.1).any())
 
 

@@ -215,3 +215,32 @@ def test_other_misuse_is_refused() -> None:
         optimizer.step()
     with pytest.raises(UserError, match="closure"):
         optimizer.step(lambda: 0.0)
+
+
+def test_a_dtype_that_was_asked_for_stays_and_the_rest_of_the_state_comes_along() -> None:
+    layer = nn.Linear(4, 4)
+    layer(torch.ones(2, 4)).sum().backward()
+    first = MuonClip(layer, lr=0.1, ns_dtype=torch.float32)
+    first.step()
+    second = MuonClip(layer, lr=0.1, ns_dtype=torch.bfloat16)
+    second.load_state_dict(first.state_dict())
+    assert second.param_groups[0]["ns_dtype"] == "bfloat16"
+    assert second.param_groups[0]["steps"] == 1
+    for wrong in (torch.int8, "bfloat16"):
+        with pytest.raises(UserError, match="ns_dtype must be"):
+            MuonClip(layer, lr=0.1, ns_dtype=wrong)  # type: ignore[arg-type]
+
+
+def test_the_checkpoint_library_of_torch_makes_no_step_of_a_fresh_optimizer() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.preset("test", initializer_range=0.3)).train()
+    optimizer = MuonClip(model, lr=0.1, qk_clip_threshold=1e-3)
+    ids = torch.arange(20)[None]
+    model.loss(ids, ids)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    get_optimizer_state_dict(model, optimizer)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert [group["steps"] for group in optimizer.param_groups] == [0, 0]
+    assert optimizer.monitor is not None and optimizer.monitor.max_logit_LH.isfinite().all()

@@ -136,7 +136,9 @@ def _parsed(text: str, source: str) -> Backend:
         raise UserError(f"{source} is damaged (not JSON): restore it or train the tokenizer again") from e
     try:
         return Backend.from_str(text)
-    except Exception as e:  # the backend raises bare Exception for any file that it cannot read
+    except BaseException as e:  # bare Exception, or a panic of the backend that is no Exception
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
         raise UserError(f"{source} is not a tokenizer file ({e}): restore it or train it again") from e
 
 

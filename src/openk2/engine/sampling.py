@@ -60,7 +60,9 @@ def adjust(logits_V: Tensor, request: Request, ids: Several[int]) -> Tensor:
         out_V -= request.frequency_penalty * count_V + request.presence_penalty * (count_V > 0)
     if request.logit_bias:
         chosen, bias = zip(*request.logit_bias, strict=True)
-        out_V.index_add_(0, torch.tensor(chosen, device=out_V.device), torch.tensor(bias, device=out_V.device))
+        out_V.index_add_(
+            0, torch.tensor(chosen, device=out_V.device), torch.tensor(bias, dtype=out_V.dtype, device=out_V.device)
+        )
     return out_V
 
 
@@ -107,6 +109,6 @@ def score(logits_NV: Tensor, ids_N: Several[int], sequences: Several[Sequence]) 
     logprobs_N: list[float] = (chosen_N - norm_N).tolist()
     for n, (sequence, logprob) in enumerate(zip(sequences, logprobs_N, strict=True)):
         sequence.logprobs.append(logprob)
-        if wanted := min(sequence.request.top_logprobs, logits_NV.shape[1]):
-            values, ids = (logits_NV[n] - norm_N[n]).topk(wanted)
+        if wanted := min(sequence.request.top_logprobs, sequence.known_ids):
+            values, ids = (logits_NV[n, : sequence.known_ids] - norm_N[n]).topk(wanted)
             sequence.top_logprobs.append(tuple(zip(ids.tolist(), values.tolist(), strict=True)))

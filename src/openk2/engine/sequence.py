@@ -10,11 +10,14 @@ from typing import Literal
 import numpy as np
 
 from openk2.core import ContextOverflow, ToolSpec, UserError
-from openk2.engine.grammar import Grammar, Guide, Mask, State
+from openk2.core.messages import is_unicode
+from openk2.engine.grammar import Grammar, Guide, Mask
 from openk2.engine.lookup import guess
 
 MIN_TEMPERATURE = 1e-4
 """Under this the noise of drawing is lost in the rounding of logits / temperature: 0 says what is meant."""
+
+_MOST_PENALTY = 100.0
 
 OnToken = Callable[[int, int], None]
 """Called with (index of the request, sampled id) as soon as an id is known."""
@@ -34,7 +37,7 @@ class Request:
         repetition_penalty: divides positive logits of ids in prompt or completion, and multiplies negative ones.
         logit_bias: (id, what is added to its logit). The grammar has the last word.
         stop: texts that end the generation as soon as its text outside of calls has one; the ids of it are kept.
-        stop_ids: ids that end it, besides `<|im_end|>`.
+        stop_ids: ids that end it outside of calls, besides `<|im_end|>`.
         top_logprobs: of how many likeliest ids the log-probs are kept at every position.
         seed: with the position in the sequence, the key of the noise: the batch around a request changes nothing.
         tools: the declared tools, for the grammar.
@@ -106,18 +109,20 @@ def check(request: Request, *, vocab_size: int, context: int) -> None:
             "(0, 1]: change them"
         )
     wrong = None
-    if request.top_k < 0 or request.top_logprobs < 0:
-        wrong = f"top_k {request.top_k} and top_logprobs {request.top_logprobs} must not be negative"
+    if not all(type(n) is int and n >= 0 for n in (request.top_k, request.top_logprobs)):
+        wrong = f"top_k {request.top_k} and top_logprobs {request.top_logprobs} must be whole numbers from 0"
     elif not 0 <= request.min_p <= 1:
         wrong = f"min_p {request.min_p} must lie in [0, 1]"
-    elif not all(map(math.isfinite, (request.presence_penalty, request.frequency_penalty))):
-        wrong = "presence_penalty and frequency_penalty must be finite numbers"
+    elif not all(abs(penalty) <= _MOST_PENALTY for penalty in (request.presence_penalty, request.frequency_penalty)):
+        wrong = f"presence_penalty and frequency_penalty must lie between -{_MOST_PENALTY} and {_MOST_PENALTY}"
     elif not 0 < request.repetition_penalty < math.inf:
         wrong = f"repetition_penalty {request.repetition_penalty} must be a positive number"
     elif not all(0 <= i < vocab_size and math.isfinite(bias) for i, bias in request.logit_bias):
         wrong = f"logit_bias takes ids below {vocab_size} and finite numbers"
-    elif not all(0 <= i < vocab_size for i in request.stop_ids) or not all(request.stop):
-        wrong = f"stop takes texts that are not empty, stop_ids ids below {vocab_size}"
+    elif not all(text and is_unicode(text) for text in request.stop):
+        wrong = "stop takes several texts that are not empty"
+    elif not all(0 <= i < vocab_size for i in request.stop_ids):
+        wrong = f"stop_ids takes ids below {vocab_size}"
     if wrong:
         raise UserError(f"{wrong}: change it")
 
@@ -145,6 +150,7 @@ class Sequence:
         # So many ids at the end hold any stop text: an id is a byte at least.
         self._stop_ids_back = max((len(text.encode()) for text in request.stop), default=0)
         self._text_from = 0
+        self._in_calls = False
         self._guide: Guide | None = None
         if request.grammar:
             self._guide = grammar.guide(request.tools, request.first_call_index)
@@ -159,6 +165,11 @@ class Sequence:
         if self._guide is not None:
             return self._guide.mask()
         return self._grammar.known_mask
+
+    @property
+    def known_ids(self) -> int:
+        """How many ids the tokenizer knows; the model may have more."""
+        return self._grammar.tokenizer.vocab_size
 
     @property
     def complete(self) -> bool:
@@ -191,14 +202,17 @@ class Sequence:
             self._guide.advance(token)
         if token >= self._grammar.tokenizer.base_size:
             self._text_from = len(self.ids)
-        if token == self._grammar.turn_end or token in self.request.stop_ids or self._has_stop_text():
+        if token in (self._grammar.section_begin, self._grammar.section_end):
+            self._in_calls = token == self._grammar.section_begin
+        stopped = not self._in_calls and (token in self.request.stop_ids or self._has_stop_text())
+        if stopped or token == self._grammar.turn_end:
             self.finish_reason = "stop"
         elif len(self.ids) >= self.limit:
             self.finish_reason = "length"
 
     def _has_stop_text(self) -> bool:
         """Whether the text outside of calls now has a stop text, which goes to `stopped_by`."""
-        if not self._stop_ids_back or (self._guide is not None and self._guide.state is not State.TEXT):
+        if not self._stop_ids_back:
             return False
         tail = self.ids[max(self._text_from, len(self.ids) - self._stop_ids_back) :]
         text = self._grammar.tokenizer.decode(tail)

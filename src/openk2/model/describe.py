@@ -91,14 +91,15 @@ def describe(config: ModelConfig, contexts: Sequence[int] = CONTEXTS) -> Descrip
     )
 
 
-def balanced_scaling_factor(experts: int, chosen: int, draws: int = 100_000) -> float:
+def balanced_scaling_factor(experts: int, chosen: int) -> float:
     """The factor with which routed experts add up to an output of the shared expert's size: E[1 / |w|_2].
 
     w are the weights of the chosen experts, sigmoids of normal logits that sum to one; outputs of different experts
     are taken as independent (Moonlight report, section 3 and figure 6: 2.446 for 6 of 64; K2's 2.827 for 8 of 384).
-    Drawn with a fixed seed, exact to about 1e-4. The largest of E uniform numbers are made one after the other, each
+    Drawn with a fixed seed, exact to about 3e-4. The largest of E uniform numbers are made one after the other, each
     the largest of those that are left, so the cost does not grow with E.
     """
+    draws = min(100_000, 10_000_000 // chosen + 1)
     uniform = np.random.default_rng(0).random((draws, chosen))
     left = experts - np.arange(chosen)
     largest = np.cumprod(uniform ** (1.0 / left), axis=1)

@@ -179,7 +179,11 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig)
     added = {entry["id"]: entry["content"] for entry in raw["added_tokens"]}
     words = {number: word for word, number in raw["model"]["vocab"].items()} | added
     merges = [" ".join(pair) for pair in raw["model"]["merges"]]
-    splits = tuple(part["pattern"].get("Regex") for part in before if part["type"] == "Split")
+    if max(words, default=0) >= config.vocab_size:
+        raise UserError(
+            f"{path} has ids up to {max(words)} and the model {config.vocab_size}: they do not belong together"
+        )
+    splits = _splits(raw, before)
     numbers = range(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_SPLITS.get(splits, "default"))
@@ -194,17 +198,31 @@ def _write_tokenizer(writer: gguf.GGUFWriter, source: Path, config: ModelConfig)
         if value is not None:
             add(value)
     settings = source / "tokenizer_config.json"
-    writer.add_add_bos_token(bool(read_json(settings).get("add_bos_token")) if settings.exists() else False)
+    wants_bos = settings.exists() and read_json(settings).get("add_bos_token") is True
+    wants_bos = wants_bos or backend.encode("a").ids[:1] == [config.bos_token_id]
+    writer.add_add_bos_token(wants_bos and config.bos_token_id is not None)
     remarks = []
     if (template := _chat_template(source)) is not None:
         writer.add_chat_template(template)
     else:
         remarks.append("the folder has no chat template: llama.cpp will take one of its own unless it is given one")
+    if wants_bos and config.bos_token_id is None:
+        remarks.append("the tokenizer begins a text with a token that config.json does not name: llama.cpp will not")
     if splits not in _SPLITS:
         remarks.append(
             "llama.cpp does not know how this tokenizer splits text: give it token ids, it would cut a text otherwise"
         )
     return remarks
+
+
+def _splits(raw: dict[str, Any], before: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The expressions by which a tokenizer splits text, one after the other, if it does nothing else to it."""
+    *cuts, last = before
+    plain = raw.get("normalizer") in (None, {"type": "Sequence", "normalizers": []})
+    plain = plain and last["type"] == "ByteLevel" and not last["add_prefix_space"] and not last["use_regex"]
+    for cut in cuts:
+        plain = plain and cut["type"] == "Split" and cut["behavior"] == "Isolated" and not cut["invert"]
+    return tuple(str(cut["pattern"].get("Regex")) for cut in cuts) if plain else ()
 
 
 def _chat_template(source: Path) -> str | None:

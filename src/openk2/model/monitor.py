@@ -15,6 +15,8 @@ import torch
 from torch.nn.attention import SDPBackend
 
 ExactMax = Callable[[list[int]], torch.Tensor]
+UNSEEN = -1e4
+"""From here down a number in a mask hides a key."""
 CHUNK = 256
 """Queries whose logits are in memory at a time."""
 
@@ -73,6 +75,8 @@ def flash_attention(
     """`F.scaled_dot_product_attention` with the log-sum-exp [B, H, T] of its logits, where torch would choose its flash
     kernel; None where it would not, because only that kernel has one to give."""
     kind = q_BHTQ.device.type
+    if kind not in ("cpu", "cuda"):
+        return None
     if torch.is_autocast_enabled(kind):
         # Autocast is for torch's own name of it, not for the kernel below.
         dtype = torch.get_autocast_dtype(kind)
@@ -90,7 +94,7 @@ def flash_attention(
             q_BHTQ, k_BKSQ, v_BKSQ, dropout, causal, attn_mask=mask, scale=scale
         )
         return out, lse_BHT.detach()
-    if kind == "cuda" and q_BHTQ.shape[-1] % 8 == 0:
+    if q_BHTQ.shape[-1] % 8 == 0:
         out, lse_BHT, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
             q_BHTQ, k_BKSQ, v_BKSQ, dropout, causal, False, scale=scale
         )
@@ -111,7 +115,7 @@ def largest_logits(
     """Each head's largest visible `scale q.k`, or its absolute value, [H] in fp32, multiplied in fp32 whatever the
     model computes in.
 
-    `mask` [B, 1 or H, 1 or T, S] is true, or not minus infinity, where a query sees a key. Without a mask the last
+    `mask` [B, 1 or H, 1 or T, S] is true, or above -1e4, where a query sees a key. Without a mask the last
     query sees all keys and, with `causal`, each one before it one key less. Memory is linear in T.
     """
     batch, heads, time, size = q_BHTQ.shape
@@ -130,7 +134,7 @@ def largest_logits(
             if mask is not None:
                 rows = slice(start, stop) if mask.shape[2] > 1 else slice(None)
                 part = mask[:, :, rows, :span]
-                unseen = ~part if part.dtype == torch.bool else part <= torch.finfo(part.dtype).min / 2
+                unseen = ~part if part.dtype == torch.bool else part <= UNSEEN
                 logits_BHtS = logits_BHtS.masked_fill(unseen, -torch.inf)
             elif causal:
                 unseen = torch.ones(logits_BHtS.shape[2:], dtype=torch.bool, device=q_BHTQ.device)

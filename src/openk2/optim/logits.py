@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from openk2.core import UserError
 from openk2.model import LogitMonitor
-from openk2.model.monitor import flash_attention, largest_logits
+from openk2.model.monitor import UNSEEN, flash_attention, largest_logits
 from openk2.optim.qk_clip import Attention, attention_layers, head_count
 
 Implementation = Literal["sdpa", "eager"]
@@ -33,7 +33,8 @@ def attach_logit_monitor(model: nn.Module, threshold: float = 100.0, absolute: b
 
     A model of transformers goes on computing attention as before (`sdpa` or `eager`), under a name of ours. Where torch
     chooses its flash kernel, the log-sum-exp that comes with it bounds the maxima of `scale q.k`, and only heads above
-    the threshold are looked at again, exactly; elsewhere all are. Attention sinks do not change the maxima.
+    the threshold are looked at again, exactly; elsewhere all are (eager attention, values smaller than keys, dropout,
+    masks that add more than they hide, models under torch.compile). Attention sinks do not change the maxima.
     `absolute`: see `LogitMonitor`. Raises UserError for a model without attention that QK-Clip could scale, and for one
     whose attention cannot be watched without changing it.
     """
@@ -126,16 +127,22 @@ def _monitored(
 
     def exact(flagged: list[int]) -> torch.Tensor:
         own_keys = keys[:, [head * keys.shape[1] // heads for head in flagged]]
-        return largest_logits(
-            query[:, flagged], own_keys, scale, attention_mask, causal=causal, absolute=monitor.absolute
-        )
+        mask = attention_mask
+        if mask is not None and mask.shape[1] > 1:
+            mask = mask[:, flagged]
+        return largest_logits(query[:, flagged], own_keys, scale, mask, causal=causal, absolute=monitor.absolute)
 
     bound_H = query.new_full((heads,), torch.inf, dtype=torch.float32)
-    if seen is not None and seen.lse is not None and not monitor.absolute:
+    if seen is not None and seen.lse is not None and not monitor.absolute and _only_hides(attention_mask):
         # A single query of a group of heads comes as one head with as many queries.
         bound_H = seen.lse.reshape(len(query), heads, -1).amax((0, 2))
     monitor.observe(module.logit_layer, bound_H, exact)
     return result
+
+
+def _only_hides(mask: torch.Tensor | None) -> bool:
+    """Whether a mask adds nothing to the logits of the keys that are seen."""
+    return mask is None or not mask.is_floating_point() or bool(((mask == 0) | (mask <= UNSEEN)).all())
 
 
 class _LogSumExp(TorchFunctionMode):

@@ -31,6 +31,9 @@ from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, check_coeffic
 from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, check_form, find_monitor, qk_clip_
 from openk2.optim.sharding import groups_of, holds_whole_matrices, is_sharded, local, piece, total_norm, whole
 
+_GATHERED = 1 << 27
+"""Numbers of sharded matrices that are put together at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
@@ -90,7 +93,8 @@ class MuonClip(Optimizer):
     With a `process_group` (same gradients on every rank) each rank orthogonalises its share, the results are gathered,
     and the logit maxima are reduced; every rank ends with the same bits.
     For a model under FSDP2 (`fully_shard` first, then the optimizer) no group is given: momenta stay sharded, stacks of
-    experts are orthogonalised where they are, single matrices are put together in `ns_dtype` for it, shape by shape.
+    experts are orthogonalised where they are, single matrices are put together in `ns_dtype` for it on every rank, a
+    few at a time (about 256 MB).
 
     Clip gradients before `step()`, if at all: Muon's update does not depend on the gradient's length, so clipping acts
     through AdamW's parameters and through how much a single step weighs in the momentum. QK-Clip is independent of it.
@@ -131,9 +135,11 @@ class MuonClip(Optimizer):
         groups: list[dict[str, Any]] = []
         muon = [plan.parameter for plan in plans if plan.method == "muon"]
         adam = [plan.parameter for plan in plans if plan.method == "adamw"]
-        name_of_dtype = None if ns_dtype is None else str(ns_dtype).removeprefix("torch.")
+        if ns_dtype is not None and not (isinstance(ns_dtype, torch.dtype) and ns_dtype.is_floating_point):
+            raise UserError(f"ns_dtype must be a floating-point torch.dtype or None, not {ns_dtype!r}")
+        self._given_ns_dtype = None if ns_dtype is None else str(ns_dtype).removeprefix("torch.")
         if muon:
-            shared = {"momentum": momentum, "ns_steps": ns_steps, "ns_dtype": name_of_dtype}
+            shared = {"momentum": momentum, "ns_steps": ns_steps, "ns_dtype": self._given_ns_dtype}
             groups.append({"params": muon, "method": "muon", **shared})
         if adam:
             groups.append({"params": adam, "method": "adamw", "betas": adam_betas, "eps": adam_eps})
@@ -163,16 +169,26 @@ class MuonClip(Optimizer):
             group["lr"] = lr
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Exactly the state that `state_dict()` gave. Raises UserError if it belongs to another model."""
+        """Exactly the state that `state_dict()` gave, or torch.distributed.checkpoint made of it, but an `ns_dtype`
+        that this optimizer was given stays. Raises UserError if it belongs to another model."""
         here, there = self.param_groups, state_dict.get("param_groups", [])
         fits = [(g["method"], len(g["params"])) for g in here] == [(g.get("method"), len(g["params"])) for g in there]
-        shapes = dict(enumerate(p.shape for g in here for p in g["params"]))
+        # Numbers in torch's own form, names in the other.
+        ids = [name for g in there for name in g["params"]]
+        shapes = dict(zip(ids, (p.shape for g in here for p in g["params"]), strict=False))
         for index, state in state_dict.get("state", {}).items():
             tensors = (value for name, value in state.items() if name != "step")
             fits = fits and index in shapes and all(value.shape == shapes[index] for value in tensors)
         if not fits:
             raise UserError("this optimizer state belongs to a model with other parameters: use the one saved with it")
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            if group["method"] == "muon" and self._given_ns_dtype is not None:
+                group["ns_dtype"] = self._given_ns_dtype
+            for parameter in group["params"]:
+                # The fused AdamW wants the count where the parameter is.
+                if "step" in (state := self.state.get(parameter, {})):
+                    state["step"] = state["step"].to(local(parameter).device)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> StepStats:  # type: ignore[override]  # the statistics replace torch's loss
@@ -192,10 +208,12 @@ class MuonClip(Optimizer):
                 self._muon(group, with_grad)
             else:
                 self._adamw(group, with_grad)
+        # torch.distributed.checkpoint makes the state of a new optimizer by a step with zeros, which is none.
+        counts = grad_norm > 0 or any(group["lr"] > 0 for group in self.param_groups)
         for group in self.param_groups:
-            group["steps"] += 1
+            group["steps"] += counts
         max_logit, clipped = None, 0
-        if max_logit_LH is not None and self.monitor is not None:
+        if counts and max_logit_LH is not None and self.monitor is not None:
             clipped = qk_clip_(self.attention, max_logit_LH, self.threshold, form=self.form, alpha=self.alpha)
             self.monitor.reset()
             largest = float(max_logit_LH.max())
@@ -237,7 +255,7 @@ class MuonClip(Optimizer):
 
     def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
         buckets = self._buckets_of(parameters)
-        # Sharded matrices are whole only for a while: one shape at a time. Else one gather serves all shapes.
+        # Sharded matrices are whole only for a while: one bucket at a time. Else one gather serves all.
         for some in [[bucket] for bucket in buckets] if is_sharded(parameters[0]) else [buckets]:
             self._muon_buckets(group, some)
 
@@ -365,17 +383,22 @@ def _as_matrices(tensor: Tensor, plan: Plan) -> Tensor:
 
 
 def _make_buckets(plans: Sequence[Plan], ranks: int) -> tuple[_Bucket, ...]:
-    by_shape: dict[tuple[int, int, torch.device, bool], list[Plan]] = defaultdict(list)
+    by_shape: dict[tuple[int, int, torch.device, bool, int], list[Plan]] = defaultdict(list)
+    gathered: dict[tuple[int, int, torch.device, bool], int] = defaultdict(int)
     for plan in plans:
         apart = holds_whole_matrices(plan.parameter)
-        by_shape[min(plan.rows, plan.cols), max(plan.rows, plan.cols), plan.parameter.device, apart].append(plan)
+        shape = min(plan.rows, plan.cols), max(plan.rows, plan.cols), plan.parameter.device, apart
+        by_shape[*shape, gathered[shape] // _GATHERED].append(plan)
+        if is_sharded(plan.parameter) and not apart:
+            gathered[shape] += plan.parameter.numel()
     load = [0] * ranks
     buckets = []
     # The most expensive shapes first; what does not divide evenly goes to the ranks with the least work so far.
-    costly_first = sorted(by_shape, key=lambda k: (-(k[0] ** 2) * k[1], k[0], k[1], str(k[2]), k[3]))
-    for rows, cols, device, apart in costly_first:
+    costly_first = sorted(by_shape, key=lambda k: (-(k[0] ** 2) * k[1], k[0], k[1], str(k[2]), *k[3:]))
+    for key in costly_first:
+        rows, cols, device, apart, _ = key
         slots, count = [], 0
-        for plan in by_shape[rows, cols, device, apart]:
+        for plan in by_shape[key]:
             at_hand = local(plan.parameter).numel() // (rows * cols) if apart else plan.matrices
             slots.append(_Slot(plan, count, count + at_hand))
             count += at_hand

@@ -20,7 +20,8 @@ from openk2.core import UserError
 Coefficients = tuple[float, float, float]
 COEFFICIENTS: Coefficients = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
-_PROBE_SHAPE = (8, 256, 256)
+# Large enough on an accelerator that starting the product takes no time beside it.
+_PROBE_SHAPE, _PROBE_SHAPE_FAST = (8, 256, 256), (16, 1024, 1024)
 _PROBE_TRIALS = 5
 # A chunk of matrices and its temporaries should stay in a core's own cache.
 _CHUNK_BYTES = 1 << 20
@@ -32,18 +33,18 @@ _GRAM_FROM = 2.5
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The dtype in which Newton-Schulz is fastest without harm, by a short probe of the device, once in a process.
 
-    bfloat16 if its products take at most three quarters of float32's time, else float32. CPUs without bf16
+    bfloat16 if its products take less than three quarters of float32's time, else float32. CPUs without bf16
     instructions emulate it many times slower. MuonClip keeps the answer with its state: a run that goes on computes in
     what it began with.
     """
     seconds = {dtype: _seconds_of_products(device, dtype) for dtype in (torch.bfloat16, torch.float32)}
-    return torch.bfloat16 if seconds[torch.bfloat16] <= 0.75 * seconds[torch.float32] else torch.float32
+    return torch.bfloat16 if seconds[torch.bfloat16] < 0.75 * seconds[torch.float32] else torch.float32
 
 
 def _seconds_of_products(device: torch.device, dtype: torch.dtype) -> float:
     """The best of a few trials, the first not counted; infinity where the device does not have the dtype."""
     try:
-        x = torch.ones(_PROBE_SHAPE, dtype=dtype, device=device)
+        x = torch.ones(_PROBE_SHAPE if device.type == "cpu" else _PROBE_SHAPE_FAST, dtype=dtype, device=device)
         seconds = []
         for _ in range(_PROBE_TRIALS + 1):
             start = time.perf_counter()

@@ -52,13 +52,17 @@ def holds_whole_matrices(parameter: Tensor) -> bool:
 
 def groups_of(parameters: Iterable[Tensor]) -> list[dist.ProcessGroup]:
     """The process groups over which sharded parameters are spread, one for each dimension of their mesh, the one that
-    they are cut along last; none for plain tensors. Raises UserError where some are sharded and some are not."""
+    they are cut along last; none for plain tensors. Raises UserError where they are not all sharded over one mesh."""
     parameters = list(parameters)
     meshes = [cast(Any, parameter).device_mesh for parameter in parameters if is_sharded(parameter)]
     if not meshes:
         return []
     if len(meshes) < len(parameters):
-        raise UserError("some parameters are sharded and some are not: call fully_shard on the whole model")
+        raise UserError(
+            "some parameters are sharded and some are not: call fully_shard on the whole model, without ignored_params"
+        )
+    if any(mesh != meshes[0] for mesh in meshes):
+        raise UserError("the parameters are sharded over different meshes: MuonClip takes one mesh for all")
     return [meshes[0].get_group(dim) for dim in range(meshes[0].ndim)]
 
 
