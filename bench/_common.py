@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -41,6 +42,26 @@ def enter_child(threads: int) -> None:
     }
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+
+
+def arguments_in_child(
+    doc: str | None, option: str, choices: Iterable[str], default: Sequence[str]
+) -> argparse.Namespace:
+    """The command line of a script that takes the steps of several cases in turns; returns in the child, whose torch
+    has the number of threads that was asked for."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(option, nargs="+", choices=choices, default=default)
+    parser.add_argument("--steps", type=int, default=15, help="measured steps of each side")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    if min(arguments.steps, arguments.threads) < 1:
+        parser.error("steps and threads must be at least 1")
+    enter_child(arguments.threads)
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    return arguments
 
 
 @contextmanager

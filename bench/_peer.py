@@ -45,14 +45,14 @@ def peer_of(model: Transformer, variant: Variant, dtype: torch.dtype) -> nn.Modu
     """A transformers model with the same weights, read from the folder that `openk2.model.save` wrote."""
     with tempfile.TemporaryDirectory() as folder:
         save(model, folder, dtype=torch.float32)
-        peer = transformers.DeepseekV3ForCausalLM.from_pretrained(
+        peer: nn.Module = transformers.DeepseekV3ForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=variant.attention,
             experts_implementation=variant.experts,
             local_files_only=True,
         )
-    return peer  # type: ignore[no-any-return]  # transformers has no types
+    return peer
 
 
 @torch.no_grad()

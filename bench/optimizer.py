@@ -16,15 +16,13 @@ Peers beside torch: pip install muon-optimizer heavyball
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _common import enter_child, machine, ratio_with_interval, table, write_results
+from _common import arguments_in_child, machine, ratio_with_interval, table, write_results
 
 if TYPE_CHECKING:
     from openk2.model import ModelConfig
@@ -36,18 +34,7 @@ GAP = 0.1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=("nano", "moonlight/8", "test"), default=["nano", "moonlight/8"])
-    parser.add_argument("--steps", type=int, default=15, help="measured steps of each optimizer")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    if min(arguments.steps, arguments.threads) < 1:
-        parser.error("steps and threads must be at least 1")
-    enter_child(arguments.threads)
-    import torch
-
-    torch.set_num_threads(arguments.threads)
+    arguments = arguments_in_child(__doc__, "--shapes", ("nano", "moonlight/8", "test"), ["nano", "moonlight/8"])
     results = {name: compare(shapes(name), arguments.steps) for name in arguments.shapes}
     rows = [
         (name, peer, f"{found['ours_ms']:.1f}", f"{one['ms']:.1f}", f"{one['ratio']:.2f}x",

@@ -12,15 +12,13 @@ first layer's exact maxima after the clip, in bf16, must not exceed the threshol
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import statistics
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from _common import enter_child, machine, ratio_with_interval, table, write_results
+from _common import arguments_in_child, machine, ratio_with_interval, table, write_results
 
 CASES = {"nano, 512": (8, 512), "nano, 2048": (2, 2048), "llama, 2048": (2, 2048), "test, 64": (2, 64)}
 LARGEST = 100.0
@@ -28,18 +26,7 @@ LR = 1e-6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES)[:3])
-    parser.add_argument("--steps", type=int, default=15, help="measured steps of each copy")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    if min(arguments.steps, arguments.threads) < 1:
-        parser.error("steps and threads must be at least 1")
-    enter_child(arguments.threads)
-    import torch
-
-    torch.set_num_threads(arguments.threads)
+    arguments = arguments_in_child(__doc__, "--cases", CASES, list(CASES)[:3])
     results = {name: compare(name, arguments.steps) for name in arguments.cases}
     rows = [
         (name, f"{found['ms']:.0f}", *(f"{100 * (r - 1):+.1f} % ({100 * (lo - 1):+.1f} to {100 * (hi - 1):+.1f})"
@@ -69,10 +56,10 @@ class Side:
             name: (p.detach().clone() if "gate.weight" in name else p.detach().bfloat16()).requires_grad_()
             for name, p in self.masters.items()
         }
-        self.flagged = {
+        self.before = {
             id(p): p.detach().clone()
             for layer in (attention_layers(self.model) if threshold is not None else [])
-            for name, p in torch.nn.Module.named_parameters(layer)  # type: ignore[arg-type]  # a protocol's module
+            for name, p in cast(torch.nn.Module, layer).named_parameters()
             if name.startswith(("q_", "k_", "kv_b"))
         }
 
@@ -93,8 +80,8 @@ class Side:
 
         with torch.no_grad():
             for name, master in self.masters.items():
-                if id(master) in self.flagged:
-                    master.copy_(self.flagged[id(master)])
+                if id(master) in self.before:
+                    master.copy_(self.before[id(master)])
                     self.copies[name].copy_(master)
 
 
@@ -185,7 +172,7 @@ def scale_up(model: Any, ids_BT: Any) -> float:
     for _ in range(4):
         with torch.no_grad():
             for index, (layer, max_logit_H) in enumerate(zip(attention_layers(model), maxima(), strict=True)):
-                query: Any = getattr(layer, "q_b_proj", None) or getattr(layer, "q_proj")  # noqa: B009
+                query: Any = layer.q_b_proj if hasattr(layer, "q_b_proj") else cast(Any, layer).q_proj
                 # Not the same in all layers: the threshold has to pass between two heads.
                 query.weight.mul_(LARGEST * (1 - 0.02 * index) / max_logit_H.max())
     ranked = maxima().flatten().sort(descending=True).values

@@ -226,9 +226,10 @@ def test_a_dtype_that_was_asked_for_stays_and_the_rest_of_the_state_comes_along(
     second.load_state_dict(first.state_dict())
     assert second.param_groups[0]["ns_dtype"] == "bfloat16"
     assert second.param_groups[0]["steps"] == 1
-    for wrong in (torch.int8, "bfloat16"):
+    wrongs: list[Any] = [torch.int8, "bfloat16"]
+    for wrong in wrongs:
         with pytest.raises(UserError, match="ns_dtype must be"):
-            MuonClip(layer, lr=0.1, ns_dtype=wrong)  # type: ignore[arg-type]
+            MuonClip(layer, lr=0.1, ns_dtype=wrong)
 
 
 def test_the_checkpoint_library_of_torch_makes_no_step_of_a_fresh_optimizer() -> None:
