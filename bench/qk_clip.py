@@ -174,7 +174,7 @@ def scale_up(model: Any, ids_BT: Any) -> float:
             for index, (layer, max_logit_H) in enumerate(zip(attention_layers(model), maxima(), strict=True)):
                 query: Any = layer.q_b_proj if hasattr(layer, "q_b_proj") else cast(Any, layer).q_proj
                 # Not the same in all layers: the threshold has to pass between two heads.
-                query.weight.mul_(LARGEST * (1 - 0.02 * index) / max_logit_H.max())
+                query.weight.mul_(LARGEST * (1 - 0.04 * index) / max_logit_H.max())
     ranked = maxima().flatten().sort(descending=True).values
     tenth = max(1, round(0.1 * len(ranked)))
     return float(ranked[tenth - 1 : tenth + 1].mean())

@@ -57,6 +57,7 @@ def test_other_bad_input(cli: Run, recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ctrl_c_while_training_keeps_everything(command: list[str], recipe: Path, tmp_path: Path) -> None:
     """As a terminal sends it: to the command and all its workers. The same command goes on."""
     arguments = [*command, "train", str(recipe), "--run", str(tmp_path / "run"), "--until", "pretrain"]

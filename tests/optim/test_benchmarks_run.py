@@ -18,6 +18,7 @@ TINY = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "options"), TINY)
 def test_benchmark_writes_its_results(name: str, options: str, tmp_path: Path) -> None:
     pytest.importorskip("transformers")

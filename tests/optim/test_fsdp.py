@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
@@ -17,9 +17,6 @@ from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
 from openk2.optim import MuonClip, attach_logit_monitor
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo"
-)
 RANKS = 2
 STEPS = 3
 THRESHOLD = 0.02
@@ -73,12 +70,11 @@ def llama() -> nn.Module:
 MODELS = {"odd": (odd, 11), "ours": (ours, 200), "llama": (llama, 64)}
 
 
-def one_mesh(rank: int, folder: str) -> None:
+def one_mesh(rank: int) -> None:
     """A mesh of shards and replicas, and one beside it."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meshes", rank=rank, world_size=RANKS)
     mesh = init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("replicas", "shards"))
     torch.manual_seed(0)
     alone, model = odd(), odd()
@@ -95,11 +91,10 @@ def one_mesh(rank: int, folder: str) -> None:
     fully_shard(other, mesh=mesh)
     with pytest.raises(UserError, match="different meshes"):
         MuonClip(other, lr=0.01)
-    dist.destroy_process_group()
 
 
-def test_meshes(tmp_path: Path) -> None:
-    mp.spawn(one_mesh, args=(str(tmp_path),), nprocs=RANKS)
+def test_meshes(in_ranks: Callable[..., None]) -> None:
+    in_ranks(one_mesh)
 
 
 def run(rank: int, ranks: int, name: str, folder: str) -> None:
@@ -113,7 +108,6 @@ def run(rank: int, ranks: int, name: str, folder: str) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        dist.init_process_group("gloo", init_method=f"file://{folder}/{name}", rank=rank, world_size=ranks)
         mesh = init_device_mesh("cpu", (ranks,))
         for layer in getattr(getattr(model, "model", model), "layers", []):
             fully_shard(layer, mesh=mesh)
@@ -144,13 +138,11 @@ def run(rank: int, ranks: int, name: str, folder: str) -> None:
             assert optimizer.param_groups[0]["steps"] == step + 1
     weights = {key: full(parameter.detach()) for key, parameter in model.named_parameters()}
     torch.save({"weights": weights, "stats": stats}, Path(folder) / f"{name}-{ranks}-{rank}.pt")
-    if ranks > 1:
-        if rank == 0:
-            with pytest.raises(UserError, match="leave process_group out"):
-                MuonClip(model, lr=0.01, process_group=dist.group.WORLD)
-            with pytest.raises(UserError, match="on the whole model"):
-                MuonClip(nn.ModuleList([model, nn.Linear(2, 2)]), lr=0.01)
-        dist.destroy_process_group()
+    if ranks > 1 and rank == 0:
+        with pytest.raises(UserError, match="leave process_group out"):
+            MuonClip(model, lr=0.01, process_group=dist.group.WORLD)
+        with pytest.raises(UserError, match="on the whole model"):
+            MuonClip(nn.ModuleList([model, nn.Linear(2, 2)]), lr=0.01)
 
 
 def full(tensor: Any) -> Tensor:
@@ -159,11 +151,11 @@ def full(tensor: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_a_sharded_step_is_that_of_one_process(name: str, tmp_path: Path) -> None:
+def test_a_sharded_step_is_that_of_one_process(name: str, in_ranks: Callable[..., None], tmp_path: Path) -> None:
     if name == "llama":
         pytest.importorskip("transformers")
     run(0, 1, name, str(tmp_path))
-    mp.spawn(run, args=(RANKS, name, str(tmp_path)), nprocs=RANKS)
+    in_ranks(run, RANKS, name, str(tmp_path))
     alone, first, second = (
         torch.load(tmp_path / f"{name}-{ranks}-{rank}.pt", weights_only=False)
         for ranks, rank in ((1, 0), (2, 0), (2, 1))

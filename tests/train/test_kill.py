@@ -107,6 +107,7 @@ def test_killed_in_the_middle(tiny_raw: dict[str, Any], reference: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_twenty_times(tiny_raw: dict[str, Any], reference: Path, tmp_path: Path) -> None:
     rng = random.Random(int(os.environ.get("KILL_SEED", "0")))
     conditions: list[Callable[[Path], bool]] = [begun(stage) for stage in STAGES]
