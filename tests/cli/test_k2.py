@@ -25,7 +25,10 @@ bin=$(dirname "$self")
 case "$*" in
     "-m venv "*)
         echo "venv" >>"$FAKE_LOG"
-        [ -z "${{FAKE_NO_VENV:-}}" ] || exit 1
+        if [ -n "${{FAKE_NO_VENV:-}}" ]; then
+            echo "$FAKE_NO_VENV"
+            exit 1
+        fi
         mkdir -p "$3/bin"
         : >"$3/pyvenv.cfg"
         cp "$self" "$3/bin/python"
@@ -209,9 +212,10 @@ class TestPython:
         )
         assert process.returncode == 2 and words in process.stderr and process.stderr.count("\n") == 1
 
-    def test_without_venv(self, clone: Clone) -> None:
-        code, _, err = clone.run("demo", FAKE_NO_VENV="1")
-        assert code == 2 and "apt install python3-venv" in err
+    @pytest.mark.parametrize(("said", "reason"), [("no ensurepip\n\n", "(no ensurepip)"), (" ", "(no reason given)")])
+    def test_without_venv(self, clone: Clone, said: str, reason: str) -> None:
+        code, _, err = clone.run("demo", FAKE_NO_VENV=said)
+        assert code == 2 and "apt install python3-venv" in err and reason in err
 
 
 class TestTorch:

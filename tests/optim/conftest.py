@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +21,29 @@ import torch.distributed as dist
 from openk2.train.launch import worker_environment
 
 RANKS = 2
-SECONDS = 120
+# What gloo waits for the other rank, when a rank shows where it hangs, and when both are ended.
+GLOO_SECONDS, STACK_SECONDS, SECONDS = 60, 90, 100
 
 
 def _run_rank(rank: int, function: Callable[..., None], meeting: str, arguments: tuple[Any, ...]) -> None:
-    os.environ.update(worker_environment())
+    faulthandler.dump_traceback_later(STACK_SECONDS, exit=True)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
     status = 1
     try:
         dist.init_process_group(
-            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=RANKS, timeout=timedelta(seconds=SECONDS)
+            "gloo",
+            init_method=f"file://{meeting}",
+            rank=rank,
+            world_size=RANKS,
+            timeout=timedelta(seconds=GLOO_SECONDS),
         )
         function(rank, *arguments)
         dist.destroy_process_group()
@@ -39,24 +57,32 @@ def _run_rank(rank: int, function: Callable[..., None], meeting: str, arguments:
 
 
 @pytest.fixture
-def in_ranks(tmp_path: Path) -> Callable[..., None]:
-    """Call a function with the rank and arguments in two processes of one process group, and wait for both."""
-    spawn = multiprocessing.get_context("spawn")
+def in_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Call a function, once in a test, with the rank and arguments in two processes of one group; wait for both."""
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this torch has no gloo")
+    for name, value in worker_environment().items():
+        monkeypatch.setenv(name, value)
+    spawn = multiprocessing.get_context("spawn")
 
     def call(function: Callable[..., None], *arguments: Any) -> None:
+        meeting = str(tmp_path / "meeting")
         processes = [
-            spawn.Process(target=_run_rank, args=(rank, function, str(tmp_path / "meeting"), arguments))
+            spawn.Process(target=_run_rank, args=(rank, function, meeting, arguments), daemon=True)
             for rank in range(RANKS)
         ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(SECONDS)
-        codes = [process.exitcode for process in processes]
-        for process in processes:
-            process.kill()
-        assert codes == [0] * RANKS, "exit codes of the ranks (None hangs); their tracebacks are on stderr"
+        end = time.monotonic() + SECONDS
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(max(0.0, end - time.monotonic()))
+            codes = [process.exitcode for process in processes]
+        finally:
+            for process in processes:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+        assert codes == [0] * RANKS, "exit codes of the ranks; what they said is on stderr"
 
     return call

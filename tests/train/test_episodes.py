@@ -1,6 +1,8 @@
 """Episodes: the same shards whatever the number of processes, over-long ones counted, finished chunks kept."""
 
 import multiprocessing
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,15 +114,18 @@ def test_thinned_tools_keep_the_called_ones_and_a_choice(family: str) -> None:
 
 
 def test_a_killed_worker_is_one_sentence_and_what_is_finished_stays(tmp_path: Path, tokenizer_folder: Path) -> None:
-    # The short one first: when it is finished, much is left to be killed in.
-    planned = chunks(tmp_path / "chunks", tokenizer_folder)[::-1]
+    planned = chunks(tmp_path / "chunks", tokenizer_folder)
+    # After the first chunk the worker waits for somebody to write into a pipe.
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "tokenizer.json")
+    waiting = [planned[0], *(replace(chunk, tokenizer=str(tmp_path / "pipe")) for chunk in planned[1:])]
 
     def kill(done: int, total: int, text: str = "") -> None:
         for process in multiprocessing.active_children() if done else ():
             process.kill()
 
     with pytest.raises(UserError, match=r"was killed .* same command again"):
-        make_chunks(planned, 1, kill)
-    assert sum(Path(chunk.folder).exists() for chunk in planned) in (1, 2)
+        make_chunks(waiting, 1, kill)
+    assert [Path(chunk.folder).exists() for chunk in planned] == [True, False, False]
     make_chunks(planned, 1, silent)
     assert all(Path(chunk.folder).exists() for chunk in planned)

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,21 @@ except KeyboardInterrupt:
 IGNORED = {"timings.jsonl", ".lock"}
 
 
-def start(raw: dict[str, Any], run: Path) -> subprocess.Popen[str]:
+@contextmanager
+def started(raw: dict[str, Any], run: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of the recipe, which does not outlive the block; its workers do not outlive it."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, json.dumps(raw), str(run)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def finish(raw: dict[str, Any], run: Path) -> str:
-    process = start(raw, run)
-    _, stderr = process.communicate()
+    with started(raw, run) as process:
+        _, stderr = process.communicate()
     assert process.returncode == 0, stderr
     return stderr
 
@@ -74,13 +81,13 @@ def chunk_done(run: Path) -> bool:
 
 def kill_when(raw: dict[str, Any], run: Path, condition: Callable[[Path], bool], delay: float) -> bool:
     """Run until `condition`, wait `delay`, kill. False if the run ended before."""
-    process = start(raw, run)
-    while process.poll() is None and not condition(run):
-        time.sleep(0.001)
-    time.sleep(delay)
-    killed = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    _, stderr = process.communicate()
+    with started(raw, run) as process:
+        while process.poll() is None and not condition(run):
+            time.sleep(0.001)
+        time.sleep(delay)
+        killed = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        _, stderr = process.communicate()
     assert killed or process.returncode == 0, stderr
     return killed
 
@@ -129,7 +136,12 @@ def children(pid: int) -> list[int]:
 
 
 def training_workers(process: subprocess.Popen[str]) -> list[int]:
-    return [pid for pid in children(process.pid) if b"openk2.train.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in children(process.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"openk2.train.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def gone(pid: int) -> bool:
@@ -142,18 +154,18 @@ def gone(pid: int) -> bool:
 @pytest.fixture
 def in_training(
     tiny_raw: dict[str, Any], reference: Path, tmp_path: Path
-) -> tuple[subprocess.Popen[str], list[int], Path]:
+) -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
     """A run that is in the midst of a pre-training which would take a minute."""
     tiny_raw["pretrain"]["tokens"] = 500_000
     run = tmp_path / "run"
     for stage in ("corpus", "tokenizer", "tokens"):
         shutil.copytree(reference / stage, run / stage)
-    process = start(tiny_raw, run)
-    while process.poll() is None and not (run / "pretrain" / "checkpoints").exists():
-        time.sleep(0.01)
-    workers = training_workers(process)
-    assert len(workers) == 2
-    return process, workers, run
+    with started(tiny_raw, run) as process:
+        while process.poll() is None and not (run / "pretrain" / "checkpoints").exists():
+            time.sleep(0.01)
+        workers = training_workers(process)
+        assert len(workers) == 2
+        yield process, workers, run
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
@@ -191,14 +203,14 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert process.returncode == 130
     assert "nothing is lost; the same command goes on" in stderr
     saved = max(int(p.name.removeprefix("step-")) for p in (run / "pretrain" / "checkpoints").glob("step-*"))
-    process = start(tiny_raw, run)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "goes on from" in line:
-            assert f"goes on from step {saved} of" in line
-            break
-    process.kill()
-    process.communicate()
+    with started(tiny_raw, run) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "goes on from" in line:
+                break
+    assert f"goes on from step {saved} of" in said[-1], said
 
 
 def test_another_recipe_in_the_same_folder_is_refused(
@@ -207,8 +219,8 @@ def test_another_recipe_in_the_same_folder_is_refused(
     run = tmp_path / "run"
     shutil.copytree(reference, run)
     tiny_raw["sft"]["lr"] = 0.005
-    process = start(tiny_raw, run)
-    _, stderr = process.communicate()
+    with started(tiny_raw, run) as process:
+        _, stderr = process.communicate()
     assert process.returncode == 1
     assert "sft was made with lr = 0.01, the recipe now says 0.005" in stderr
     assert files(run) == files(reference)
@@ -219,7 +231,7 @@ def test_a_changed_output_is_noticed(tiny_raw: dict[str, Any], reference: Path, 
     shutil.copytree(reference, run)
     path = run / "tokens" / "train" / "tokens.npy"
     path.write_bytes(path.read_bytes()[:-2])
-    process = start(tiny_raw, run)
-    _, stderr = process.communicate()
+    with started(tiny_raw, run) as process:
+        _, stderr = process.communicate()
     assert process.returncode == 1
     assert "tokens.npy is not what its stage wrote" in stderr

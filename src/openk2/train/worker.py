@@ -28,6 +28,7 @@ from openk2.data.shards import Shards
 from openk2.train.recipe import PretrainConfig, SftConfig, TrainConfig
 
 REPORT_SECONDS = 0.5
+LOCK_SECONDS = 60.0
 
 
 class Job(BaseModel):
@@ -74,10 +75,23 @@ def _listen(stop: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    """Wait until the worker of a killed run, which may need a moment to notice, has let go of the folder."""
+    """Wait until the worker of a killed run, which may need a moment to notice, has let go of the folder.
+
+    Raises UserError if it does not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"another process still trains in {folder}: end it, then run the same command again"
+                    ) from None
+                time.sleep(0.1)
         yield
 
 
@@ -100,7 +114,8 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
             init_method=f"file://{job.scratch / 'rendezvous'}",
             rank=rank,
             world_size=job.workers,
-            timeout=timedelta(hours=1),
+            # A worker whose others are lost or stuck ends itself.
+            timeout=timedelta(minutes=10),
         )
         group = dist.group.WORLD
     if job.start_from is None:
