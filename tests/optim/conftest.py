@@ -6,12 +6,10 @@ import faulthandler
 import multiprocessing
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +24,8 @@ GLOO_SECONDS, STACK_SECONDS, SECONDS = 60, 90, 100
 
 
 def _run_rank(rank: int, function: Callable[..., None], meeting: str, arguments: tuple[Any, ...]) -> None:
+    # Ends it, too, where nobody is left to do so.
     faulthandler.dump_traceback_later(STACK_SECONDS, exit=True)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def watch() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
     status = 1
     try:
         dist.init_process_group(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
@@ -67,18 +68,24 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path, advice: str) -> Iterator[None]:
-    """One process at a time in a folder, which is made. Raises UserError, with `advice`, if it cannot be had."""
+def locked(folder: Path, advice: str, seconds: float = 0.0) -> Iterator[None]:
+    """One process at a time in a folder, which is made. Raises UserError, with `advice`, if it cannot be had within
+    `seconds`."""
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(open(folder / LOCK, "w", encoding="utf-8"))
         except OSError as e:
             raise UserError(f"the folder {folder} cannot be used: {e.strerror or e}; {advice}") from e
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UserError(f"another process is working in {folder}: wait for it, or {advice}") from e
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as e:
+                if time.monotonic() >= end:
+                    raise UserError(f"another process is working in {folder}: wait for it, or {advice}") from e
+            time.sleep(0.05)
         yield
 
 

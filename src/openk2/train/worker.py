@@ -7,14 +7,12 @@ that the parent has died, and so does the worker. Rank 0 reports on standard out
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from openk2.core import UserError
+from openk2.core.runs import locked
 from openk2.data.batches import BatchPlan, EpisodePlan, PackedPlan
 from openk2.data.shards import Shards
 from openk2.train.recipe import PretrainConfig, SftConfig, TrainConfig
@@ -57,7 +56,9 @@ def main(job_path: str, rank: int) -> int:
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
     job = Job.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
     try:
-        with _only_writer(job.folder) if rank == 0 else contextlib.nullcontext():
+        # Rank 0 writes. The one of a killed run may need a moment to notice, and to let go of the folder.
+        advice = "end it and run the same command again"
+        with locked(job.folder, advice, LOCK_SECONDS) if rank == 0 else contextlib.nullcontext():
             _train(job, rank, stop)
     except UserError as e:
         _report({"event": "error", "message": str(e)})
@@ -71,28 +72,6 @@ def _listen(stop: threading.Event) -> None:
         if b"stop" in words:
             stop.set()
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Wait until the worker of a killed run, which may need a moment to notice, has let go of the folder.
-
-    Raises UserError if it does not.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        end = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise UserError(
-                        f"another process still trains in {folder}: end it, then run the same command again"
-                    ) from None
-                time.sleep(0.1)
-        yield
 
 
 def _report(event: dict[str, Any]) -> None:

@@ -1,0 +1,31 @@
+"""Run folders: one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from pathlib import Path
+
+import pytest
+
+from openk2.core import UserError
+from openk2.core.runs import LOCK, locked
+
+
+def test_a_folder_that_is_let_go_in_time_can_be_had(tmp_path: Path) -> None:
+    with open(tmp_path / LOCK, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        release = threading.Timer(0.2, fcntl.flock, (other, fcntl.LOCK_UN))
+        release.start()
+        with locked(tmp_path, "end it", 60.0):
+            assert release.finished.is_set()
+
+
+def test_a_folder_that_is_kept_is_one_sentence(tmp_path: Path) -> None:
+    with open(tmp_path / LOCK, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with (
+            pytest.raises(UserError, match=r"another process is working in .*: wait for it, or end it$"),
+            locked(tmp_path, "end it", 0.1),
+        ):
+            pass
