@@ -242,6 +242,8 @@ def test_keywords_that_cannot_be_enforced_are_left_out_and_the_rest_is_enforced(
         ({"type": "object", "properties": {"a": NUMBER}, "dependentRequired": {"a": ["b"]}}, ["dependentRequired"]),
         ({"anyOf": [{**WORD, "pattern": "^(?!a)b"}, {**WORD, "format": "crockford32"}]}, ["crockford32", "(?!a)"]),
         ({"oneOf": [WORD, {**NUMBER, "title": "A digit", "default": 3}]}, []),
+        ({"type": "object", "minProperties": 1}, ["minProperties"]),
+        ({"type": "object", "properties": {"a": NUMBER, "b": NUMBER}, "minProperties": 1}, []),
     ],
 )
 def test_what_is_not_enforced_is_said(grammar: Grammar, part: dict[str, Any], words: list[str]) -> None:
@@ -335,76 +337,22 @@ def test_numbers_that_no_double_holds_are_never_written_as_a_neighbour(grammar: 
         conforms(read(ids, grammar.tokenizer), either, 0)
 
 
-words = st.text(st.sampled_from('abcxyz_- "\\\n/éß中😀\x7f'), min_size=1, max_size=8)
-scalars: st.SearchStrategy[dict[str, Any]] = st.one_of(
-    st.just({"type": "boolean"}),
-    st.just({"type": "null"}),
-    st.just({"type": "number"}),
-    st.just({"type": "string"}),
-    st.tuples(st.integers(-50, 50), st.integers(0, 300)).map(
-        lambda t: {"type": "integer", "minimum": t[0], "maximum": t[0] + t[1]}
-    ),
-    st.tuples(st.integers(0, 4), st.integers(0, 9)).map(
-        lambda t: {"type": "string", "minLength": t[0], "maxLength": t[0] + t[1]}
-    ),
-    # Beyond 2^53 see test_numbers_that_no_double_holds_are_never_written_as_a_neighbour.
-    st.lists(words | st.integers(-(2**53), 2**53) | st.booleans() | st.none(), min_size=1, max_size=5).map(
-        lambda v: {"enum": v}
-    ),
-    words.map(lambda v: {"const": v}),
-    st.just({"type": "string", "pattern": "^[a-zé]{2,5}$"}),
-    st.just({"type": ["integer", "null"]}),
-)
-
-
-def _object(properties: dict[str, Any], required: set[str], extra: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": properties}
-    if names := sorted(required & properties.keys()):
-        schema["required"] = names
-    if extra is not None:
-        schema["additionalProperties"] = extra
-    return schema
-
-
-def objects(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.dictionaries(words, parts, max_size=4).flatmap(
-        lambda properties: st.builds(
-            _object,
-            st.just(properties),
-            st.sets(st.sampled_from(sorted(properties))) if properties else st.just(set()),
-            st.sampled_from([None, None, False, {"type": "boolean"}]),
-        )
-    )
-
-
-def arrays(parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    bounds = st.tuples(st.integers(0, 2), st.integers(0, 2))
-    return st.builds(
-        lambda items, b: {"type": "array", "items": items, "minItems": b[0], "maxItems": b[0] + b[1]}, parts, bounds
-    )
-
-
-schemas = objects(
-    st.recursive(
-        scalars,
-        lambda inner: (
-            objects(inner) | arrays(inner) | st.lists(inner, min_size=1, max_size=3).map(lambda v: {"anyOf": v})
-        ),
-        max_leaves=6,
-    )
-)
-
-
 @settings(max_examples=150, deadline=None)
 @given(
-    parameters=st.lists(schemas, min_size=1, max_size=3),
+    data=st.data(),
     names=st.lists(st.text("ab_-:0é", min_size=1, max_size=4), min_size=3, max_size=3, unique=True),
     first=st.integers(0, 120),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_walk_gives_calls_that_satisfy_their_schemas(
-    tokenizer: Tokenizer, parameters: list[dict[str, Any]], names: list[str], first: int, seed: int
+    tokenizer: Tokenizer,
+    schemas: st.SearchStrategy[dict[str, Any]],
+    data: st.DataObject,
+    names: list[str],
+    first: int,
+    seed: int,
 ) -> None:
+    parameters = data.draw(st.lists(schemas, min_size=1, max_size=3))
     tools = [ToolSpec(name, "", schema) for name, schema in zip(names, parameters, strict=False)]
     grammar = Grammar(tokenizer)
     ids = wander(grammar.guide(tools, first), grammar, seed)

@@ -58,9 +58,14 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raises ContextOverflow or UserError if `request` cannot be served: too long, bad numbers, bad tools."""
-        check(request, vocab_size=self.config.vocab_size, context=self.config.max_position_embeddings)
-        if request.grammar:
-            self.grammar.compile(request.tools)
+        context = self.config.max_position_embeddings
+        check(request, vocab_size=self.config.vocab_size, context=context)
+        guide, room = request.guide(self.grammar), request.room(context)
+        if guide is not None and guide.needs > room:
+            raise UserError(
+                f"what is asked for takes {guide.needs} tokens at least, and there is room for {room}: "
+                "raise max_tokens or shorten the conversation"
+            )
 
     def batch(self, on_token: OnToken | None = None) -> Batch:
         """An empty batch, to which requests can be added while it runs."""

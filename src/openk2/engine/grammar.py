@@ -4,10 +4,14 @@ One `Guide` follows one sequence. Its states, with the special tokens that lead 
 
     text -section_begin-> section -call_begin-> header -argument_begin-> arguments -call_end-> section ...
     text -im_end-> done        section (after a call) -section_end-> end -im_end-> done
+    answer -im_end-> done      (an answer in JSON instead of text)
 
-Outside a tool section the mask is one of two constants. The header is a choice between the token sequences of
-`functions.NAME:IDX`, tokenised as in training. The arguments follow an llguidance matcher over the tool's JSON Schema,
-without the few keywords that it cannot enforce.
+In text the mask is one of two constants. The header is a choice between the token sequences of `functions.NAME:IDX`,
+tokenised as in training. The arguments follow an llguidance matcher over the tool's JSON Schema, without the few
+keywords that it cannot enforce; so does an answer in JSON.
+
+A guide that is told how many ids are left (`room`) opens only calls that can be closed within them, and lets nothing
+pass in JSON behind which it could not be closed any more (see `closing`).
 Source of the format: K2 report, appendix B (the enforcer). Shapes: V vocabulary of the model.
 """
 
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -26,7 +30,8 @@ from numpy.typing import NDArray
 
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
-from openk2.engine.schema import arguments_schema, enforceable
+from openk2.engine.closing import Closer, leads_out
+from openk2.engine.schema import arguments_schema, counts_free_names, enforceable
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -48,10 +53,14 @@ _OPTIONS: JsonCompileOptions = {
 
 _LARGE_VOCABULARY = 32768
 _KEPT_SCHEMAS = 512  # compiled, about 80 kB each
+ENDLESS = 1 << 40
+"""Room enough for everything."""
 
 
 class State(Enum):
     TEXT = "text"
+    MUST_CALL = "before the first call"
+    ANSWER = "answer"
     SECTION = "section"
     HEADER = "header"
     ARGUMENTS = "arguments"
@@ -60,11 +69,12 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Arguments:
-    """The compiled parameters of a tool: a fresh matcher (copy before use), and a remark on every part of the schema
-    that it does not hold the model to (for whoever declares tools: nothing here prints them)."""
+class Json:
+    """A compiled schema: a fresh matcher (copy before use), few ids that satisfy it, the end included, and a remark on
+    every part of the schema that it does not hold the model to (for whoever wrote it: nothing here prints them)."""
 
     matcher: LLMatcher
+    shortest: tuple[int, ...]
     not_enforced: tuple[str, ...] = ()
 
 
@@ -100,7 +110,8 @@ class Grammar:
             # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
             slices=[] if tokenizer.vocab_size < _LARGE_VOCABULARY else None,
         )
-        self._compiled: dict[str, Arguments] = {}
+        self.closer = Closer(self._ll, tokenizer.base_size, self.call_end)
+        self._compiled: dict[str, Json] = {}
         self._lock = threading.Lock()
 
         # Everything behind the BPE pieces is reserved.
@@ -114,41 +125,71 @@ class Grammar:
         if self.vocab_size > tokenizer.vocab_size:
             self.known_mask = np.arange(self.vocab_size) < tokenizer.vocab_size
 
-    def guide(self, tools: Sequence[ToolSpec], first_call_index: int = 0) -> Guide:
-        """A guide for one sequence. Raises UserError for a tool whose declaration cannot be enforced."""
-        return Guide(self, self.compile(tools), first_call_index)
+    def guide(
+        self,
+        tools: Sequence[ToolSpec],
+        first_call_index: int = 0,
+        *,
+        must_call: bool = False,
+        one_call: bool = False,
+        answer: Mapping[str, Any] | None = None,
+    ) -> Guide:
+        """A guide for one sequence.
 
-    def compile(self, tools: Sequence[ToolSpec]) -> dict[str, Arguments]:
+        With `must_call` it begins with a call; with `one_call` it ends after the first. `answer` is a JSON Schema that
+        all text must satisfy, if the sequence does not call tools instead. Raises UserError for a schema that cannot be
+        enforced, and where a call is due and no tool is declared.
+        """
+        compiled = self.compile(tools)
+        if must_call and not compiled:
+            raise UserError("a call is due and no tool is declared: declare one or let the model choose")
+        return Guide(
+            self,
+            compiled,
+            first_call_index,
+            must_call=must_call,
+            one_call=one_call,
+            answer=None if answer is None else self.compile_answer(answer),
+        )
+
+    def compile(self, tools: Sequence[ToolSpec]) -> dict[str, Json]:
         """Name -> what the tool's arguments are held to.
 
         Raises UserError when a name is empty or declared twice, or when a schema is invalid or nothing can satisfy it.
         Keywords of a valid schema that cannot be enforced are left out, and named in `not_enforced`.
         """
-        compiled: dict[str, Arguments] = {}
+        compiled: dict[str, Json] = {}
         for tool in tools:
             if not tool.name or tool.name in compiled:
                 raise UserError(f"tool name {tool.name!r} is empty or declared twice: give every tool its own name")
-            compiled[tool.name] = self._arguments(tool)
+            compiled[tool.name] = self._kept(f"the parameters of tool {tool.name}", tool.parameters, arguments_schema)
         return compiled
+
+    def compile_answer(self, schema: Mapping[str, Any]) -> Json:
+        """What an answer in JSON is held to. Raises UserError as `compile`."""
+        return self._kept("the schema of the answer", schema, dict)
 
     def header(self, name: str, index: int) -> tuple[int, ...]:
         """The ids of a call's id, `functions.NAME:IDX`."""
         return tuple(self.tokenizer.encode(call_id(name, index)))
 
-    def _arguments(self, tool: ToolSpec) -> Arguments:
+    def _kept(
+        self, what: str, schema: Mapping[str, Any], completed: Callable[[Mapping[str, Any]], dict[str, Any]]
+    ) -> Json:
+        """The compiled schema, from those that are kept if it is there."""
         try:
-            key = json.dumps(dict(tool.parameters))
-            schema = arguments_schema(tool.parameters)
+            key = completed.__name__ + json.dumps(dict(schema))
+            full = completed(schema)
             with self._lock:
-                arguments = self._compiled.pop(key, None) or self._compile_tool(tool.name, schema)
-                self._compiled[key] = arguments  # behind all others: the first is the one unused for longest
+                compiled = self._compiled.pop(key, None) or self._compile_schema(what, full)
+                self._compiled[key] = compiled  # behind all others: the first is the one unused for longest
                 if len(self._compiled) > _KEPT_SCHEMAS:
                     del self._compiled[next(iter(self._compiled))]
-                return arguments
+                return compiled
         except (TypeError, ValueError) as e:
-            raise UserError(f"the parameters of tool {tool.name} are not a usable JSON Schema: {e}") from e
+            raise UserError(f"{what} are not a usable JSON Schema: {e}".replace("answer are", "answer is")) from e
 
-    def _compile_tool(self, name: str, schema: dict[str, Any]) -> Arguments:
+    def _compile_schema(self, what: str, schema: dict[str, Any]) -> Json:
         unknown: list[str] = []
 
         def knows(pattern: str) -> bool:
@@ -159,18 +200,26 @@ class Grammar:
 
         # Closing may contradict a reference or a composition: then take it as declared. Large bounds go last.
         for large, close in ((True, True), (True, False), (False, True), (False, False)):
-            matcher = self._compile(enforceable(schema, knows, close=close, large_bounds=large))
+            written = enforceable(schema, knows, close=close, large_bounds=large)
+            matcher = self._compile(written)
             if not matcher.is_error():
                 break
         if not large:
             unknown.append("Bounds of numbers at 2**53 or beyond")
+        if counts_free_names(written):
+            unknown.append("minProperties where names are free")
         if matcher.is_error():
             reason = matcher.get_error().strip().splitlines()[0]
             raise UserError(
-                f"the grammar cannot enforce the parameters of tool {name} ({reason}): "
-                "simplify the schema or switch the grammar off"
+                f"the grammar cannot enforce {what} ({reason}): simplify the schema or switch the grammar off"
             )
-        return Arguments(matcher, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
+        shortest = self.closer.way(matcher, False, False)
+        if shortest is None:
+            raise UserError(
+                f"no JSON of reasonable length was found that satisfies {what}: simplify the schema or switch the "
+                "grammar off"
+            )
+        return Json(matcher, shortest, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
 
     def _compile(self, schema: object) -> LLMatcher:
         return LLMatcher(
@@ -179,47 +228,92 @@ class Grammar:
 
 
 class Guide:
-    """Follows one sequence: `mask` what may come next, `advance` with what came."""
+    """Follows one sequence: `mask` what may come next, `settle` what was chosen, `advance` with what came.
 
-    def __init__(self, grammar: Grammar, tools: Mapping[str, Arguments], first_call_index: int) -> None:
+    `room` is how many ids are left, the next one included. `settle` and `room` may be left out where nothing ends
+    before the guide does.
+    """
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        tools: Mapping[str, Json],
+        first_call_index: int,
+        *,
+        must_call: bool = False,
+        one_call: bool = False,
+        answer: Json | None = None,
+    ) -> None:
         self._grammar = grammar
         self._tools = tools
         self._index = first_call_index
+        self._one_call = one_call
         self._state = State.TEXT
         self._first = True
+        self._costs: dict[str, int] = {}
         self._open: dict[str, tuple[int, ...]] = {}
         self._depth = 0
         self._matcher: LLMatcher | None = None
         self._mask: Mask | None = None
+        # Of JSON under way: a way out, if one is known, whether a string is open, and the way out behind an id that
+        # was settled.
+        self._way: tuple[int, ...] | None = None
+        self._inside = self._escaped = False
+        self._settled: tuple[int, tuple[int, ...]] | None = None
+        if must_call:
+            self._state = State.MUST_CALL
+        elif answer is not None:
+            self._begin_json(State.ANSWER, answer)
+        self._count_costs()
 
     @property
     def state(self) -> State:
         return self._state
 
-    def mask(self) -> Mask:
-        """Allowed next ids, bool [V]. Do not write to it."""
-        if self._mask is None:
-            self._mask = self._make_mask()
-        return self._mask
+    @property
+    def needs(self) -> int:
+        """How many ids are needed before anything can be said at all."""
+        if self._state is State.MUST_CALL:
+            return 1 + min(self._costs.values())
+        return len(self._way) if self._state is State.ANSWER and self._way is not None else 1
 
-    def _make_mask(self) -> Mask:
+    def mask(self, room: int = ENDLESS) -> Mask:
+        """Allowed next ids, bool [V]. Do not write to it."""
         if self._state is State.TEXT:
-            return self._grammar.tools_mask if self._tools else self._grammar.text_mask
+            return self._grammar.tools_mask if self._can_call(room - 1) else self._grammar.text_mask
         if self._matcher is not None:
-            bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-            size = self._grammar.tokenizer.vocab_size
-            mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
-            mask[:size] = bits[:size]
-            return mask
+            if self._mask is None:
+                self._mask = self._matcher_mask(self._matcher)
+            self._mask[self._grammar.section_begin] = self._may_begin_section(room)
+            return self._mask
         mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
-        mask[self.choices()] = True
+        mask[self.choices(room)] = True
         return mask
 
-    def choices(self) -> list[int]:
-        """The allowed ids in a state between text and arguments, where they are few."""
+    def _matcher_mask(self, matcher: LLMatcher) -> Mask:
+        size = self._grammar.tokenizer.vocab_size
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
+        mask[:size] = np.unpackbits(bits, bitorder="little")[:size]
+        if self._state is State.ANSWER:
+            mask[self._grammar.turn_end] = mask[self._grammar.call_end]
+            mask[self._grammar.call_end] = False
+        return mask
+
+    def _may_begin_section(self, room: int) -> bool:
+        """Whether calls may come instead of an answer in JSON."""
+        return self._state is State.ANSWER and self._first and self._can_call(room - 1)
+
+    def choices(self, room: int = ENDLESS) -> list[int]:
+        """The allowed ids in a state between text and JSON, where they are few."""
         grammar = self._grammar
+        if self._state is State.MUST_CALL:
+            return [grammar.section_begin]
         if self._state is State.SECTION:
-            return [grammar.call_begin] if self._first else [grammar.call_begin, grammar.section_end]
+            if self._first:
+                return [grammar.call_begin]
+            more = not self._one_call and self._can_call(room)
+            return [grammar.call_begin, grammar.section_end] if more else [grammar.section_end]
         if self._state is State.HEADER:
             following = {ids[self._depth] for ids in self._open.values() if len(ids) > self._depth}
             if any(len(ids) == self._depth for ids in self._open.values()):
@@ -227,55 +321,106 @@ class Guide:
             return sorted(following)
         return [grammar.turn_end]
 
-    def forced(self) -> int | None:
+    def forced(self, room: int = ENDLESS) -> int | None:
         """The next id if there is no choice, else None."""
         if self._state is State.TEXT or self._state is State.DONE:
             return None
         if self._matcher is not None:
-            mask = self.mask()
+            mask = self.mask(room)
             return int(mask.argmax()) if np.count_nonzero(mask) == 1 else None
-        choices = self.choices()
+        choices = self.choices(room)
         return choices[0] if len(choices) == 1 else None
 
-    def advance(self, token: int) -> None:
-        """Go on with an id that `mask` allowed. Raises ValueError for another one."""
-        try:
-            self._advance(token)
-        finally:
-            self._mask = None
+    def settle(self, token: int, room: int) -> int:
+        """`token`, which `mask` allowed; or the next id on a way out, if behind `token` no end is within `room`."""
+        if self._matcher is None or token == self._grammar.section_begin:
+            return token
+        answer = self._state is State.ANSWER
+        end = self._grammar.turn_end if answer else self._grammar.call_end
+        # Behind a call the section and the turn have to be ended.
+        most = room - 1 if answer else room - 3
+        closer = self._grammar.closer
+        if self._way is None:
+            self._way = closer.way(self._matcher, self._inside, self._escaped)
+        if token == end or self._way is None or token == self._way[0]:
+            return token
+        ahead = self._matcher.deep_copy()
+        ahead.consume_token(token)
+        way: tuple[int, ...] | None = self._way
+        if len(self._way) > most or not leads_out(ahead, self._way):
+            way = closer.way(ahead, *closer.in_string(self._inside, self._escaped, token), most)
+        if way is None:
+            return end if self._way[0] == self._grammar.call_end else self._way[0]
+        self._settled = token, way
+        return token
 
-    def _advance(self, token: int) -> None:
+    def advance(self, token: int, room: int = ENDLESS) -> None:
+        """Go on with an id that `mask` allowed. Raises ValueError for another one."""
         grammar = self._grammar
-        if self._state is State.TEXT:
-            if not self.mask()[token]:
-                raise ValueError(f"id {token} is not allowed in {self._state.value}")
-            if token == grammar.turn_end:
-                self._state = State.DONE
-            elif token == grammar.section_begin:
-                self._state = State.SECTION
+        if self._matcher is not None and not (token == grammar.section_begin and self._may_begin_section(room)):
+            self._advance_json(token)
             return
-        if self._matcher is not None:
-            if token == grammar.call_end and self._matcher.is_accepting():
-                self._matcher = None
-                self._state, self._first = State.SECTION, False
-                self._index += 1
-            elif token == grammar.call_end or not self._matcher.consume_token(token):
-                raise ValueError(f"id {token} is not allowed in {self._state.value}: {self._matcher.get_error()}")
-            return
-        if token not in self.choices() or self._state is State.DONE:
+        allowed = self.mask(room)[token] if self._state is State.TEXT else token in self.choices(room)
+        if self._matcher is None and (not allowed or self._state is State.DONE):
             raise ValueError(f"id {token} is not allowed in {self._state.value}")
-        if self._state is State.SECTION:
-            self._state = State.END if token == grammar.section_end else State.HEADER
-            self._open = {name: grammar.header(name, self._index) for name in self._tools}
+        if token == grammar.section_begin:
+            self._matcher = self._mask = None
+            self._state = State.SECTION
+        elif token == grammar.turn_end:
+            self._state = State.DONE
+        elif token == grammar.section_end:
+            self._state = State.END
+        elif token == grammar.call_begin:
+            self._state = State.HEADER
+            # The first call may have to go beyond its room: then no call would have fitted.
+            fitting = [name for name, cost in self._costs.items() if cost <= room] or list(self._costs)
+            self._open = {name: grammar.header(name, self._index) for name in fitting}
             self._depth = 0
         elif self._state is State.HEADER and token == grammar.argument_begin:
             name = next(name for name, ids in self._open.items() if len(ids) == self._depth)
-            self._matcher = self._tools[name].matcher.deep_copy()
-            self._state = State.ARGUMENTS
+            self._begin_json(State.ARGUMENTS, self._tools[name])
         elif self._state is State.HEADER:
             self._open = {
                 name: ids for name, ids in self._open.items() if len(ids) > self._depth and ids[self._depth] == token
             }
             self._depth += 1
+
+    def _advance_json(self, token: int) -> None:
+        assert self._matcher is not None
+        self._mask = None
+        end = self._grammar.turn_end if self._state is State.ANSWER else self._grammar.call_end
+        reserved = token >= self._grammar.tokenizer.base_size
+        if token == end and self._matcher.is_accepting():
+            self._matcher = None
+            if self._state is State.ANSWER:
+                self._state = State.DONE
+                return
+            self._state, self._first = State.SECTION, False
+            self._index += 1
+            self._count_costs()
+        elif reserved or not self._matcher.consume_token(token):
+            raise ValueError(f"id {token} is not allowed in {self._state.value}: {self._matcher.get_error()}")
         else:
-            self._state = State.DONE
+            self._first = self._first and self._state is not State.ANSWER
+            if self._settled is not None and self._settled[0] == token:
+                self._way = self._settled[1]
+            elif self._way is not None:
+                self._way = self._way[1:] if self._way[0] == token else None
+            self._inside, self._escaped = self._grammar.closer.in_string(self._inside, self._escaped, token)
+        self._settled = None
+
+    def _begin_json(self, state: State, schema: Json) -> None:
+        self._state = state
+        self._matcher = schema.matcher.deep_copy()
+        self._way, self._inside, self._escaped = schema.shortest, False, False
+
+    def _count_costs(self) -> None:
+        """How many ids a call of each tool takes at least, from `call_begin` to the end of the turn."""
+        # call_begin, argument_begin, section_end, turn_end
+        self._costs = {
+            name: 4 + len(self._grammar.header(name, self._index)) + len(tool.shortest)
+            for name, tool in self._tools.items()
+        }
+
+    def _can_call(self, room: int) -> bool:
+        return bool(self._costs) and room >= min(self._costs.values())

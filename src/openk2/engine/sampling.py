@@ -95,7 +95,7 @@ def choose(logits_BV: Tensor, sequences: Several[Sequence]) -> list[int]:
             row_V = keep_min_p(row_V, request.min_p)
         noise_V = gumbel_noise(request.seed, sequences[b].position, row_V.shape[0])
         scores_BV[b] = row_V + noise_V.to(row_V.device)
-    ids_B: list[int] = scores_BV.argmax(-1).tolist()
+    ids_B = [s.settle(token) for s, token in zip(sequences, scores_BV.argmax(-1).tolist(), strict=True)]
     score(logits_BV, ids_B, sequences)
     return ids_B
 

@@ -94,6 +94,24 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large
     return out
 
 
+def counts_free_names(schema: Any) -> bool:
+    """Whether an object needs more properties than it names: the grammar may count a name that it writes twice."""
+    if isinstance(schema, list):
+        return any(map(counts_free_names, schema))
+    if not isinstance(schema, Mapping):
+        return False
+    least, required = schema.get("minProperties"), schema.get("required")
+    if type(least) is int and least > (len(required) if isinstance(required, list) else 0):
+        closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+        if not closed:
+            return True
+    inner = [schema.get(key) for key in (*_ONE, *_MANY)]
+    for key in _NAMED:
+        if isinstance(schema.get(key), Mapping):
+            inner += schema[key].values()
+    return any(map(counts_free_names, inner))
+
+
 def _next_double(value: int, side: int) -> int:
     """The nearest integer not below (side 1) or not above (-1) `value` that a double holds; beyond all, `value`."""
     try:

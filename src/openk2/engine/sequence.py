@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Request:
         tools: the declared tools, for the grammar.
         grammar: whether to constrain the output to text and well-formed calls of `tools`.
         first_call_index: the number that the next call's id carries (a counter over the whole dialog).
+        must_call, one_call: begin with a call; end after the first one.
+        answer: a JSON Schema; what is said is JSON that satisfies it, or calls.
     """
 
     prompt_ids: tuple[int, ...]
@@ -62,6 +64,21 @@ class Request:
     tools: tuple[ToolSpec, ...] = ()
     grammar: bool = True
     first_call_index: int = 0
+    must_call: bool = False
+    one_call: bool = False
+    answer: Mapping[str, Any] | None = None
+
+    def room(self, context: int) -> int:
+        """How many ids it can have in a context of so many."""
+        return min(self.max_tokens, context - len(self.prompt_ids))
+
+    def guide(self, grammar: Grammar) -> Guide | None:
+        """What constrains it, if anything does. Raises UserError as `Grammar.guide`."""
+        if not self.grammar:
+            return None
+        return grammar.guide(
+            self.tools, self.first_call_index, must_call=self.must_call, one_call=self.one_call, answer=self.answer
+        )
 
     @property
     def adjusts_logits(self) -> bool:
@@ -123,6 +140,8 @@ def check(request: Request, *, vocab_size: int, context: int) -> None:
         wrong = "stop takes several texts that are not empty"
     elif not all(0 <= i < vocab_size for i in request.stop_ids):
         wrong = f"stop_ids takes ids below {vocab_size}"
+    elif not request.grammar and (request.must_call or request.one_call or request.answer is not None):
+        wrong = "must_call, one_call and answer need the grammar"
     if wrong:
         raise UserError(f"{wrong}: change it")
 
@@ -142,7 +161,7 @@ class Sequence:
         self.stopped_by: str | None = None
         self.pending: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
-        self.limit = min(request.max_tokens, context - len(request.prompt_ids))
+        self.limit = request.room(context)
         # Prompt and ids once more, as an array that a guess can search without copying.
         self._all_S = np.empty(len(request.prompt_ids) + self.limit, dtype=np.int64)
         self._all_S[: len(request.prompt_ids)] = request.prompt_ids
@@ -151,9 +170,7 @@ class Sequence:
         self._stop_ids_back = max((len(text.encode()) for text in request.stop), default=0)
         self._text_from = 0
         self._in_calls = False
-        self._guide: Guide | None = None
-        if request.grammar:
-            self._guide = grammar.guide(request.tools, request.first_call_index)
+        self._guide = request.guide(grammar)
 
     @property
     def position(self) -> int:
@@ -163,8 +180,17 @@ class Sequence:
     def mask(self) -> Mask | None:
         """Allowed next ids, bool [V]; None: all."""
         if self._guide is not None:
-            return self._guide.mask()
+            return self._guide.mask(self._room)
         return self._grammar.known_mask
+
+    @property
+    def _room(self) -> int:
+        """How many ids are left."""
+        return self.limit - len(self.ids)
+
+    def settle(self, token: int) -> int:
+        """The chosen id, or another one where it would lead too far from the end of a call or an answer."""
+        return token if self._guide is None else self._guide.settle(token, self._room)
 
     @property
     def known_ids(self) -> int:
@@ -180,7 +206,7 @@ class Sequence:
         """The next id if the grammar leaves only one."""
         if self._guide is None or self.finish_reason is not None:
             return None
-        return self._guide.forced()
+        return self._guide.forced(self._room)
 
     def to_feed(self, most: int) -> list[int]:
         """What the model should see next, at most `most` ids: nothing is chosen behind a last id, so it need not be."""
@@ -195,11 +221,11 @@ class Sequence:
 
     def accept(self, token: int) -> None:
         """Take the next id."""
+        if self._guide is not None:
+            self._guide.advance(token, self._room)
         self._all_S[self.position] = token
         self.ids.append(token)
         self.pending.append(token)
-        if self._guide is not None:
-            self._guide.advance(token)
         if token >= self._grammar.tokenizer.base_size:
             self._text_from = len(self.ids)
         if token in (self._grammar.section_begin, self._grammar.section_end):

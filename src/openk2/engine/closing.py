@@ -1,0 +1,167 @@
+"""The way out: ids that finish JSON under way, as few as can be found, so that a call is whole before the ids run out.
+
+A model that never closes a string would use up its limit inside of it. So a guide knows, at every position inside of
+JSON, ids that lead to the end, and lets an id pass only if an end stays within reach behind it; else the first id of
+the way it knows is taken instead. That is right whatever the schema, because the way is checked by the grammar itself;
+how early a model is stopped depends on how short the ways are that this search finds.
+
+Shapes: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+
+_GOOD_ENOUGH = 24
+"""A way of so many ids is not searched any shorter."""
+_LONGEST = 2048
+# Ranks in strings: what closes is under half of this, and other pieces begin here.
+_OTHER, _UNUSUAL = 1 << 20, 1 << 16
+
+
+class Closer:
+    """Finds ways out for matchers of one tokenizer.
+
+    Args:
+        ll: the matchers' tokenizer.
+        base_size: from here on ids are reserved.
+        end: the id that the matchers end with.
+
+    The search is greedy: outside of strings close what is open, else write the least that the schema lets through; in
+    a string close it, else go on with the longest piece. Where that finds no end, or a far one, what led on comes last
+    when it is written again: pieces of a string or number that goes on (a pattern like a+b), and names and values in
+    an object in which another one opens (a tree whose nodes may be leaves).
+    """
+
+    def __init__(self, ll: LLTokenizer, base_size: int, end: int) -> None:
+        self._end = end
+        self._pieces = [ll.decode_bytes([i]) for i in range(base_size)]
+        outside = [_rank_outside(piece) for piece in self._pieces]
+        closing = [_rank_closing(piece) for piece in self._pieces]
+        length_V = np.array([len(piece) for piece in self._pieces])
+        plain_V = np.array([piece.isascii() and piece.isalnum() for piece in self._pieces])
+        closing_V = np.array(closing)
+        self._first_V = np.full(ll.vocab_size, 256)
+        self._first_V[:base_size] = [piece[0] if piece else 256 for piece in self._pieces]
+        self._outside_V = self._with_end(np.array(outside), ll.vocab_size)
+        self._inside = [
+            self._with_end(np.where(closing_V >= 0, closing_V, _OTHER + ~plain_V * _UNUSUAL + taste_V), ll.vocab_size)
+            for taste_V in (-length_V, length_V)
+        ]
+
+    def _with_end(self, ranks_V: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Ranks of all ids: the end before all others, reserved ids never."""
+        out_V = np.full(size, np.iinfo(np.int64).max // 2)
+        out_V[: len(ranks_V)] = ranks_V
+        out_V[self._end] = -1
+        return out_V
+
+    def in_string(self, inside: bool, escaped: bool, token: int) -> tuple[bool, bool]:
+        """Whether JSON is inside a string, and behind a backslash in it, after one more id."""
+        for byte in self._pieces[token] if token < len(self._pieces) else b"":
+            if escaped:
+                escaped = False
+            elif inside and byte == ord("\\"):
+                escaped = True
+            elif byte == ord('"'):
+                inside = not inside
+        return inside, escaped
+
+    def way(self, matcher: LLMatcher, inside: bool, escaped: bool, most: int = _LONGEST) -> tuple[int, ...] | None:
+        """Ids from the matcher's state to its end, the end included; None if none of at most `most` ids is found.
+
+        `inside` and `escaped` as `in_string` gives them. The matcher stays as it is.
+        """
+        best: tuple[int, ...] | None = None
+        for inside_V, varied in ((self._inside[0], False), (self._inside[0], True), (self._inside[1], True)):
+            if best is not None and len(best) <= _GOOD_ENOUGH:
+                break
+            found = self._greedy(matcher.deep_copy(), inside, escaped, inside_V, min(most, _LONGEST), varied)
+            if found is not None and (best is None or len(found) < len(best)):
+                best, most = found, len(found)
+        return best
+
+    def _greedy(
+        self, matcher: LLMatcher, inside: bool, escaped: bool, inside_V: NDArray[np.int64], most: int, varied: bool
+    ) -> tuple[int, ...] | None:
+        ids: list[int] = []
+        tried = _Tried()
+        while len(ids) < most:
+            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+            allowed = np.flatnonzero(np.unpackbits(bits, bitorder="little", count=len(inside_V)))
+            if not len(allowed):
+                return None
+            ranks = (inside_V if inside else self._outside_V)[allowed]
+            if varied:
+                ranks = ranks + tried.penalties[self._first_V[allowed]]
+            token = int(allowed[ranks.argmin()])
+            ids.append(token)
+            if token == self._end:
+                return tuple(ids)
+            if not matcher.consume_token(token):
+                return None
+            if varied:
+                tried.note(self._pieces[token], inside)
+            inside, escaped = self.in_string(inside, escaped, token)
+        return None
+
+
+class _Tried:
+    """What was written in strings and numbers, by its first byte, and how far back that puts it from now on."""
+
+    def __init__(self) -> None:
+        self.penalties = np.zeros(257, dtype=np.int64)
+        self._by_depth: list[list[int]] = [[]]
+
+    def note(self, piece: bytes, inside: bool) -> None:
+        if inside and not piece.startswith(b'"'):
+            self.penalties[piece[0]] += _OTHER
+            self._by_depth[-1].append(piece[0])
+        elif not inside and piece[:1].isdigit():
+            self.penalties[piece[0]] += 1
+        for byte in piece:
+            if byte == ord('"'):
+                inside = not inside
+            elif not inside and byte in b"{[":
+                self.penalties[self._by_depth[-1]] += _OTHER * _LONGEST
+                self._by_depth.append([])
+            elif not inside and byte in b"}]" and len(self._by_depth) > 1:
+                self._by_depth.pop()
+
+
+def leads_out(matcher: LLMatcher, ids: Sequence[int]) -> bool:
+    """Whether `ids` are a way out of the matcher's state."""
+    return int(matcher.validate_tokens(list(ids))) == len(ids)
+
+
+def _rank_outside(piece: bytes) -> int:
+    """The order in which ids are tried between strings; small is early."""
+    longer_first = -min(len(piece), 63)
+    if piece.strip(b"}]") == b"" and piece:
+        return 100 + longer_first
+    if piece in (b'""', b'""}', b'""]', b"[]", b"{}", b"[]}", b"{}}"):
+        return 200 + longer_first
+    if piece == b'"':
+        return 300
+    if piece in (b",", b":"):
+        return 400
+    if any(word.startswith(piece) for word in (b"null", b"true", b"false")):
+        return 500 + longer_first
+    if piece.isdigit():
+        return 600 + len(piece)
+    if piece in (b"-", b"."):
+        return 700
+    if piece in (b"[", b"{"):
+        return 800 + piece[0]
+    return 1 << 20
+
+
+def _rank_closing(piece: bytes) -> int:
+    """The order of ids that end a string, and close what is around it; -1 for others."""
+    if piece[:1] == b'"' and piece[1:].strip(b"}]") == b"":
+        return 100 - min(len(piece), 63)
+    return -1
