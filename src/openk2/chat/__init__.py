@@ -12,17 +12,25 @@ from openk2.chat.format import (
     render,
     tool_name,
 )
+from openk2.chat.stream import ArgumentsPart, CallBegin, CallEnd, CompletionReader, Event, TextPart, fold
 from openk2.chat.tokenizer import Tokenizer, chat_template, nano_tokenizer
 
 __all__ = [
     "DEFAULT_SYSTEM",
+    "ArgumentsPart",
+    "CallBegin",
+    "CallEnd",
     "Completion",
+    "CompletionReader",
+    "Event",
     "Parsed",
     "Rendered",
+    "TextPart",
     "Tokenizer",
     "call_id",
     "canonicalise",
     "chat_template",
+    "fold",
     "nano_tokenizer",
     "parse",
     "parse_completion",

@@ -56,7 +56,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 def read_backend(folder: Path) -> Backend:
     """The vocabulary of a K2 folder. Raises UserError naming the file that is missing or damaged."""
     ranks = read_ranks(folder / RANKS)
-    letter = _letters()
+    letter = byte_letters()
     written = {piece: "".join(letter[byte] for byte in piece) for piece in ranks}
     merges = []
     for piece in sorted((p for p in ranks if len(p) > 1), key=ranks.__getitem__):
@@ -78,7 +78,7 @@ def read_backend(folder: Path) -> Backend:
     return backend
 
 
-def _letters() -> dict[int, str]:
+def byte_letters() -> dict[int, str]:
     """The printable letter that stands for each byte in a byte-level vocabulary."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]

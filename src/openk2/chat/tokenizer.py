@@ -24,7 +24,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from openk2.chat.k2_vocabulary import RANKS, read_backend
+from openk2.chat.k2_vocabulary import RANKS, byte_letters, read_backend
 from openk2.core import NANO_SYSTEM, UserError
 from openk2.core.runs import write_text
 
@@ -159,6 +159,7 @@ class Tokenizer:
         # Set on every load: the backend does not keep it in its file.
         backend.encode_special_tokens = True
         self._backend = backend
+        self._byte_of = {letter: byte for byte, letter in byte_letters().items()}
         self.vocab_size: int = vocab_size
         self.base_size: int = base
         """How many BPE pieces there are; reserved ids start here."""
@@ -274,6 +275,11 @@ class Tokenizer:
         for text in texts:
             _require_utf8(text)
         return [e.ids for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that an id below `base_size` stands for, which need not be whole characters."""
+        letters: str = self._backend.id_to_token(token) or ""
+        return bytes(self._byte_of[letter] for letter in letters)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`. Reserved tokens appear by name.

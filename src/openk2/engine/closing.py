@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher
 from numpy.typing import NDArray
 
 _GOOD_ENOUGH = 24
@@ -27,8 +27,8 @@ class Closer:
     """Finds ways out for matchers of one tokenizer.
 
     Args:
-        ll: the matchers' tokenizer.
-        base_size: from here on ids are reserved.
+        pieces: the bytes of the ids; behind them all are reserved.
+        size: ids in a mask.
         end: the id that the matchers end with.
 
     The search is greedy: outside of strings close what is open, else write the least that the schema lets through; in
@@ -37,19 +37,19 @@ class Closer:
     an object in which another one opens (a tree whose nodes may be leaves).
     """
 
-    def __init__(self, ll: LLTokenizer, base_size: int, end: int) -> None:
+    def __init__(self, pieces: Sequence[bytes], size: int, end: int) -> None:
         self._end = end
-        self._pieces = [ll.decode_bytes([i]) for i in range(base_size)]
+        self._pieces = pieces
         outside = [_rank_outside(piece) for piece in self._pieces]
         closing = [_rank_closing(piece) for piece in self._pieces]
         length_V = np.array([len(piece) for piece in self._pieces])
         plain_V = np.array([piece.isascii() and piece.isalnum() for piece in self._pieces])
         closing_V = np.array(closing)
-        self._first_V = np.full(ll.vocab_size, 256)
-        self._first_V[:base_size] = [piece[0] if piece else 256 for piece in self._pieces]
-        self._outside_V = self._with_end(np.array(outside), ll.vocab_size)
+        self._first_V = np.full(size, 256)
+        self._first_V[: len(pieces)] = [piece[0] if piece else 256 for piece in self._pieces]
+        self._outside_V = self._with_end(np.array(outside), size)
         self._inside = [
-            self._with_end(np.where(closing_V >= 0, closing_V, _OTHER + ~plain_V * _UNUSUAL + taste_V), ll.vocab_size)
+            self._with_end(np.where(closing_V >= 0, closing_V, _OTHER + ~plain_V * _UNUSUAL + taste_V), size)
             for taste_V in (-length_V, length_V)
         ]
 

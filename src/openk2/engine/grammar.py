@@ -110,7 +110,8 @@ class Grammar:
             # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
             slices=[] if tokenizer.vocab_size < _LARGE_VOCABULARY else None,
         )
-        self.closer = Closer(self._ll, tokenizer.base_size, self.call_end)
+        pieces = [tokenizer.piece(i) for i in range(tokenizer.base_size)]
+        self.closer = Closer(pieces, tokenizer.vocab_size, self.call_end)
         self._compiled: dict[str, Json] = {}
         self._lock = threading.Lock()
 
