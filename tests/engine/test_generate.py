@@ -11,7 +11,7 @@ import torch
 
 from openk2.chat import Tokenizer, parse_completion, render
 from openk2.core import ContextOverflow, Message, ToolSpec, UserError
-from openk2.engine import Engine, Generation, Request, reference_generate
+from openk2.engine import Engine, Generation, Part, Request, reference_generate
 from openk2.engine.rows import Rows
 from openk2.engine.sampling import adjust, gumbel_noise, keep_min_p, keep_top_k, keep_top_p
 from openk2.model import LatentCache, ModelConfig, Transformer
@@ -95,10 +95,23 @@ def test_devices_and_types(engine: Engine, device: torch.device, dtype: torch.dt
             assert gap.max() < 1e-4 if dtype == torch.float32 else gap.median() < 0.1
 
 
-def test_on_token_sees_every_id_in_order(engine: Engine) -> None:
-    seen: dict[int, list[int]] = {}
-    got = engine.generate(requests(engine.tokenizer), on_token=lambda i, token: seen.setdefault(i, []).append(token))
-    assert [tuple(seen[i]) for i in range(len(got))] == [g.ids for g in got]
+def test_parts_add_up_to_the_generation(engine: Engine) -> None:
+    wanted = [replace(request, top_logprobs=2) for request in requests(engine.tokenizer)]
+    batch = engine.batch()
+    parts: dict[int, list[Part]] = {batch.add(request): [] for request in wanted}
+    counts = dict.fromkeys(parts, 0)
+    while batch.busy:
+        complete = batch.step()
+        for index, part in batch.parts(counts):
+            parts[index].append(part)
+            counts[index] += len(part.ids)
+        for index, generation in complete:
+            parts[index].append(generation.part(counts[index]))
+            said = parts[index]
+            assert sum((part.ids for part in said), ()) == generation.ids
+            assert sum((part.logprobs for part in said), ()) == generation.logprobs
+            assert sum((part.top_logprobs for part in said), ()) == generation.top_logprobs
+            assert len(said) > 2 or len(generation.ids) < 3
 
 
 def test_requests_join_and_leave_a_running_batch(engine: Engine) -> None:
@@ -190,11 +203,11 @@ def test_prefixes_are_forgotten_beyond_their_number(engine: Engine) -> None:
     rows = Rows(engine.model, prefixes=2)
     prompts = [list(prompt(text, engine.tokenizer)) for text in ("first one", "second one", "third one")]
     for p in prompts:
-        order, _ = rows.admit([p])
+        order, _, _ = rows.admit([p])
         assert order == [0]
         assert rows.release(0, p) == 0
     assert len(rows) == 0
-    order, x_KD = rows.admit(prompts)
+    order, cached, x_KD = rows.admit(prompts)
     assert sorted(order) == [0, 1, 2]
     with torch.no_grad():
         for row, k in enumerate(order):
@@ -215,7 +228,6 @@ def test_logprobs_are_the_models_own(engine: Engine) -> None:
 
 def test_what_cannot_be_served_is_refused_before_anything_runs(engine: Engine) -> None:
     good = requests(engine.tokenizer)[0]
-    seen: list[int] = []
     for bad, error, words in [
         (replace(good, prompt_ids=good.prompt_ids * 30), ContextOverflow, "trained for 160"),
         (replace(good, prompt_ids=()), UserError, "empty"),
@@ -226,8 +238,7 @@ def test_what_cannot_be_served_is_refused_before_anything_runs(engine: Engine) -
         (replace(good, tools=(ToolSpec("f", "", {"type": "string"}),)), UserError, "tool f"),
     ]:
         with pytest.raises(error, match=words):
-            engine.generate([good, bad], on_token=lambda i, token: seen.append(i))
-    assert not seen
+            engine.generate([good, bad])
 
 
 def test_generation_ends_with_the_context(engine: Engine) -> None:

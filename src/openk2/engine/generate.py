@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as Several
 from itertools import takewhile
 
@@ -18,7 +19,7 @@ from openk2.core import UserError
 from openk2.engine.grammar import Grammar
 from openk2.engine.rows import Rows
 from openk2.engine.sampling import choose, score
-from openk2.engine.sequence import Generation, OnToken, Request, Sequence, check
+from openk2.engine.sequence import Generation, Part, Request, Sequence, check
 from openk2.model import Transformer
 
 # Ids that the grammar forces are fed together, up to this many positions in one pass over the batch: padding the other
@@ -67,15 +68,15 @@ class Engine:
                 "raise max_tokens or shorten the conversation"
             )
 
-    def batch(self, on_token: OnToken | None = None) -> Batch:
+    def batch(self) -> Batch:
         """An empty batch, to which requests can be added while it runs."""
-        return Batch(self, on_token)
+        return Batch(self)
 
-    def generate(self, requests: Several[Request], on_token: OnToken | None = None) -> list[Generation]:
+    def generate(self, requests: Several[Request]) -> list[Generation]:
         """Complete all requests, in their order. Raises as `check`, before anything is generated."""
         for request in requests:
             self.check(request)
-        batch = self.batch(on_token)
+        batch = self.batch()
         for request in requests:
             batch.add(request)
         done: dict[int, Generation] = {}
@@ -87,9 +88,8 @@ class Engine:
 class Batch:
     """Sequences in progress. `add` at any time, `step` while `busy`. Weights must not change while it lives."""
 
-    def __init__(self, engine: Engine, on_token: OnToken | None = None) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._on_token = on_token
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # sequence i has row i of the cache
         self._rows = Rows(engine.model, engine.prefixes)
@@ -98,6 +98,14 @@ class Batch:
     @property
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def add(self, request: Request) -> int:
         """Queue a request; the number by which `step` and `drop` know it. Raises as `Engine.check`."""
@@ -126,13 +134,19 @@ class Batch:
             complete += self._leave_complete()
         return [(s.index, s.generation()) for s in complete]
 
+    def parts(self, known: Mapping[int, int]) -> list[tuple[int, Part]]:
+        """Of running sequences what there is beyond the `known` number of ids, by their index."""
+        return [(s.index, s.part(known[s.index])) for s in self._running if s.index in known]
+
     def _admit(self) -> None:
         """Compute the prompts of those who wait, as far as there is place, and choose their first ids."""
         room = self._engine.max_batch - len(self._running)
         news = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         if news:
-            order, x_KD = self._rows.admit([s.request.prompt_ids for s in news])
+            order, cached, x_KD = self._rows.admit([s.request.prompt_ids for s in news])
             news = [news[k] for k in order]
+            for sequence, count in zip(news, cached, strict=True):
+                sequence.cached_tokens = count
             self._running += news
             self._choose(news, x_KD)
 
@@ -174,8 +188,6 @@ class Batch:
             following: int | None = token
             while following is not None:
                 sequence.accept(following)
-                if self._on_token is not None:
-                    self._on_token(sequence.index, following)
                 following = sequence.forced()
 
     def _leave_complete(self) -> list[Sequence]:

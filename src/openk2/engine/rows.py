@@ -53,8 +53,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Tensor]:
-        """Compute prompts into new rows. Returns their indices in the order of the rows, and x_KD at their last ids."""
+    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], list[int], Tensor]:
+        """Compute prompts into new rows. Returns their indices in the order of the rows, how many ids of each were
+        known, and x_KD at their last ids."""
         arrays = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
         self._reserve(len(self) + len(arrays))
         # Prompts that begin like another new one wait until that one is computed.
@@ -64,6 +65,7 @@ class Rows:
             alike = any(_shared(arrays[j], array) >= _WORTH_WAITING for j in leading)
             (following if alike else leading).append(k)
         order: list[int] = []
+        cached: list[int] = []
         outputs: list[Tensor] = []
         for wave in (leading, following):
             known = {k: self._longest_prefix(arrays[k]) for k in wave}
@@ -73,7 +75,8 @@ class Rows:
             for group in _groups(wave, missing, {k for k in wave if known[k][1] > 0}):
                 outputs.append(self._prefill([arrays[k] for k in group], [known[k] for k in group]))
             order += wave
-        return order, torch.cat(outputs)
+            cached += [known[k][1] for k in wave]
+        return order, cached, torch.cat(outputs)
 
     def _prefill(self, prompts: list[NDArray[np.int64]], known: list[tuple[Tensor, int]]) -> Tensor:
         """New rows for prompts whose beginnings may be known; x_KD at their last ids."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,9 +18,6 @@ MIN_TEMPERATURE = 1e-4
 """Under this the noise of drawing is lost in the rounding of logits / temperature: 0 says what is meant."""
 
 _MOST_PENALTY = 100.0
-
-OnToken = Callable[[int, int], None]
-"""Called with (index of the request, sampled id) as soon as an id is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +89,21 @@ TopLogprobs = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some ids of a generation that follow each other, with what is known of each."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    top_logprobs: tuple[TopLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """The sampled ids, with `<|im_end|>` or a stop id when it was sampled.
 
     `logprobs` are the model's own: at temperature 1, without grammar, penalties and filters, as a trainer takes them.
-    `top_logprobs`, if they were asked for, one for each id. `stop` is the text that ended it.
+    `top_logprobs`, if they were asked for, one for each id. `stop` is the text that ended it. `cached_tokens` of the
+    prompt were not computed again.
     """
 
     ids: tuple[int, ...]
@@ -104,6 +111,11 @@ class Generation:
     finish_reason: Literal["stop", "length"]
     top_logprobs: tuple[TopLogprobs, ...] = ()
     stop: str | None = None
+    cached_tokens: int = 0
+
+    def part(self, start: int) -> Part:
+        """What comes from the id number `start` on."""
+        return Part(self.ids[start:], self.logprobs[start:], self.top_logprobs[start:])
 
 
 def check(request: Request, *, vocab_size: int, context: int) -> None:
@@ -159,6 +171,7 @@ class Sequence:
         self.logprobs: list[float] = []
         self.top_logprobs: list[TopLogprobs] = []
         self.stopped_by: str | None = None
+        self.cached_tokens = 0
         self.pending: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.limit = request.room(context)
@@ -247,10 +260,20 @@ class Sequence:
         )
         return self.stopped_by is not None
 
+    def part(self, start: int) -> Part:
+        """What is decided and scored, from the id number `start` on."""
+        stop = len(self.logprobs)
+        return Part(tuple(self.ids[start:stop]), tuple(self.logprobs[start:]), tuple(self.top_logprobs[start:]))
+
     def generation(self) -> Generation:
         """The result. Raises ValueError while the sequence is not complete."""
         if self.finish_reason is None or not self.complete:
             raise ValueError("the sequence is not complete")
         return Generation(
-            tuple(self.ids), tuple(self.logprobs), self.finish_reason, tuple(self.top_logprobs), self.stopped_by
+            tuple(self.ids),
+            tuple(self.logprobs),
+            self.finish_reason,
+            tuple(self.top_logprobs),
+            self.stopped_by,
+            self.cached_tokens,
         )

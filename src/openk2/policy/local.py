@@ -1,21 +1,17 @@
 """The policy that runs here: renders the conversation, lets the engine complete it, reads the turn from the ids.
 
-One background thread owns the engine's batch. Every `act` adds a sequence to it and awaits the result, so concurrent
-rollouts are decoded together and the event loop never waits for the model.
+Every `act` adds a sequence to the batch of the engine's thread and awaits the result, so concurrent rollouts are
+decoded together and the event loop never waits for the model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 
 from openk2.chat import canonicalise, parse_completion, render
 from openk2.core import Message, ToolSpec, Turn
-from openk2.engine import Batch, Engine, Generation, Request
+from openk2.engine import Engine, Request, Worker
 
 
 class LocalPolicy:
@@ -45,7 +41,7 @@ class LocalPolicy:
         self.temperature = temperature
         self.top_p = top_p
         self.seed = seed
-        self._worker = _Worker(engine)
+        self._worker = Worker(engine)
 
     def seeded(self, seed: int) -> LocalPolicy:
         """The same policy with another seed. It shares this one's batch; closing either closes both."""
@@ -94,109 +90,3 @@ class LocalPolicy:
     async def close(self) -> None:
         """Stop the background thread; turns that are still being generated are cancelled."""
         await asyncio.to_thread(self._worker.close)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A request and who waits for it, and may give up at any moment before `finish` or `fail` has begun."""
-
-    request: Request
-    future: Future[Generation]
-
-    def finish(self, generation: Generation) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(generation)
-
-    def fail(self, error: BaseException) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-
-class _Worker:
-    """The thread that owns the batch. It starts with the first request and lives until `close`.
-
-    When a batch fails, its requests begin again one at a time, which changes nothing in what they say; so only the one
-    that cannot be served fails.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._news = threading.Condition()
-        self._incoming: deque[_Job] = deque()
-        self._closed = False
-        self._thread: threading.Thread | None = None
-        # Only the thread touches these.
-        self._batch: Batch | None = None
-        self._active: dict[int, _Job] = {}
-
-    def submit(self, request: Request) -> Future[Generation]:
-        job = _Job(request, Future())
-        with self._news:
-            if self._closed:
-                raise RuntimeError("the policy is closed")
-            self._incoming.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="openk2-engine", daemon=True)
-                self._thread.start()
-            self._news.notify()
-        return job.future
-
-    def close(self) -> None:
-        with self._news:
-            self._closed = True
-            self._news.notify()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _take(self, block: bool) -> list[_Job] | None:
-        """What has come in; waits for something if `block`. None once the policy is closed."""
-        with self._news:
-            while block and not self._incoming and not self._closed:
-                self._news.wait()
-            jobs = list(self._incoming)
-            self._incoming.clear()
-            if not self._closed:
-                return jobs
-        for job in jobs:
-            job.future.cancel()
-        return None
-
-    def _run(self) -> None:
-        fresh, suspects = deque[_Job](), deque[_Job]()
-        alone = False
-        while (jobs := self._take(block=not (self._active or fresh or suspects))) is not None:
-            fresh.extend(jobs)
-            if not self._active:
-                alone = bool(suspects)
-                if alone:
-                    self._begin(suspects.popleft())
-            while fresh and not alone:
-                self._begin(fresh.popleft())
-            try:
-                self._step()
-            except BaseException as error:  # whatever it is, this thread goes on
-                failed = list(self._active.values())
-                self._active.clear()
-                self._batch = None
-                if len(failed) == 1:
-                    failed[0].fail(error)
-                else:
-                    suspects.extend(failed)
-        for job in (*self._active.values(), *fresh, *suspects):
-            job.future.cancel()
-
-    def _begin(self, job: _Job) -> None:
-        try:
-            self._batch = self._batch or self._engine.batch()
-            self._active[self._batch.add(job.request)] = job
-        except BaseException as error:  # raised again in the `act` that waits
-            job.fail(error)
-
-    def _step(self) -> None:
-        if self._batch is None:
-            return
-        for index in [i for i, job in self._active.items() if job.future.cancelled()]:
-            self._batch.drop(index)
-            del self._active[index]
-        for index, generation in self._batch.step():
-            self._active.pop(index).finish(generation)
