@@ -229,7 +229,7 @@ def test_logprobs_are_the_models_own(engine: Engine) -> None:
 def test_what_cannot_be_served_is_refused_before_anything_runs(engine: Engine) -> None:
     good = requests(engine.tokenizer)[0]
     for bad, error, words in [
-        (replace(good, prompt_ids=good.prompt_ids * 30), ContextOverflow, "trained for 160"),
+        (replace(good, prompt_ids=good.prompt_ids * 30), ContextOverflow, "the context is 160"),
         (replace(good, prompt_ids=()), UserError, "empty"),
         (replace(good, prompt_ids=(10**6,)), UserError, "vocabulary"),
         (replace(good, max_tokens=0), UserError, "at least one"),

@@ -12,7 +12,7 @@ from openk2.chat.format import (
     render,
     tool_name,
 )
-from openk2.chat.stream import ArgumentsPart, CallBegin, CallEnd, CompletionReader, Event, TextPart, fold
+from openk2.chat.stream import ArgumentsPart, CallBegin, CallEnd, CompletionReader, Event, TextPart, TextReader, fold
 from openk2.chat.tokenizer import Tokenizer, chat_template, nano_tokenizer
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Parsed",
     "Rendered",
     "TextPart",
+    "TextReader",
     "Tokenizer",
     "call_id",
     "canonicalise",

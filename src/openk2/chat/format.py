@@ -69,6 +69,7 @@ def render(
     *,
     tokenizer: Tokenizer | None = None,
     add_generation_prompt: bool = False,
+    prefix: Message | None = None,
 ) -> Rendered:
     """Ids and loss mask of a conversation (K2's chat template, token for token).
 
@@ -78,6 +79,8 @@ def render(
     The mask is True on the body of every assistant turn including its `<|im_end|>`, not on its header. The body of an
     assistant message with `token_ids` is these ids, as sampled; if they were cut before `<|im_end|>`, one is added that
     the mask leaves out.
+
+    With the generation prompt goes a `prefix`: an assistant message that is to be continued.
 
     `tokenizer=None` takes the embedded nano's. Raises UserError for text that is not valid Unicode.
     """
@@ -97,7 +100,8 @@ def render(
         head = f"{tk.RETURN_OF}{message.tool_call_id or ''}\n" if message.role == "tool" else ""
         out.turn(_CLASS[message.role], message.name or message.role, head + message.content)
     if add_generation_prompt:
-        out.header(tk.IM_ASSISTANT, "assistant")
+        out.header(tk.IM_ASSISTANT, prefix.name or "assistant" if prefix else "assistant")
+        out.text(prefix.content if prefix else "")
     return Rendered(out.ids, out.mask)
 
 

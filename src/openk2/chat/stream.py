@@ -52,6 +52,39 @@ class CallEnd:
 Event = TextPart | CallBegin | ArgumentsPart | CallEnd
 
 
+class TextReader:
+    """Bytes to text, piece by piece, up to the first of some stop texts."""
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._stop = tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.stopped = False
+        """Whether a stop text was found."""
+
+    def feed(self, piece: bytes) -> str:
+        """What can be said now."""
+        return self._more(self._decoder.decode(piece))
+
+    def close(self) -> str:
+        """What was held back, when no more comes."""
+        text = self._more(self._decoder.decode(b"", final=True)) + self._held
+        self._held = ""
+        return text
+
+    def _more(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + text
+        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self._held, self.stopped = "", True
+            return text[: min(found)]
+        kept = max((_overlap(text, stop) for stop in self._stop), default=0)
+        text, self._held = text[: len(text) - kept], text[len(text) - kept :]
+        return text
+
+
 class _State(Enum):
     TEXT = 1
     SECTION = 2
@@ -72,11 +105,9 @@ class CompletionReader:
 
     def __init__(self, tokenizer: Tokenizer, *, stop: Sequence[str] = (), whole_calls: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
         self._whole_calls = whole_calls
         self._state = _State.TEXT
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""  # text that may be the beginning of a stop text
+        self._text = TextReader(stop)
         self._begin: CallBegin | None = None
         self._arguments: list[str] = []
         self._header: list[int] = []
@@ -94,16 +125,17 @@ class CompletionReader:
         if self._state is _State.TEXT:
             return self._end_text()
         if self._state is _State.ARGUMENTS and not self._whole_calls:
-            return self._more_arguments(self._decoder.decode(b"", final=True))
+            return self._more_arguments(self._text.close())
         return []
 
     def _piece(self, token: int) -> list[Event]:
         if self._state is _State.HEADER:
             self._header.append(token)
         elif self._state is _State.TEXT:
-            return self._more_text(self._decoder.decode(self._tokenizer.piece(token)))
+            text = self._text.feed(self._tokenizer.piece(token))
+            return [TextPart(text)] if text else []
         elif self._state is _State.ARGUMENTS:
-            return self._more_arguments(self._decoder.decode(self._tokenizer.piece(token)))
+            return self._more_arguments(self._text.feed(self._tokenizer.piece(token)))
         else:
             self._state = _State.OVER
         return []
@@ -112,10 +144,9 @@ class CompletionReader:
         specials = self._tokenizer.specials
         before, self._state = self._state, _State.OVER
         if before is _State.TEXT:
-            events = self._end_text()
-            if token == specials[tk.SECTION_BEGIN] and self._state is not _State.TEXT:
+            if token == specials[tk.SECTION_BEGIN] and not self._text.stopped:
                 self._state = _State.SECTION
-            return events
+            return self._end_text()
         if before is _State.SECTION and token == specials[tk.CALL_BEGIN]:
             self._state, self._header = _State.HEADER, []
         elif before is _State.HEADER and token == specials[tk.ARGUMENT_BEGIN]:
@@ -124,23 +155,9 @@ class CompletionReader:
             return self._end_call()
         return []
 
-    def _more_text(self, text: str) -> list[Event]:
-        text = self._held + text
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
-            self._held, self._state = "", _State.OVER
-            text = text[: min(found)]
-        else:
-            kept = max((_overlap(text, stop) for stop in self._stop), default=0)
-            text, self._held = text[: len(text) - kept], text[len(text) - kept :]
-        return [TextPart(text)] if text else []
-
     def _end_text(self) -> list[Event]:
-        events = self._more_text(self._decoder.decode(b"", final=True))
-        if self._held:
-            events.append(TextPart(self._held))
-        self._held = ""
-        return events
+        text = self._text.close()
+        return [TextPart(text)] if text else []
 
     def _begin_call(self, identifier: str) -> list[Event]:
         name = tool_name(identifier)
@@ -148,7 +165,7 @@ class CompletionReader:
             return []
         self._begin, self._arguments = CallBegin(self._count, identifier, name), []
         self._state = _State.ARGUMENTS
-        self._decoder.reset()
+        self._text = TextReader()
         return [] if self._whole_calls else [self._begin]
 
     def _more_arguments(self, text: str) -> list[Event]:
@@ -160,7 +177,7 @@ class CompletionReader:
         return [ArgumentsPart(self._count, text)]
 
     def _end_call(self) -> list[Event]:
-        events = self._more_arguments(self._decoder.decode(b"", final=True))
+        events = self._more_arguments(self._text.close())
         if self._whole_calls and self._begin is not None:
             events = [self._begin, *([ArgumentsPart(self._count, "".join(self._arguments))] if self._arguments else [])]
         events.append(CallEnd(self._count))

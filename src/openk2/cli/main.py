@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, demo, evaluate, model, test, train
+from openk2.cli import agent, demo, evaluate, model, serve, test, train
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -63,6 +63,7 @@ app.command("demo")(demo.demo)
 app.command("agent")(agent.agent)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("serve")(serve.serve)
 app.add_typer(model.app, name="model")
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
 

@@ -40,6 +40,7 @@ class Closer:
     def __init__(self, pieces: Sequence[bytes], size: int, end: int) -> None:
         self._end = end
         self._pieces = pieces
+        self.longest_piece = max(map(len, pieces))
         outside = [_rank_outside(piece) for piece in self._pieces]
         closing = [_rank_closing(piece) for piece in self._pieces]
         length_V = np.array([len(piece) for piece in self._pieces])

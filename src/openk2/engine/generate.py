@@ -35,6 +35,7 @@ class Engine:
         tokenizer: its tokenizer.
         max_batch: most sequences decoded at the same time; more wait.
         prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
+        context: most ids of a prompt and its completion; default, and at most, what the model was trained for.
 
     Raises UserError when model and tokenizer do not belong together.
     """
@@ -47,6 +48,7 @@ class Engine:
         dtype: torch.dtype | None = None,
         max_batch: int = 64,
         prefixes: int = 64,
+        context: int | None = None,
     ) -> None:
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}: allow at least one sequence")
@@ -54,14 +56,17 @@ class Engine:
         self.config = model.config
         self.max_batch = max_batch
         self.prefixes = prefixes
+        trained = self.config.max_position_embeddings
+        self.context = trained if context is None else context
+        if not 1 < self.context <= trained:
+            raise UserError(f"context is {self.context}: the model was trained for {trained}, use 2 to {trained}")
         self.model = model if dtype in (None, model.lm_head.weight.dtype) else copy.deepcopy(model).to(dtype)
         self.grammar = Grammar(tokenizer, self.config.vocab_size)
 
     def check(self, request: Request) -> None:
         """Raises ContextOverflow or UserError if `request` cannot be served: too long, bad numbers, bad tools."""
-        context = self.config.max_position_embeddings
-        check(request, vocab_size=self.config.vocab_size, context=context)
-        guide, room = request.guide(self.grammar), request.room(context)
+        check(request, vocab_size=self.config.vocab_size, context=self.context)
+        guide, room = request.guide(self.grammar), request.room(self.context)
         if guide is not None and guide.needs > room:
             raise UserError(
                 f"what is asked for takes {guide.needs} tokens at least, and there is room for {room}: "
@@ -111,9 +116,7 @@ class Batch:
         """Queue a request; the number by which `step` and `drop` know it. Raises as `Engine.check`."""
         self._engine.check(request)
         index, self._count = self._count, self._count + 1
-        self._waiting.append(
-            Sequence(index, request, self._engine.grammar, self._engine.config.max_position_embeddings)
-        )
+        self._waiting.append(Sequence(index, request, self._engine.grammar, self._engine.context))
         return index
 
     @torch.inference_mode()

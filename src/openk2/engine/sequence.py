@@ -126,7 +126,7 @@ def check(request: Request, *, vocab_size: int, context: int) -> None:
         raise UserError(f"the prompt has an id outside the model's vocabulary of {vocab_size}: wrong tokenizer?")
     if len(request.prompt_ids) >= context:
         raise ContextOverflow(
-            f"the prompt has {len(request.prompt_ids)} tokens and the model was trained for {context}: "
+            f"the prompt has {len(request.prompt_ids)} tokens and the context is {context}: "
             "shorten the conversation or the tool declarations"
         )
     if request.max_tokens < 1:

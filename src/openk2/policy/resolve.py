@@ -29,6 +29,8 @@ def resolve_policy(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    max_running: int = 64,
+    context: int | None = None,
 ) -> Policy:
     """`nano` | FOLDER | `random:PRESET` | `script:FILE`; the other arguments go to the local policies.
 
@@ -39,7 +41,7 @@ def resolve_policy(
         return ScriptedPolicy.from_file(rest)
     where = check_device(device)
     if colon and scheme == "random":
-        engine = random_engine(rest, device=where, seed=seed)
+        engine = random_engine(rest, device=where, seed=seed, max_running=max_running, context=context)
     elif spec == "nano":
         with resources.as_file(resources.files(openk2) / "weights" / "nano") as folder:
             if not (folder / "config.json").exists():
@@ -47,9 +49,9 @@ def resolve_policy(
                     "this installation has no embedded nano weights: train them "
                     f"({command.typed} train recipes/nano.toml) and name the folder"
                 )
-            engine = load_engine(folder, device=where)
+            engine = load_engine(folder, device=where, max_running=max_running, context=context)
     elif _is_folder(spec):
-        engine = load_engine(Path(spec), device=where)
+        engine = load_engine(Path(spec), device=where, max_running=max_running, context=context)
     else:
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
         raise UserError(f"there is no model {shown!r}: use {_FORMS}")
@@ -64,12 +66,15 @@ def _is_folder(spec: str) -> bool:
         return False
 
 
-def load_engine(folder: Path, *, device: torch.device) -> Engine:
+def load_engine(folder: Path, *, device: torch.device, max_running: int = 64, context: int | None = None) -> Engine:
     """The engine of a model folder with its tokenizer. Raises UserError naming the file that is missing or damaged."""
-    return Engine(load(folder, dtype=engine_dtype(device), device=device), Tokenizer.load(folder))
+    model = load(folder, dtype=engine_dtype(device), device=device)
+    return Engine(model, Tokenizer.load(folder), max_batch=max_running, context=context)
 
 
-def random_engine(preset: str, *, device: torch.device, seed: int) -> Engine:
+def random_engine(
+    preset: str, *, device: torch.device, seed: int, max_running: int = 64, context: int | None = None
+) -> Engine:
     """An untrained model of a small preset, with a tokenizer learned from this package's own text.
 
     Raises UserError for a preset that is too large to be filled with random numbers for fun.
@@ -82,7 +87,8 @@ def random_engine(preset: str, *, device: torch.device, seed: int) -> Engine:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Transformer(config)
-    return Engine(model.to(device, engine_dtype(device)).eval(), tokenizer)
+    model = model.to(device, engine_dtype(device)).eval()
+    return Engine(model, tokenizer, max_batch=max_running, context=context)
 
 
 def check_device(name: str) -> torch.device:

@@ -1,0 +1,58 @@
+"""`openk2 serve`: the model behind OpenAI's API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openk2.cli.common import DeviceOption, given_path
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="nano, a model folder or random:PRESET.")
+    ] = "nano",
+    host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="P", help="0 takes any free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-key-file", metavar="F", parser=given_path, help="One key a line; without it no key is asked for."
+        ),
+    ] = None,
+    max_running: Annotated[
+        int, typer.Option("--max-running", min=1, metavar="N", help="Requests that are generated at the same time.")
+    ] = 64,
+    max_queued: Annotated[
+        int, typer.Option("--max-queued", min=0, metavar="N", help="Requests that may wait; more are refused with 429.")
+    ] = 256,
+    context: Annotated[
+        int | None,
+        typer.Option("--context", min=2, metavar="N", help="Most tokens of a request.", show_default="the model's"),
+    ] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Serve a model to any client of OpenAI's API.
+
+    Prints one line with the URL when it is ready, and one line of JSON per request on stderr. Ctrl-C lets running
+    answers finish.
+
+    Example: ./k2 serve --port 8000, then
+    curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "hello"}]}'
+    """
+    from openk2.serve.server import ServeOptions, serve
+
+    serve(
+        ServeOptions(
+            model=model,
+            host=host,
+            port=port,
+            api_key_file=api_key_file,
+            max_running=max_running,
+            max_queued=max_queued,
+            context=context,
+            device=device,
+        )
+    )

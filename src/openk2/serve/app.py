@@ -1,0 +1,223 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ValidationError
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openk2 import __version__
+from openk2.core.messages import compact_json
+from openk2.serve import chat
+from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
+from openk2.serve.metrics import Metrics
+from openk2.serve.prompt import prepare
+from openk2.serve.service import Service
+
+_log = logging.getLogger("openk2.serve")
+_Body = TypeVar("_Body", bound=BaseModel)
+_CLOSED_BY_CLIENT = 499
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application for one service."""
+    app = FastAPI(title="OpenK2", version=__version__, docs_url=None, redoc_url=None)
+    metrics = Metrics(service)
+    app.add_middleware(_Watch, metrics=metrics)
+
+    async def read(request: Request, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
+        """The checked body, and the body as it was sent."""
+        _authorise(service, request)
+        return _parse(await _body(request, service.settings.max_body), model)
+
+    @app.post("/v1/chat/completions", openapi_extra=_takes(chat.ChatRequest))
+    async def chat_completions(request: Request) -> Response:
+        asked, raw = await read(request, chat.ChatRequest)
+        ready = await asyncio.to_thread(lambda: prepare(service, asked.asked(service, raw)))
+        service.admit(len(ready.requests))
+        if asked.stream:
+            return _events(chat.streamed(service, ready, asked), ApiError.openai)
+        return await _while_there(request, chat.whole(service, ready, asked))
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        _authorise(service, request)
+        return JSONResponse({"object": "list", "data": [_model(service)]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        _authorise(service, request)
+        if name != service.settings.name:
+            raise ApiError(404, f"there is no model {name[:80]!r}: this server has {service.settings.name!r}")
+        return JSONResponse(_model(service))
+
+    @app.get("/health")
+    async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        text, kind = metrics.exposition()
+        return Response(text, media_type=kind)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            problem = f"{request.method} {request.url.path}: {error.detail}"
+            error = ApiError(error.status_code, problem)
+        elif isinstance(error, ClientDisconnect):
+            return Response(status_code=_CLOSED_BY_CLIENT)
+        elif not isinstance(error, ApiError):
+            _log.error("request failed", exc_info=error)
+            error = our_fault()
+        if error.status >= 500 and error.__cause__ is not None:
+            _log.error("the engine failed", exc_info=error.__cause__)
+        headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        return JSONResponse(_shape(request.url.path)(error), error.status, headers)
+
+    for kind in (ApiError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, refuse)
+    return app
+
+
+def _shape(path: str) -> Callable[[ApiError], dict[str, Any]]:
+    """How errors of a route are written."""
+    anthropic = path.startswith(("/v1/messages", "/anthropic"))
+    return ApiError.anthropic if anthropic else ApiError.openai
+
+
+def _takes(model: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI is told of a body that the route reads itself."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.settings.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "openk2",
+        "max_model_len": service.context,
+    }
+
+
+def _authorise(service: Service, request: Request) -> None:
+    keys = service.settings.keys
+    if not keys:
+        return
+    given = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+    if sum(hmac.compare_digest(key.encode(), given.encode()) for key in keys) == 0:
+        raise unknown_key()
+
+
+async def _body(request: Request, most: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise ApiError(413, f"the body is larger than {most} bytes: send less", code="request_too_large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parse(body: bytes, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
+    try:
+        checked = model.model_validate_json(body)
+        raw: dict[str, Any] = json.loads(body)
+        return checked, raw
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "json_invalid":
+            raise invalid(None, f"the body is not JSON ({first['msg'].removeprefix('Invalid JSON: ')})") from None
+        raise invalid(_field(first["loc"]), first["msg"][:1].lower() + first["msg"][1:]) from None
+    except (ValueError, RecursionError) as e:
+        raise invalid(None, f"the body is not JSON that can be read ({type(e).__name__})") from None
+
+
+def _field(location: tuple[int | str, ...]) -> str | None:
+    """A field's path without the alternatives of unions, which pydantic names in it."""
+    parts = [str(part) for part in location if not (isinstance(part, str) and not part.replace("_", "").islower())]
+    return ".".join(part for part in parts if part not in ("str", "int", "float", "bool") and "[" not in part) or None
+
+
+def _events(
+    chunks: AsyncIterator[str], shape: Callable[[ApiError], dict[str, Any]], named: bool = False
+) -> EventSourceResponse:
+    """Server-sent events. An error after the beginning is one more of them. With `named`, each says its type."""
+
+    async def source() -> AsyncIterator[ServerSentEvent]:
+        def event(data: str) -> ServerSentEvent:
+            return ServerSentEvent(data, event=json.loads(data)["type"] if named else None, sep="\n")
+
+        try:
+            async for chunk in chunks:
+                yield event(chunk)
+        except ApiError as e:
+            if e.__cause__ is not None:
+                _log.error("the engine failed", exc_info=e.__cause__)
+            yield event(compact_json(shape(e)))
+
+    return EventSourceResponse(source(), sep="\n")
+
+
+async def _while_there(request: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """The answer as JSON; given up when the client goes away."""
+    working = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return Response(status_code=_CLOSED_BY_CLIENT)
+        return Response(compact_json(working.result()), media_type="application/json")
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Watch:
+    """Counts requests, and logs each in one line of JSON, without what was said in it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), _CLOSED_BY_CLIENT
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            seconds = time.perf_counter() - start
+            route = scope.get("route")
+            path = getattr(route, "path", "unknown")
+            self._metrics.note(path, status, seconds)
+            line = {"method": scope["method"], "path": scope["path"][:200], "status": status}
+            _log.info(compact_json(line | {"seconds": round(seconds, 4)}))

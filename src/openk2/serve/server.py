@@ -1,0 +1,106 @@
+"""From the command line's words to a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from openk2.core import UserError
+from openk2.policy import LocalPolicy, resolve_policy
+from openk2.serve.app import create_app
+from openk2.serve.service import Service, Settings
+
+_GRACE = 20.0
+"""Seconds that running answers get at shutdown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    model: str
+    host: str
+    port: int
+    api_key_file: Path | None
+    max_running: int
+    max_queued: int
+    context: int | None
+    device: str = "cpu"
+
+
+def read_keys(path: Path) -> frozenset[str]:
+    """One key a line. Raises UserError if the file cannot be read or has none."""
+    try:
+        keys = frozenset(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"the key file {path} cannot be read ({e}): name a text file with one key a line") from e
+    if not keys:
+        raise UserError(f"the key file {path} is empty: write one key a line")
+    return keys
+
+
+def make_service(options: ServeOptions) -> Service:
+    """Load the model. Raises UserError for options that cannot be."""
+    keys = frozenset[str]() if options.api_key_file is None else read_keys(options.api_key_file)
+    policy = resolve_policy(
+        options.model, device=options.device, max_running=options.max_running, context=options.context
+    )
+    if not isinstance(policy, LocalPolicy):
+        raise UserError(f"{options.model} cannot be served: name nano, a model folder or random:PRESET")
+    name = "openk2-nano" if options.model == "nano" else Path(options.model).name or options.model
+    # Nano's numbers are those of greedy decoding.
+    settings = Settings(name=name, temperature=0.0 if options.model == "nano" else 0.6, max_queued=options.max_queued,
+                        keys=keys)  # fmt: skip
+    return Service(policy.engine, settings)
+
+
+def serve(options: ServeOptions) -> None:
+    """Serve until interrupted. Prints one line with the URL when ready."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    service = make_service(options)
+    listener = _listen(options.host, options.port)
+    config = uvicorn.Config(
+        create_app(service),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=int(_GRACE) + 5,
+        lifespan="off",
+    )
+    server = _Server(config, service, listener)
+    asyncio.run(server.serve(sockets=[listener]))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as e:
+        listener.close()
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+        raise UserError(f"cannot listen on {host}:{port} ({reason}): use another --port or --host") from e
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready; at the end lets answers finish."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._service = service
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self._listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"openk2 serves {self._service.settings.name} at http://{shown}:{port}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        closing = asyncio.ensure_future(self._service.close(_GRACE))
+        await super().shutdown(sockets)
+        await closing
