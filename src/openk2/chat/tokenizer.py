@@ -281,6 +281,10 @@ class Tokenizer:
         letters: str = self._backend.id_to_token(token) or ""
         return bytes(self._byte_of[letter] for letter in letters)
 
+    def shown(self, token: int) -> bytes:
+        """As `piece`, and the name of a reserved id."""
+        return self.piece(token) if token < self.base_size else self.decode([token]).encode()
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`. Reserved tokens appear by name.
 

@@ -25,6 +25,7 @@ from openk2.model import Transformer
 # Ids that the grammar forces are fed together, up to this many positions in one pass over the batch: padding the other
 # rows of a large batch would cost more than the passes it saves.
 _POSITIONS = 16
+_SCORED = 256
 
 
 class Engine:
@@ -72,6 +73,20 @@ class Engine:
                 f"what is asked for takes {guide.needs} tokens at least, and there is room for {room}: "
                 "raise max_tokens or shorten the conversation"
             )
+
+    @torch.inference_mode()
+    def score(self, ids: Several[int]) -> list[float]:
+        """The log-prob of each id but the first under those before it. Raises UserError for what does not fit."""
+        if not 0 < len(ids) <= self.context or not all(0 <= i < self.config.vocab_size for i in ids):
+            raise UserError(f"scoring takes 1 to {self.context} ids of the model's vocabulary")
+        ids_1T = torch.tensor([list(ids)], device=self.model.lm_head.weight.device)
+        x_TD = self.model.hidden(ids_1T)[0, :-1]
+        logprobs: list[float] = []
+        # Not all positions times all ids at once.
+        for x_tD, next_t in zip(torch.split(x_TD, _SCORED), torch.split(ids_1T[0, 1:], _SCORED), strict=True):
+            logits_tV = self.model.lm_head(x_tD).float().log_softmax(-1)
+            logprobs += logits_tV.gather(1, next_t[:, None])[:, 0].tolist()
+        return logprobs
 
     def batch(self) -> Batch:
         """An empty batch, to which requests can be added while it runs."""

@@ -20,11 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openk2 import __version__
 from openk2.core.messages import compact_json
-from openk2.serve import chat
+from openk2.serve import anthropic, chat, completions
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
 from openk2.serve.metrics import Metrics
-from openk2.serve.prompt import prepare
+from openk2.serve.prompt import prepare, render_prompt
 from openk2.serve.service import Service
+from openk2.serve.tokens import TokenizeRequest
 
 _log = logging.getLogger("openk2.serve")
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -50,6 +51,44 @@ def create_app(service: Service) -> FastAPI:
         if asked.stream:
             return _events(chat.streamed(service, ready, asked), ApiError.openai)
         return await _while_there(request, chat.whole(service, ready, asked))
+
+    @app.post("/v1/completions", openapi_extra=_takes(completions.CompletionRequest))
+    async def plain_completions(request: Request) -> Response:
+        asked, _ = await read(request, completions.CompletionRequest)
+        requests = await asyncio.to_thread(asked.requests, service)
+        service.admit(len(requests))
+        if asked.stream:
+            return _events(completions.streamed(service, asked, requests), ApiError.openai)
+        return await _while_there(request, completions.whole(service, asked, requests))
+
+    @app.post("/anthropic/v1/messages", openapi_extra=_takes(anthropic.MessagesRequest))
+    @app.post("/v1/messages", openapi_extra=_takes(anthropic.MessagesRequest))
+    async def messages(request: Request) -> Response:
+        asked, _ = await read(request, anthropic.MessagesRequest)
+        ready = await asyncio.to_thread(lambda: prepare(service, asked.asked(service)))
+        service.admit(1)
+        if asked.stream:
+            return _events(anthropic.streamed(service, ready), ApiError.anthropic, named=True)
+        return await _while_there(request, anthropic.whole(service, ready))
+
+    @app.post("/anthropic/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
+    @app.post("/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
+    async def count_tokens(request: Request) -> Response:
+        asked, _ = await read(request, anthropic.CountRequest)
+        ids = await asyncio.to_thread(lambda: render_prompt(service, asked.asked(service)))
+        return JSONResponse({"input_tokens": len(ids)})
+
+    @app.post("/v1/tokenizers/estimate-token-count", openapi_extra=_takes(chat.ChatRequest))
+    async def estimate(request: Request) -> Response:
+        asked, raw = await read(request, chat.ChatRequest)
+        ids = await asyncio.to_thread(lambda: render_prompt(service, asked.asked(service, raw)))
+        return JSONResponse({"data": {"total_tokens": len(ids)}})
+
+    @app.post("/tokenize", openapi_extra=_takes(TokenizeRequest))
+    async def tokenize(request: Request) -> Response:
+        asked, raw = await read(request, TokenizeRequest)
+        ids = await asyncio.to_thread(asked.ids, service, raw)
+        return JSONResponse({"count": len(ids), "max_model_len": service.context, "tokens": ids})
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:

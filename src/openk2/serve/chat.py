@@ -7,121 +7,52 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from openk2.chat import ArgumentsPart, CallBegin, CompletionReader, Event, TextPart, fold
+from openk2.chat import ArgumentsPart, CallBegin, Event, TextPart
 from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
 from openk2.engine import Generation, Part
+from openk2.serve.answer import Answer
 from openk2.serve.errors import invalid
+from openk2.serve.fields import Fields, Sampling
 from openk2.serve.prompt import Asked, Ready, Tool
 from openk2.serve.service import Service
 
-MOST_CHOICES = 5
-MOST_STOPS, LONGEST_STOP = 5, 32
-NEAR_ZERO = 1e-3
 _SYSTEM = ("developer", "_input")
 """Other names of the system role: OpenAI's newer one, and one of Moonshot's verifier."""
 
 
-class _Model(BaseModel):
-    """Numbers must be numbers; what is not known is ignored, as clients of other servers send much."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class Function(_Model):
+class Function(Fields):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class ToolEntry(_Model):
+class ToolEntry(Fields):
     type: Literal["function"]
     function: Function
 
 
-class NamedFunction(_Model):
+class NamedFunction(Fields):
     name: str
 
 
-class NamedTool(_Model):
+class NamedTool(Fields):
     type: Literal["function"]
     function: NamedFunction
 
 
-class JsonSchema(_Model):
+class JsonSchema(Fields):
     name: str = ""
     schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
 
 
-class ResponseFormat(_Model):
+class ResponseFormat(Fields):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
-
-
-class StreamOptions(_Model):
-    include_usage: bool = False
-
-
-Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
-
-
-class Sampling(_Model):
-    """What OpenAI's two completion routes, and the extensions that vLLM made common, have together."""
-
-    model: str | None = None
-    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: int | None = None
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
-    logit_bias: dict[str, Number] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
-    seed: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    return_token_ids: bool | None = None
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop texts. Raises ApiError for too many or too long ones."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stops) > MOST_STOPS:
-            raise invalid("stop", f"there are {len(stops)} texts, and at most {MOST_STOPS} are allowed")
-        for text in stops:
-            if not text or not is_unicode(text) or len(text.encode()) > LONGEST_STOP:
-                raise invalid("stop", f"a text must have 1 to {LONGEST_STOP} bytes, not {text[:40]!r}")
-        return tuple(stops)
-
-    def engine_fields(self, service: Service) -> dict[str, Any]:
-        """The fields of the engine's Request. Raises ApiError for combinations that make no sense."""
-        temperature = service.settings.temperature if self.temperature is None else self.temperature
-        if (self.n or 1) > 1 and temperature < NEAR_ZERO:
-            raise invalid("n", f"with temperature {temperature} all {self.n} choices would be the same: raise it")
-        bias = []
-        for key, value in (self.logit_bias or {}).items():
-            if not key.isdecimal() or int(key) >= service.tokenizer.vocab_size or abs(value) > 100:
-                raise invalid("logit_bias", f"{key[:20]!r}: {value} is no token id with a number from -100 to 100")
-            bias.append((int(key), value))
-        top_k = self.top_k or 0
-        return {
-            "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
-            "top_p": 1.0 if self.top_p is None else self.top_p,
-            "top_k": max(top_k, 0),  # some clients say -1 for all
-            "min_p": self.min_p or 0.0,
-            "presence_penalty": self.presence_penalty or 0.0,
-            "frequency_penalty": self.frequency_penalty or 0.0,
-            "repetition_penalty": 1.0 if self.repetition_penalty is None else self.repetition_penalty,
-            "logit_bias": tuple(bias),
-            "stop_ids": tuple(self.stop_token_ids or ()),
-        }
 
 
 class ChatRequest(Sampling):
@@ -208,56 +139,25 @@ def _tool(index: int, entry: ToolEntry, raw: dict[str, Any]) -> Tool:
     )
 
 
-class Choice:
-    """One answer while it is being said."""
+class Choice(Answer):
+    """With what OpenAI's clients ask besides the message."""
 
-    def __init__(self, service: Service, ready: Ready, stop: tuple[str, ...], logprobs: bool, token_ids: bool) -> None:
-        self._tokenizer = service.tokenizer
-        self._names = ready.names
-        self._reader = CompletionReader(service.tokenizer, stop=stop)
-        self._with_logprobs, self._with_ids = logprobs, token_ids
-        self._events: list[Event] = []
+    def __init__(self, service: Service, ready: Ready, request: ChatRequest) -> None:
+        super().__init__(service.tokenizer, ready.names, request.stops)
+        self._with_logprobs, self._with_ids = bool(request.logprobs), bool(request.return_token_ids)
         self._logprobs: list[dict[str, Any]] = []
-        self.ids: list[int] = []
-        self.generation: Generation | None = None
 
-    def take(self, part: Part) -> list[Event]:
-        """What a part says."""
-        self.ids += part.ids
-        if self._with_logprobs:
-            tops = part.top_logprobs or ((),) * len(part.ids)
-            for token, logprob, top in zip(part.ids, part.logprobs, tops, strict=True):
-                self._logprobs.append(
-                    self._logprob(token, logprob) | {"top_logprobs": [self._logprob(*t) for t in top]}
-                )
-        return self._seen(self._reader.feed(part.ids))
-
-    def end(self, generation: Generation) -> list[Event]:
-        """What was held back until the end."""
-        self.generation = generation
-        return self._seen(self._reader.close())
-
-    def _seen(self, events: list[Event]) -> list[Event]:
-        events = [
-            CallBegin(e.index, e.id, self._names.to_client(e.name)) if isinstance(e, CallBegin) else e for e in events
-        ]
-        self._events += events
-        return events
+    def take(self, news: Part | Generation) -> list[Event]:
+        if self._with_logprobs and isinstance(news, Part):
+            tops = news.top_logprobs or ((),) * len(news.ids)
+            for token, logprob, top in zip(news.ids, news.logprobs, tops, strict=True):
+                entry = self._logprob(token, logprob)
+                self._logprobs.append(entry | {"top_logprobs": [self._logprob(*one) for one in top]})
+        return super().take(news)
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
-        base = self._tokenizer.base_size
-        raw = self._tokenizer.piece(token) if token < base else self._tokenizer.decode([token]).encode()
+        raw = self.tokenizer.shown(token)
         return {"token": raw.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(raw)}
-
-    @property
-    def message(self) -> Message:
-        return fold(self._events)
-
-    @property
-    def finish_reason(self) -> str:
-        assert self.generation is not None
-        called = any(isinstance(event, CallBegin) for event in self._events)
-        return "tool_calls" if called and self.generation.finish_reason == "stop" else self.generation.finish_reason
 
     def extras(self, start: int = 0) -> dict[str, Any]:
         """Log-probs and ids from the id number `start` on, if they are asked for."""
@@ -276,20 +176,12 @@ class Choice:
 def usage(ready: Ready, choices: list[Choice]) -> dict[str, Any]:
     prompt = len(ready.requests[0].prompt_ids)
     completion = sum(len(choice.ids) for choice in choices)
-    first = choices[0].generation
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0 if first is None else first.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": choices[0].cached_tokens},
     }
-
-
-def choices_of(service: Service, ready: Ready, request: ChatRequest) -> list[Choice]:
-    return [
-        Choice(service, ready, request.stops, bool(request.logprobs), bool(request.return_token_ids))
-        for _ in ready.requests
-    ]
 
 
 def _head(service: Service, kind: str) -> dict[str, Any]:
@@ -303,12 +195,9 @@ def _head(service: Service, kind: str) -> dict[str, Any]:
 
 async def whole(service: Service, ready: Ready, request: ChatRequest) -> dict[str, Any]:
     """The answer at once."""
-    choices = choices_of(service, ready, request)
+    choices = [Choice(service, ready, request) for _ in ready.requests]
     async for index, news in service.run(ready.requests):
-        if isinstance(news, Part):
-            choices[index].take(news)
-        else:
-            choices[index].end(news)
+        choices[index].take(news)
     answer = _head(service, "chat.completion") | {
         "choices": [choice.openai(index) for index, choice in enumerate(choices)],
         "usage": usage(ready, choices),
@@ -320,7 +209,7 @@ async def whole(service: Service, ready: Ready, request: ChatRequest) -> dict[st
 
 async def streamed(service: Service, ready: Ready, request: ChatRequest) -> AsyncIterator[str]:
     """The answer in chunks, each as JSON, and the last word."""
-    choices = choices_of(service, ready, request)
+    choices = [Choice(service, ready, request) for _ in ready.requests]
     head = _head(service, "chat.completion.chunk")
 
     def chunk(index: int, delta: dict[str, Any], **more: Any) -> str:
@@ -336,7 +225,7 @@ async def streamed(service: Service, ready: Ready, request: ChatRequest) -> Asyn
     sent = [0] * len(choices)
     async for index, news in service.run(ready.requests):
         choice = choices[index]
-        events = choice.take(news) if isinstance(news, Part) else choice.end(news)
+        events = choice.take(news)
         extras = choice.extras(sent[index])
         sent[index] = len(choice.ids)
         for delta in map(_delta, events):

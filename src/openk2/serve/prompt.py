@@ -62,31 +62,16 @@ class Ready:
 def prepare(service: Service, asked: Asked) -> Ready:
     """Render and check. Heavy: not for the event loop. Raises ApiError for what cannot be served."""
     names = _names(asked)
-    messages = [_named(message, names) for message in asked.messages]
-    prefix = messages.pop() if asked.partial else None
-    if not messages:
-        raise invalid("messages", "there is none: send at least one")
     try:
-        first = messages[0].role
-        messages = canonicalise(messages)
-        if first != "system" and service.is_nano:
-            messages[0] = Message("system", NANO_SYSTEM)
-        _check_length(service, messages, asked.tools)
-        rendered = render(
-            messages,
-            [_declaration(tool, names, service.is_nano) for tool in asked.tools],
-            tokenizer=service.tokenizer,
-            add_generation_prompt=True,
-            prefix=prefix,
-        )
+        ids, calls = _render(service, asked, names)
         request = _constrained(
             asked,
             names,
             Request(
-                tuple(rendered.ids),
+                tuple(ids),
                 service.context if asked.max_tokens is None else asked.max_tokens,
                 stop=asked.stop,
-                first_call_index=sum(len(m.tool_calls) for m in messages),
+                first_call_index=calls,
                 **asked.sampling,
             ),
         )
@@ -98,6 +83,35 @@ def prepare(service: Service, asked: Asked) -> Ready:
         raise invalid(None, str(e)) from None
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     return Ready(tuple(replace(request, seed=seed + i) for i in range(asked.n)), names)
+
+
+def render_prompt(service: Service, asked: Asked) -> Sequence[int]:
+    """The ids of the prompt alone. Heavy. Raises ApiError for a conversation that makes no sense."""
+    try:
+        return _render(service, asked, _names(asked))[0]
+    except UserError as e:
+        raise invalid("messages", str(e)) from None
+
+
+def _render(service: Service, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
+    """The prompt's ids, and how many calls are in it."""
+    messages = [_named(message, names) for message in asked.messages]
+    prefix = messages.pop() if asked.partial else None
+    if not messages:
+        raise invalid("messages", "there is none: send at least one")
+    first = messages[0].role
+    messages = canonicalise(messages)
+    if first != "system" and service.is_nano:
+        messages[0] = Message("system", NANO_SYSTEM)
+    _check_length(service, messages)
+    rendered = render(
+        messages,
+        [_declaration(tool, names, service.is_nano) for tool in asked.tools],
+        tokenizer=service.tokenizer,
+        add_generation_prompt=True,
+        prefix=prefix,
+    )
+    return rendered.ids, sum(len(m.tool_calls) for m in messages)
 
 
 def _names(asked: Asked) -> ToolNames:
@@ -174,7 +188,7 @@ def _not_enforced(field: str, remarks: Sequence[str], switch: str) -> ApiError:
     )
 
 
-def _check_length(service: Service, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+def _check_length(service: Service, messages: Sequence[Message]) -> None:
     """Refuse what is far too long before it is tokenised: no id stands for more bytes than the longest piece."""
     size = sum(len(m.content) + sum(len(c.arguments) for c in m.tool_calls) for m in messages)
     least = size // service.engine.grammar.closer.longest_piece

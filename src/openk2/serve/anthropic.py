@@ -1,0 +1,271 @@
+"""`/v1/messages`: Anthropic's request to the engine's, and events to Anthropic's messages and stream.
+
+Temperatures are scaled by 0.6, as Moonshot's endpoint does; a request without one means Anthropic's 1. Requests for
+thinking are taken and change nothing: the model has no thinking mode.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart
+from openk2.core import Message, ToolCall
+from openk2.core.messages import compact_json, is_unicode
+from openk2.serve.answer import Answer
+from openk2.serve.errors import invalid
+from openk2.serve.fields import NEAR_ZERO, Fields, Number
+from openk2.serve.prompt import Asked, Ready, Tool
+from openk2.serve.service import Service
+
+TEMPERATURE_SCALE = 0.6
+_MOST_STOPS = 16
+_KINDS: dict[str, Literal["auto", "required", "tool", "none"]] = {
+    "auto": "auto",
+    "any": "required",
+    "tool": "tool",
+    "none": "none",
+}
+
+
+class ToolEntry(Fields):
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any]
+    strict: bool | None = None
+    type: Literal["custom"] | None = None
+
+
+class Choice(Fields):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class MessageEntry(Fields):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[dict[str, Any]]
+
+
+class CountRequest(Fields):
+    """What is counted: a request without what concerns the answer."""
+
+    model: str | None = None
+    messages: list[MessageEntry]
+    system: str | list[dict[str, Any]] | None = None
+    tools: list[ToolEntry] | None = None
+    tool_choice: Choice | None = None
+
+    def asked(self, service: Service) -> Asked:
+        """In the program's own words. Raises ApiError."""
+        messages: list[Message] = []
+        if self.system:
+            messages.append(Message("system", _text("system", self.system)))
+        for index, entry in enumerate(self.messages):
+            messages += _messages(f"messages.{index}", entry)
+        last = self.messages[-1] if self.messages else None
+        choice = self.tool_choice
+        if choice is not None and choice.type == "tool" and choice.name is None:
+            raise invalid("tool_choice.name", "it is missing: name the tool that is to be called")
+        return Asked(
+            messages=messages,
+            tools=[_tool(i, entry) for i, entry in enumerate(self.tools or [])],
+            choice=("auto", "") if choice is None else (_KINDS[choice.type], choice.name or ""),
+            parallel=choice is None or not choice.disable_parallel_tool_use,
+            partial=last is not None and last.role == "assistant" and bool(messages) and not messages[-1].tool_calls,
+        )
+
+
+class MessagesRequest(CountRequest):
+    max_tokens: Annotated[int, Field(ge=1)]
+    temperature: Annotated[Number, Field(ge=0, le=1)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+
+    def asked(self, service: Service) -> Asked:
+        """In the program's own words. Raises ApiError."""
+        base = super().asked(service)
+        stops = tuple(self.stop_sequences or ())
+        if len(stops) > _MOST_STOPS:
+            raise invalid("stop_sequences", f"there are {len(stops)}, and at most {_MOST_STOPS} are allowed")
+        if not all(text and is_unicode(text) for text in stops):
+            raise invalid("stop_sequences", "they must be texts that are not empty")
+        temperature = service.settings.temperature
+        if self.temperature is not None:
+            temperature = TEMPERATURE_SCALE * self.temperature
+        return Asked(
+            messages=base.messages,
+            tools=base.tools,
+            choice=base.choice,
+            parallel=base.parallel,
+            partial=base.partial,
+            max_tokens=self.max_tokens,
+            stop=stops,
+            sampling={
+                "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
+                "top_p": 1.0 if self.top_p is None else self.top_p,
+                "top_k": self.top_k or 0,
+            },
+        )
+
+
+def _tool(index: int, entry: ToolEntry) -> Tool:
+    function = {"name": entry.name, "description": entry.description or "", "parameters": entry.input_schema}
+    return Tool(
+        name=entry.name,
+        raw={"type": "function", "function": function},
+        parameters=entry.input_schema,
+        description=entry.description or "",
+        # Anthropic's default is not strict: its clients declare schemas that are hints.
+        strict=entry.strict is True,
+        field=f"tools.{index}",
+    )
+
+
+def _text(field: str, content: str | list[dict[str, Any]]) -> str:
+    parts = [content] if isinstance(content, str) else [_text_of(field, block) for block in content]
+    text = "".join(parts)
+    if not is_unicode(text):
+        raise invalid(field, "a text has half a character (a lone surrogate), which no encoding has")
+    return text
+
+
+def _text_of(field: str, block: dict[str, Any]) -> str:
+    if block.get("type") == "text" and isinstance(block.get("text"), str):
+        return str(block["text"])
+    raise invalid(field, f"blocks of type {str(block.get('type'))[:40]!r} are not served here: send text")
+
+
+def _messages(field: str, entry: MessageEntry) -> list[Message]:
+    """One of Anthropic's messages, whose blocks may be several of ours: results come before what the user says."""
+    if isinstance(entry.content, str):
+        return [Message(entry.role, _text(field, entry.content))]
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    results: list[Message] = []
+    for number, block in enumerate(entry.content):
+        where, kind = f"{field}.content.{number}", block.get("type")
+        if kind in ("thinking", "redacted_thinking") and entry.role == "assistant":
+            continue
+        if kind == "tool_use" and entry.role == "assistant":
+            calls.append(_call(where, block))
+        elif kind == "tool_result" and entry.role == "user":
+            results.append(_result(where, block))
+        else:
+            texts.append(_text(where, [block]))
+    if entry.role == "assistant":
+        return [Message("assistant", "".join(texts), tuple(calls))]
+    return [*results, *([Message(entry.role, "".join(texts))] if texts or not results else [])]
+
+
+def _call(field: str, block: dict[str, Any]) -> ToolCall:
+    identifier, name, given = block.get("id"), block.get("name"), block.get("input", {})
+    if not isinstance(identifier, str) or not isinstance(name, str) or not isinstance(given, dict):
+        raise invalid(field, "a tool_use block needs id and name as texts, and input as an object")
+    arguments = compact_json(given)
+    if not all(map(is_unicode, (identifier, name, arguments))):
+        raise invalid(field, "a text has half a character (a lone surrogate), which no encoding has")
+    return ToolCall(identifier, name, arguments)
+
+
+def _result(field: str, block: dict[str, Any]) -> Message:
+    identifier, content = block.get("tool_use_id"), block.get("content", "")
+    if not isinstance(identifier, str) or not isinstance(content, str | list):
+        raise invalid(field, "a tool_result block needs tool_use_id as a text, and content as a text or blocks")
+    if not all(isinstance(part, dict) for part in content if isinstance(content, list)):
+        raise invalid(field, "the content of a tool_result is a text or a list of blocks")
+    return Message("tool", _text(field, content), tool_call_id=identifier)
+
+
+_STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
+
+
+def _why(answer: Answer) -> dict[str, Any]:
+    """Why it ended."""
+    sequence = None if answer.generation is None else answer.generation.stop
+    ended = "end_turn" if sequence is None else "stop_sequence"
+    reason = _STOP_REASONS.get(answer.finish_reason, ended)
+    return {"stop_reason": reason, "stop_sequence": sequence if reason == "stop_sequence" else None}
+
+
+def _usage(ready: Ready, answer: Answer) -> dict[str, int]:
+    return {
+        "input_tokens": len(ready.requests[0].prompt_ids) - answer.cached_tokens,
+        "output_tokens": len(answer.ids),
+        "cache_read_input_tokens": answer.cached_tokens,
+        "cache_creation_input_tokens": 0,
+    }
+
+
+def _answer(service: Service, ready: Ready) -> Answer:
+    return Answer(service.tokenizer, ready.names, ready.requests[0].stop)
+
+
+def _head(service: Service) -> dict[str, Any]:
+    return {
+        "id": f"msg_{uuid.uuid4().hex}",
+        "type": "message",
+        "role": "assistant",
+        "model": service.settings.name,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+    }
+
+
+async def whole(service: Service, ready: Ready) -> dict[str, Any]:
+    """The answer at once."""
+    answer = _answer(service, ready)
+    async for _, news in service.run(ready.requests):
+        answer.take(news)
+    message = answer.message
+    content: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
+    for call in message.tool_calls:
+        content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)})
+    return _head(service) | {"content": content} | _why(answer) | {"usage": _usage(ready, answer)}
+
+
+async def streamed(service: Service, ready: Ready) -> AsyncIterator[str]:
+    """The answer as Anthropic's events, each as JSON."""
+    answer = _answer(service, ready)
+    yield compact_json({"type": "message_start", "message": _head(service) | {"usage": _usage(ready, answer)}})
+    index, in_text = -1, False
+    async for _, news in service.run(ready.requests):
+        for event in answer.take(news):
+            if in_text and not isinstance(event, TextPart):
+                yield _stop(index)
+                in_text = False
+            if isinstance(event, TextPart) and not in_text:
+                index, in_text = index + 1, True
+                yield _start(index, {"type": "text", "text": ""})
+            if isinstance(event, TextPart):
+                yield _delta(index, {"type": "text_delta", "text": event.text})
+            elif isinstance(event, CallBegin):
+                index += 1
+                yield _start(index, {"type": "tool_use", "id": event.id, "name": event.name, "input": {}})
+            elif isinstance(event, ArgumentsPart):
+                yield _delta(index, {"type": "input_json_delta", "partial_json": event.text})
+            elif isinstance(event, CallEnd):
+                yield _stop(index)
+    if in_text:
+        yield _stop(index)
+    yield compact_json({"type": "message_delta", "delta": _why(answer), "usage": _usage(ready, answer)})
+    yield compact_json({"type": "message_stop"})
+
+
+def _start(index: int, block: dict[str, Any]) -> str:
+    return compact_json({"type": "content_block_start", "index": index, "content_block": block})
+
+
+def _delta(index: int, delta: dict[str, Any]) -> str:
+    return compact_json({"type": "content_block_delta", "index": index, "delta": delta})
+
+
+def _stop(index: int) -> str:
+    return compact_json({"type": "content_block_stop", "index": index})

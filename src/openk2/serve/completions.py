@@ -1,0 +1,223 @@
+"""`/v1/completions`: plain text or token ids in, text and token ids out, without a grammar; scoring with `echo`.
+
+Text in a prompt is text: markers of the chat format become special ids only when ids are sent. What a model says is
+shown with its markers by name, up to the end of the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from openk2.chat import TextReader
+from openk2.core import ContextOverflow, UserError
+from openk2.core.messages import compact_json, is_unicode
+from openk2.engine import Generation, Part, Request
+from openk2.serve.errors import invalid
+from openk2.serve.fields import Sampling
+from openk2.serve.service import Service
+
+_DEFAULT_TOKENS = 16
+_MOST_PROMPTS = 64
+_NOTED = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+
+
+class CompletionRequest(Sampling):
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    suffix: Any = None
+
+    def prompts(self, service: Service) -> list[list[int]]:
+        """The ids of each prompt. Raises ApiError."""
+        given: list[Any] = [self.prompt] if isinstance(self.prompt, str) else list(self.prompt)
+        if given and all(isinstance(one, int) for one in given):
+            given = [given]
+        if not 0 < len(given) <= _MOST_PROMPTS:
+            raise invalid("prompt", f"there are {len(given)} prompts: send 1 to {_MOST_PROMPTS}")
+        return [one if isinstance(one, list) else _encoded(service, one) for one in given]
+
+    def requests(self, service: Service) -> list[Request]:
+        """What the engine is asked, `n` times for each prompt. Heavy: not for the event loop. Raises ApiError."""
+        if self.suffix is not None:
+            raise invalid("suffix", "inserting into text is not served: leave it out")
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid("max_tokens", "0 is for scoring, together with echo")
+        fields = self.engine_fields(service)
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        requests = []
+        for prompt in self.prompts(service):
+            for i in range(self.n or 1):
+                request = Request(
+                    tuple(prompt),
+                    1 if self.max_tokens == 0 else _DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens,
+                    grammar=False,
+                    stop=self.stops,
+                    top_logprobs=self.logprobs or 0,
+                    seed=seed + i,
+                    **fields,
+                )
+                try:
+                    service.engine.check(request)
+                except ContextOverflow as e:
+                    raise invalid("prompt", str(e), code="context_length_exceeded") from None
+                except UserError as e:
+                    raise invalid(None, str(e)) from None
+                requests.append(request)
+        return requests
+
+
+def _encoded(service: Service, text: str) -> list[int]:
+    if not is_unicode(text):
+        raise invalid("prompt", "the text has half a character (a lone surrogate), which no encoding has")
+    if len(text) // service.engine.grammar.closer.longest_piece >= service.context:
+        raise invalid("prompt", f"it is longer than the context of {service.context} tokens: shorten it",
+                      code="context_length_exceeded")  # fmt: skip
+    return service.tokenizer.encode(text)
+
+
+class _Choice:
+    """One completion while it is being said."""
+
+    def __init__(self, service: Service, asked: CompletionRequest, request: Request) -> None:
+        self._tokenizer = service.tokenizer
+        self._reader = TextReader(request.stop)
+        self._asked = asked
+        self.request = request
+        self.text = ""
+        self.ids: list[int] = []
+        self.logprobs: dict[str, list[Any]] = {
+            k: [] for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        }
+        self.generation: Generation | None = None
+
+    def echo(self, scores: list[float] | None) -> str:
+        """The prompt, said before the completion."""
+        for i, token in enumerate(self.request.prompt_ids):
+            self._note(token, None if i == 0 or scores is None else scores[i - 1], None)
+        self.text = self._tokenizer.decode(self.request.prompt_ids)
+        return self.text
+
+    def take(self, part: Part) -> str:
+        tops = part.top_logprobs or (None,) * len(part.ids)
+        said = ""
+        for token, logprob, top in zip(part.ids, part.logprobs, tops, strict=True):
+            self.ids.append(token)
+            self._note(token, logprob, None if top is None else {self._show(i): value for i, value in top})
+            if token != self._tokenizer.eos_id:
+                said += self._reader.feed(self._tokenizer.shown(token))
+        self.text += said
+        return said
+
+    def end(self, generation: Generation) -> str:
+        self.generation = generation
+        said = self._reader.close()
+        self.text += said
+        return said
+
+    def _note(self, token: int, logprob: float | None, top: dict[str, float] | None) -> None:
+        offset = self.logprobs["text_offset"]
+        offset.append(offset[-1] + len(self.logprobs["tokens"][-1]) if offset else 0)
+        self.logprobs["tokens"].append(self._show(token))
+        self.logprobs["token_logprobs"].append(logprob)
+        self.logprobs["top_logprobs"].append(top)
+
+    def _show(self, token: int) -> str:
+        return self._tokenizer.shown(token).decode("utf-8", "replace")
+
+    @property
+    def finish_reason(self) -> str:
+        return "length" if self.generation is None else self.generation.finish_reason
+
+    def openai(self, index: int, text: str, start: int, finish: str | None) -> dict[str, Any]:
+        """The choice, with log-probs and ids from their number `start` on."""
+        noted = None
+        if self._asked.logprobs is not None:
+            noted = {key: values[start:] for key, values in self.logprobs.items()}
+        out: dict[str, Any] = {"index": index, "text": text, "finish_reason": finish, "logprobs": noted}
+        if self._asked.return_token_ids:
+            echoed = len(self.logprobs["tokens"]) - len(self.ids)
+            out["token_ids"] = self.ids[max(start - echoed, 0) :]
+            if start == 0:
+                out["prompt_token_ids"] = list(self.request.prompt_ids)
+        return out
+
+    @property
+    def noted(self) -> int:
+        return len(self.logprobs["tokens"])
+
+
+def _usage(choices: list[_Choice]) -> dict[str, Any]:
+    # Choices of one prompt share it.
+    prompts = {id(c.request.prompt_ids): len(c.request.prompt_ids) for c in choices}
+    prompt, completion = sum(prompts.values()), sum(len(c.ids) for c in choices)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(c.generation.cached_tokens for c in choices if c.generation is not None)
+        },
+    }
+
+
+async def _begin(service: Service, asked: CompletionRequest, requests: list[Request]) -> list[_Choice]:
+    choices = [_Choice(service, asked, request) for request in requests]
+    for choice in choices if asked.echo else []:
+        scores = None
+        if asked.logprobs is not None:
+            scores = await asyncio.to_thread(service.engine.score, choice.request.prompt_ids)
+        choice.echo(scores)
+    return choices
+
+
+def _head(service: Service) -> dict[str, Any]:
+    return {
+        "id": f"cmpl-{uuid.uuid4().hex}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": service.settings.name,
+    }
+
+
+async def whole(service: Service, asked: CompletionRequest, requests: list[Request]) -> dict[str, Any]:
+    """The completions at once."""
+    choices = await _begin(service, asked, requests)
+    if asked.max_tokens != 0:
+        async for index, news in service.run(requests):
+            choices[index].take(news) if isinstance(news, Part) else choices[index].end(news)
+    return _head(service) | {
+        "choices": [c.openai(i, c.text, 0, c.finish_reason) for i, c in enumerate(choices)],
+        "usage": _usage(choices),
+    }
+
+
+async def streamed(service: Service, asked: CompletionRequest, requests: list[Request]) -> AsyncIterator[str]:
+    """The completions in chunks, each as JSON, and the last word."""
+    choices = await _begin(service, asked, requests)
+    head = _head(service)
+    sent = [0] * len(choices)
+
+    def chunk(index: int, text: str, finish: str | None = None) -> str:
+        start, sent[index] = sent[index], choices[index].noted
+        return compact_json(head | {"choices": [choices[index].openai(index, text, start, finish)]})
+
+    for index, choice in enumerate(choices):
+        if asked.echo:
+            yield chunk(index, choice.text, "length" if asked.max_tokens == 0 else None)
+    if asked.max_tokens != 0:
+        async for index, news in service.run(requests):
+            if isinstance(news, Part):
+                yield chunk(index, choices[index].take(news))
+            else:
+                yield chunk(index, choices[index].end(news), news.finish_reason)
+    if asked.stream_options is not None and asked.stream_options.include_usage:
+        yield compact_json(head | {"choices": [], "usage": _usage(choices)})
+    yield "[DONE]"

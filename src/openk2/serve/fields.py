@@ -1,0 +1,83 @@
+"""What the bodies of requests have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from openk2.core.messages import is_unicode
+from openk2.serve.errors import invalid
+from openk2.serve.service import Service
+
+MOST_CHOICES = 5
+MOST_STOPS, LONGEST_STOP = 5, 32
+NEAR_ZERO = 1e-3
+
+
+class Fields(BaseModel):
+    """Numbers must be numbers; what is not known is ignored, as clients of other servers send much."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class StreamOptions(Fields):
+    include_usage: bool = False
+
+
+Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+
+
+class Sampling(Fields):
+    """What OpenAI's two completion routes, and the extensions that vLLM made common, have together."""
+
+    model: str | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: int | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
+    logit_bias: dict[str, Number] | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    seed: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts. Raises ApiError for too many or too long ones."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stops) > MOST_STOPS:
+            raise invalid("stop", f"there are {len(stops)} texts, and at most {MOST_STOPS} are allowed")
+        for text in stops:
+            if not text or not is_unicode(text) or len(text.encode()) > LONGEST_STOP:
+                raise invalid("stop", f"a text must have 1 to {LONGEST_STOP} bytes, not {text[:40]!r}")
+        return tuple(stops)
+
+    def engine_fields(self, service: Service) -> dict[str, Any]:
+        """The fields of the engine's Request. Raises ApiError for combinations that make no sense."""
+        temperature = service.settings.temperature if self.temperature is None else self.temperature
+        if (self.n or 1) > 1 and temperature < NEAR_ZERO:
+            raise invalid("n", f"with temperature {temperature} all {self.n} choices would be the same: raise it")
+        bias = []
+        for key, value in (self.logit_bias or {}).items():
+            if not key.isdecimal() or int(key) >= service.tokenizer.vocab_size or abs(value) > 100:
+                raise invalid("logit_bias", f"{key[:20]!r}: {value} is no token id with a number from -100 to 100")
+            bias.append((int(key), value))
+        top_k = self.top_k or 0
+        return {
+            "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
+            "top_p": 1.0 if self.top_p is None else self.top_p,
+            "top_k": max(top_k, 0),  # some clients say -1 for all
+            "min_p": self.min_p or 0.0,
+            "presence_penalty": self.presence_penalty or 0.0,
+            "frequency_penalty": self.frequency_penalty or 0.0,
+            "repetition_penalty": 1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            "logit_bias": tuple(bias),
+            "stop_ids": tuple(self.stop_token_ids or ()),
+        }

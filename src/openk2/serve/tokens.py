@@ -1,0 +1,33 @@
+"""`/tokenize`: the ids of a text or of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openk2.core.messages import is_unicode
+from openk2.serve.chat import ChatRequest, ToolEntry
+from openk2.serve.errors import invalid
+from openk2.serve.fields import Fields
+from openk2.serve.prompt import render_prompt
+from openk2.serve.service import Service
+
+
+class TokenizeRequest(Fields):
+    """Either `prompt`, a text, or `messages` with `tools`."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    tools: list[ToolEntry] | None = None
+
+    def ids(self, service: Service, body: Mapping[str, Any]) -> list[int]:
+        """The ids. Raises ApiError."""
+        if (self.prompt is None) == (self.messages is None):
+            raise invalid(None, "send either prompt or messages")
+        if self.prompt is not None:
+            if not is_unicode(self.prompt):
+                raise invalid("prompt", "the text has half a character (a lone surrogate), which no encoding has")
+            return service.tokenizer.encode(self.prompt)
+        chat = ChatRequest(messages=self.messages or [], tools=self.tools)
+        return list(render_prompt(service, chat.asked(service, body)))
