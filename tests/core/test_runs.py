@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from openk2.core import UserError
-from openk2.core.runs import LOCK, locked
+from openk2.core.runs import LOCK, locked, write_text
 
 
 def test_a_folder_that_is_let_go_in_time_can_be_had(tmp_path: Path) -> None:
@@ -29,3 +32,16 @@ def test_a_folder_that_is_kept_is_one_sentence(tmp_path: Path) -> None:
             locked(tmp_path, "end it", 0.1),
         ):
             pass
+
+
+def test_what_a_killed_process_left_is_taken_away(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = [tmp_path / f".weights.{pid}.tmp" for pid in (dead.stdout.strip(), os.getppid(), "1x")]
+    young = tmp_path / ".weights.999999999.tmp"
+    for path in (*left, young):
+        path.write_text("half")
+    for path in left:
+        os.utime(path, (0, 0))
+    write_text(tmp_path / "weights", "whole")
+    assert [path.exists() for path in left] == [False, True, False]
+    assert young.exists()

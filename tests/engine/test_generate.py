@@ -207,7 +207,7 @@ def test_prefixes_are_forgotten_beyond_their_number(engine: Engine) -> None:
         assert order == [0]
         assert rows.release(0, p) == 0
     assert len(rows) == 0
-    order, cached, x_KD = rows.admit(prompts)
+    order, _, x_KD = rows.admit(prompts)
     assert sorted(order) == [0, 1, 2]
     with torch.no_grad():
         for row, k in enumerate(order):

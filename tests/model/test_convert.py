@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import openk2
+from openk2.chat import Tokenizer, render
 from openk2.core import UserError
 from openk2.core.runs import sha256_file
 from openk2.model import ModelConfig, Transformer, load, save
 from openk2.model import convert as module
-from openk2.model.convert import LEFT_OUT, PROGRESS, convert, verify
+from openk2.model.convert import LEFT_OUT, PROGRESS, convert, tokenizer_remark, verify
 from openk2.model.stored import BLOCK, FP8, SCALE, dequantise
 
 SHARD = 150_000
@@ -440,3 +442,68 @@ def test_memory_does_not_grow_with_the_model(kind: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 1024 * int(done.stdout) < 100e6
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer.json", b"{", "not JSON"),
+        ("tokenizer.json", b"{}", "not a tokenizer file"),
+        ("chat_template.jinja", b"\xff\xfe", "not UTF-8"),
+        ("generation_config.json", b"[1", "generation_config.json"),
+    ],
+)
+def test_small_files_that_are_damaged_are_one_sentence(
+    folder: Path, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(NANO / "tokenizer.json", folder)
+    with pytest.raises(UserError, match="do not belong together"):
+        convert(folder, tmp_path / "out")
+
+
+def test_a_folder_without_a_tokenizer_is_said(original: Path) -> None:
+    assert "AutoTokenizer" in tokenizer_remark(original)[0]
+    assert tokenizer_remark(NANO) == []
+
+
+def test_k2s_own_vocabulary_loads_without_code_of_its_own(tmp_path: Path) -> None:
+    if not (data := os.environ.get("OPENK2_DATA")):
+        pytest.skip("OPENK2_DATA is not set: no K2 vocabulary to read")
+    transformers = pytest.importorskip("transformers")
+    vocabulary = Path(data) / "k2_tokenizer"
+    tokenizer = Tokenizer.load(vocabulary)
+    config = ModelConfig.preset("test", vocab_size=tokenizer.vocab_size, hidden_size=16, **NO_IDS)
+    source = tmp_path / "source"
+    save(Transformer(config).bfloat16(), source)
+    for path in vocabulary.iterdir():
+        shutil.copy(path, source)
+    convert(source, tmp_path / "out")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = "Hello \u4e2d\u6587 12345 I'LL"
+    assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": text}]
+    ids = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert ids == render(messages, tokenizer=tokenizer, add_generation_prompt=True).ids
+
+
+def test_other_packings_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for packing in ({"quant_method": "gptq"}, {"quant_method": "fp8", "weight_block_size": [64, 64]}):
+        (folder / "config.json").write_text(json.dumps(config | {"quantization_config": packing}))
+        with pytest.raises(UserError, match="only fp8 in blocks"):
+            convert(folder, tmp_path / "out")
+
+
+def test_a_layer_too_many_is_no_prediction_head(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    fewer = {"num_hidden_layers": config["num_hidden_layers"] - 1, "num_nextn_predict_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config | fewer))
+    with pytest.raises(UserError, match="no prediction head"):
+        convert(folder, tmp_path / "out")

@@ -9,12 +9,52 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from openk2.model import ModelConfig, Transformer
 from openk2.optim import MuonClip
 
 STEPS = 4
 THRESHOLD = 0.02
+
+
+def run_wrapped(rank: int, folder: str) -> None:
+    """Torch's own wrapper, and nothing said of a process group."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.preset("test"))
+    wrapped = DistributedDataParallel(Summed(model))
+    optimizer = MuonClip(wrapped, lr=0.01, qk_clip_threshold=THRESHOLD, logit_monitor=model.attach_monitor(THRESHOLD))
+    data = torch.Generator().manual_seed(rank)
+    stats = []
+    for _ in range(STEPS):
+        ids = torch.randint(0, 200, (2, 17), generator=data)
+        optimizer.zero_grad()
+        wrapped(ids).backward()
+        stats.append(optimizer.step())
+    torch.save({"weights": model.state_dict(), "stats": stats}, Path(folder) / f"{rank}.pt")
+
+
+class Summed(nn.Module):
+    """A model that gives its loss."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        total, count = self.model.loss(ids[:, :-1], ids[:, 1:])
+        return total / count
+
+
+def test_a_wrapped_model_brings_its_group(in_ranks: Callable[..., None], tmp_path: Path) -> None:
+    in_ranks(run_wrapped, str(tmp_path))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    assert first["stats"] == second["stats"]
+    assert first["stats"][-1].clipped_heads > 0
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
 
 
 def run(rank: int, ranks: int, folder: str) -> None:

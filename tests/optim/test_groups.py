@@ -218,3 +218,15 @@ def test_an_override_finds_a_shared_weight_by_either_name() -> None:
     frozen[0].requires_grad_(False)
     with pytest.raises(UserError, match="no trainable parameter"):
         plan_parameters(frozen, {"0.*": "adamw"})
+
+
+def test_what_only_looks_like_a_matrix_is_on_adamw() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pos_embed, self.cls_token = nn.Parameter(torch.ones(1, 10, 8)), nn.Parameter(torch.ones(1, 1, 8))
+            self.A_log = nn.Parameter(torch.ones(64, 4))
+            self.bag, self.inner, self.score = nn.EmbeddingBag(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    methods = {plan.name: plan.method for plan in plan_parameters(Odd())}
+    assert [name for name, method in methods.items() if method == "muon"] == ["inner.weight"]

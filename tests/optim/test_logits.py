@@ -291,7 +291,7 @@ def test_what_cannot_be_watched() -> None:
     ids=["qwen3", "stablelm", "phi", "hunyuan", "llama4"],
 )  # fmt: skip
 def test_normed_queries_and_keys_are_not_clipped(make: Any) -> None:
-    with pytest.raises(UserError, match="without QK-norm"):
+    with pytest.raises(UserError, match="not normed"):
         attach_logit_monitor(make())
 
 
@@ -330,6 +330,91 @@ def test_models_that_a_monitor_would_change_are_refused_as_they_are(make: Any, w
     with pytest.raises(UserError, match=words):
         attach_logit_monitor(model)
     assert model.config._attn_implementation == before
+
+
+def test_a_clamp_between_weights_and_logits_is_refused() -> None:
+    model = transformers.OlmoForCausalLM(transformers.OlmoConfig(**SIZES, num_key_value_heads=4, clip_qkv=1.0))
+    with pytest.raises(UserError, match="clip_qkv"):
+        attach_logit_monitor(model)
+
+
+def test_an_adapter_is_scaled_with_its_weight() -> None:
+    class Adapted(nn.Linear):
+        """W x + B (A x), with as many columns in B as there are heads."""
+
+        def __init__(self, size: int, rank: int) -> None:
+            super().__init__(size, size, bias=False)
+            self.A, self.B = nn.Parameter(torch.randn(rank, size)), nn.Parameter(torch.randn(size, rank))
+
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) + input @ self.A.T @ self.B.T
+
+    for rank in (4, 6):
+        model = made("llama")
+        for layer in model.model.layers:
+            layer.self_attn.q_proj = Adapted(48, rank)
+        model.train()
+        monitor = attach_logit_monitor(model, EXACT)
+        model(**some_ids())
+        before = monitor.max_logit_LH.clone()
+        assert qk_clip_(attention_layers(model)[:1], before[:1], float(before[0].max()) / 2) > 0
+        monitor.reset()
+        model(**some_ids())
+        assert torch.allclose(monitor.max_logit_LH[0], before[0].clamp(max=float(before[0].max()) / 2), rtol=1e-4)
+
+
+def test_layers_that_share_their_weights_are_scaled_once() -> None:
+    model = made("llama")
+    first, second = (layer.self_attn for layer in model.model.layers)
+    second.q_proj, second.k_proj = first.q_proj, first.k_proj
+    monitor = attach_logit_monitor(model, EXACT)
+    model(**some_ids())
+    before = monitor.max_logit_LH.clone()
+    threshold = float(before.min()) / 2
+    model.model.layers[1].self_attn.requires_grad_(True)
+    assert qk_clip_(attention_layers(model), before, threshold) == 4
+    monitor.reset()
+    model(**some_ids())
+    # What the first layer sees does not depend on the clip.
+    wanted = before[0] * threshold / before.amax(0)
+    assert torch.allclose(monitor.max_logit_LH[0], wanted, rtol=1e-4)
+
+
+def test_a_monitor_of_other_layers_is_refused_before_anything_moves() -> None:
+    model, other = made("llama"), made("llama")
+    other.model.layers = other.model.layers[:1]
+    with pytest.raises(UserError, match="watches 1 attention layers"):
+        MuonClip(model, lr=0.01, logit_monitor=attach_logit_monitor(other))
+
+
+def test_a_monitor_that_sees_nothing_is_said_once() -> None:
+    model = made("llama").eval()
+    optimizer = MuonClip(model, lr=0.01, logit_monitor=attach_logit_monitor(model))
+    for step in range(2):
+        model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+        if step == 0:
+            with pytest.warns(UserWarning, match="saw no attention"):
+                optimizer.step()
+        else:
+            optimizer.step()
+
+
+def test_a_batch_that_is_not_finite_can_be_left_out() -> None:
+    model = made("llama")
+    optimizer = MuonClip(model, lr=0.01, logit_monitor=attach_logit_monitor(model))
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    handle = weight.register_hook(lambda grad: grad * 0)
+    hook = model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_: _[2] * math.nan)
+    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with pytest.raises(UserError, match="not finite"):
+        optimizer.step()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    hook.remove()
+    handle.remove()
+    optimizer.zero_grad()
+    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+    assert optimizer.step().step == 1
 
 
 def test_a_second_monitor_takes_the_place_of_the_first() -> None:

@@ -213,8 +213,47 @@ def test_other_misuse_is_refused() -> None:
     optimizer = MuonClip(stack_of_linears(), lr=0.01)
     with pytest.raises(UserError, match="backward"):
         optimizer.step()
-    with pytest.raises(UserError, match="closure"):
-        optimizer.step(lambda: 0.0)
+    with pytest.raises(UserError, match="all parameters at once"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2, 2))]})
+    sparse = nn.Embedding(4, 4, sparse=True)
+    sparse(torch.tensor([1])).sum().backward()
+    with pytest.raises(UserError, match="sparse"):
+        MuonClip(sparse, lr=0.01).step()
+
+
+def test_a_closure_is_called_for_the_gradients() -> None:
+    models = [stack_of_linears(), stack_of_linears()]
+    x = torch.randn(8, 24, generator=torch.Generator().manual_seed(1))
+    optimizers = [MuonClip(model, lr=0.01) for model in models]
+
+    def closure() -> Tensor:
+        optimizers[0].zero_grad()
+        loss: Tensor = models[0](x).square().mean()
+        loss.backward()
+        return loss
+
+    optimizers[0].step(closure)
+    models[1](x).square().mean().backward()
+    optimizers[1].step()
+    for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_copy_of_model_and_optimizer_goes_on_like_them() -> None:
+    model = Transformer(ModelConfig.preset("test"))
+    optimizer = MuonClip(model, lr=0.01, qk_clip_threshold=0.02)
+    ids = torch.randint(0, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+
+    def step(model: Transformer, optimizer: MuonClip) -> StepStats:
+        optimizer.zero_grad()
+        model.loss(ids[:, :-1], ids[:, 1:])[0].backward()
+        return optimizer.step()
+
+    step(model, optimizer)
+    other_model, other = copy.deepcopy((model, optimizer))
+    assert step(model, optimizer) == step(other_model, other)
+    for ours, theirs in zip(model.parameters(), other_model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_dtype_that_was_asked_for_stays_and_the_rest_of_the_state_comes_along() -> None:

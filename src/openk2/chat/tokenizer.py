@@ -224,9 +224,12 @@ class Tokenizer:
 
     def save(self, folder: Path | str) -> None:
         """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers reads them."""
-        folder = Path(folder)
-        for name, text in zip(_FILES, (self.json(), self._config(), chat_template()), strict=True):
-            write_text(folder / name, text)
+        for name, text in self.files().items():
+            write_text(Path(folder) / name, text)
+
+    def files(self) -> dict[str, str]:
+        """The names and contents of what `save` writes."""
+        return dict(zip(_FILES, (self.json(), self._config(), chat_template()), strict=True))
 
     def json(self) -> str:
         """The content of tokenizer.json."""

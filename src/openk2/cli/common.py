@@ -20,6 +20,10 @@ def given_path(path: str | Path) -> Path:
     """A path as it was typed. Raises UserError for an empty one: an unset variable must not mean this folder."""
     if path == "":
         raise UserError("an empty path was given: name a file or a folder (is a variable of your script not set?)")
+    try:
+        Path(path).resolve()
+    except RuntimeError as e:
+        raise UserError(f"{path} leads round in a circle of symbolic links: name what is meant") from e
     return Path(path)
 
 

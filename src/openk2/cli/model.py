@@ -91,7 +91,7 @@ def give_away(
 
 def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:
     from openk2.core import UserError
-    from openk2.model.convert import LEFT_OUT, convert, left_out_remark
+    from openk2.model.convert import LEFT_OUT, convert, left_out_remark, tokenizer_remark
     from openk2.train.progress import ConsoleReporter
 
     # Also false for NaN, which a range of typer's takes.
@@ -100,7 +100,7 @@ def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:
     reporter = ConsoleReporter()
     with reporter.stage("shards") as bar:
         manifest = convert(source, target, dtype=dtype, shard_bytes=int(shard_gb * 1e9), on_shard=bar)
-    for remark in left_out_remark(manifest.results[LEFT_OUT]):
+    for remark in [*left_out_remark(manifest.results[LEFT_OUT]), *tokenizer_remark(source)]:
         reporter.note(remark)
     reporter.note(f"{target} is complete: {len(manifest.outputs)} files, their hashes are in manifest.json")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ def locked(folder: Path, advice: str, seconds: float = 0.0) -> Iterator[None]:
         yield
 
 
+_STALE_SECONDS = 600  # on a shared disk the process may be another machine's, and still write
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling that replaces `path` when the block ends well: a reader sees the old file or the new one.
@@ -97,6 +101,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        # A process that was killed at once leaves its own.
+        with suppress(OSError):
+            old = time.time() - stale.stat().st_mtime > _STALE_SECONDS
+            if old and not _lives(stale.name.rsplit(".", 2)[1]):
+                stale.unlink()
     try:
         # Some writers (safetensors) replace the file by one that only its owner may read.
         temporary.touch()
@@ -111,6 +121,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise UserError(f"could not write {path}: {e.strerror or e}; {advice}") from e
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _lives(pid: str) -> bool:
+    """Whether there may be a process of that number."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,12 +18,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from openk2.chat.k2_vocabulary import RANKS
 from openk2.core import UserError
 from openk2.core.runs import atomic_path, write_text
 from openk2.model.config import ModelConfig, read_json
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
 from openk2.model.transformer import Block, Transformer, without_weights
 
+# A multi-token prediction head joins the next token's embedding to what it continues.
+_PREDICTION_PARTS = ("eh_proj", "enorm", "hnorm")
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "tiktoken.model"),
@@ -93,6 +96,11 @@ def tokenizer_files(folder: Path) -> list[Path]:
         code = re.findall(r'"(?:[^"]*--)?(\w+)\.\w+"', json.dumps(read_json(settings).get("auto_map")))
         names |= {f"{module}.py" for module in code}
     return [folder / name for name in sorted(names) if (folder / name).exists()]
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there is a tokenizer that this project reads."""
+    return any((folder / name).exists() for name in ("tokenizer.json", RANKS))
 
 
 def copy_file(path: Path, folder: Path) -> None:
@@ -171,6 +179,11 @@ def check_names(stored: StoredTensors, config: ModelConfig, wanted: Mapping[str,
                     "belong to another configuration"
                 )
             if layer >= config.num_hidden_layers:
+                if not any(f"model.layers.{layer}.{part}.weight" in stored for part in _PREDICTION_PARTS):
+                    raise UserError(
+                        f"{stored.path(name)}: layer {layer} is past the last one of config.json and no prediction "
+                        "head: num_hidden_layers is too small, or the weights belong to another configuration"
+                    )
                 left_out += 1
             elif not name.endswith("rotary_emb.inv_freq"):
                 raise UserError(

@@ -194,6 +194,7 @@ class ModelConfig(BaseModel):
         kind = raw.get("model_type")
         if kind not in _MODEL_TYPES:
             raise UserError(f"{where}: model_type is {kind!r}, this model reads {' or '.join(_MODEL_TYPES)}")
+        _check_packing(raw.get("quantization_config"), where)
         for key, value in _FIXED.items():
             if raw.get(key, value) not in (value, None):
                 raise UserError(f"{where}: {key} is {raw[key]!r}, this model supports only {value!r}")
@@ -361,3 +362,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pad_token_id": 163839,
     },
 }
+
+
+def _check_packing(settings: Any, where: str) -> None:
+    """Raises UserError for weights that are packed in another way than the block-FP8 that is read."""
+    if not isinstance(settings, dict):
+        return
+    method, block = settings.get("quant_method", "fp8"), settings.get("weight_block_size", [128, 128])
+    if method != "fp8" or block != [128, 128]:
+        raise UserError(
+            f"{where}: the weights are packed as {method} in blocks of {block}: only fp8 in blocks of [128, 128] is "
+            "read"
+        )

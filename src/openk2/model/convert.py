@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from openk2.chat.tokenizer import Tokenizer, load_backend
 from openk2.core import UserError
 from openk2.core.runs import (
     LOCK,
@@ -38,12 +39,13 @@ from openk2.model.checkpoint import (
     DTYPE_NAMES,
     check_names,
     copy_file,
+    has_tokenizer,
     hf_names,
     shapes_of,
     tokenizer_files,
     write_tensors,
 )
-from openk2.model.config import ModelConfig
+from openk2.model.config import ModelConfig, read_json
 from openk2.model.layers import rotary_table
 from openk2.model.stored import INDEX, WEIGHTS, StoredTensors
 from openk2.model.transformer import Transformer, without_weights
@@ -75,6 +77,7 @@ def convert(
     stored = StoredTensors(source)
     shapes = shapes_of(config)
     left_out = check_names(stored, config, shapes)
+    _tokenizer_texts(source, config)
     plan = _plan(stored, shapes, DTYPES[dtype], shard_bytes)
     names = (
         [WEIGHTS]
@@ -142,8 +145,38 @@ def _fingerprint(stored: StoredTensors) -> str:
 
 
 def _copied(source: Path) -> list[Path]:
-    """The files that are taken over as they are."""
-    return [*source.glob("generation_config.json"), *tokenizer_files(source)]
+    """The files that are taken over as they are. Raises UserError for one that is damaged."""
+    files = [*source.glob("generation_config.json"), *tokenizer_files(source)]
+    for path in files:
+        if path.suffix == ".json":
+            read_json(path)
+        elif path.suffix == ".jinja":
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as e:
+                raise UserError(f"{path} is damaged (not UTF-8): copy the model again") from e
+    return files
+
+
+def _tokenizer_texts(source: Path, config: ModelConfig) -> dict[str, str]:
+    """What a tokenizer lacks that has no tokenizer.json but K2's tiktoken.model alone, which only code of its own
+    reads. Raises UserError for a damaged tokenizer, and for one of another model."""
+    if not has_tokenizer(source):
+        return {}
+    backend, read_from = load_backend(source)
+    if (size := backend.get_vocab_size(with_added_tokens=True)) > config.vocab_size:
+        raise UserError(
+            f"{read_from} has {size} ids and config.json says {config.vocab_size}: they do not belong together"
+        )
+    if Path(read_from).name == "tokenizer.json":
+        return {}
+    texts = Tokenizer(backend, source=read_from).files()
+    settings = read_json(source / "tokenizer_config.json")
+    if isinstance(settings.get("chat_template"), str):
+        texts["chat_template.jinja"] = settings["chat_template"]
+    if (source / "chat_template.jinja").exists():
+        del texts["chat_template.jinja"]
+    return texts
 
 
 def _complete(target: Path, job: Manifest) -> Manifest | None:
@@ -221,11 +254,14 @@ def _finish(
     if not any(path.name == "generation_config.json" for path in copied):
         ids = {key: getattr(config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         texts["generation_config.json"] = {key: value for key, value in ids.items() if value is not None}
-    for name, content in texts.items():
-        write_text(work / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    written = {name: json.dumps(content, indent=2, sort_keys=True) + "\n" for name, content in texts.items()}
+    written |= _tokenizer_texts(source, config)
     for path in copied:
-        copy_file(path, work)
-    others = sorted([*texts, *(path.name for path in copied)])
+        if path.name not in written:
+            copy_file(path, work)
+    for name, text in written.items():
+        write_text(work / name, text)
+    others = sorted({*written, *(path.name for path in copied)})
     manifest = progress.model_copy(
         update={"outputs": progress.outputs | {name: sha256_file(work / name) for name in others}}
     )
@@ -242,6 +278,13 @@ def _wherever(target: Path, name: str) -> Path:
     """A file that is done: still where it was written, or in its place already."""
     written = target / PROGRESS / name
     return written if written.exists() else target / name
+
+
+def tokenizer_remark(source: Path) -> list[str]:
+    """What a person must know of a folder without a tokenizer."""
+    if has_tokenizer(source):
+        return []
+    return ["the source has no tokenizer, so the result has none: AutoTokenizer will not load it"]
 
 
 def left_out_remark(count: int) -> list[str]:

@@ -202,6 +202,7 @@ def _tensor_table(tensors: Sequence[Tensors]) -> Table:
 
 
 def _facts(name: str, found: Description) -> list[tuple[str, str]]:
+    """`name` is the preset's if it is described as it is."""
     matrices = found.activated_parameters - found.embedding_parameters
     facts = [
         ("parameters", f"{amount(found.total_parameters, 'KMB')} ({found.total_parameters:,})"),
@@ -259,7 +260,7 @@ def print_description(name: str, *, heads: int | None, as_json: bool) -> None:
     console.print(_tensor_table(description.tensors))
     console.print()
     facts = Table.grid(padding=(0, 2))
-    for label, text in _facts(name, description):
+    for label, text in _facts(name if heads is None else "", description):
         facts.add_row(f"[bold]{label}[/]", text)
     console.print(facts)
     console.print(

@@ -8,6 +8,7 @@ Legend: R rows, C columns, r and c blocks of them.
 
 from __future__ import annotations
 
+import os
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ class StoredTensors:
     def _file(self, path: Path) -> Any:
         if path != self._path:
             self._open = None
+            if not os.access(path, os.R_OK):
+                raise UserError(f"{path} may not be read (permission denied): let yourself read it")
             try:
                 self._open = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as e:

@@ -19,7 +19,13 @@ Method = Literal["muon", "adamw"]
 Layout = Literal["stacked", "beside", "interleaved"]
 
 # Matrices at the model's two ends map between vectors and token ids; there Muon's geometry does not apply.
-_END_NAMES = frozenset({"lm_head", "head", "embed_out", "embed_tokens", "embeddings", "embedding", "wte", "wpe"})
+_END_NAMES = frozenset(
+    {"lm_head", "head", "embed_out", "embed_tokens", "embeddings", "embedding", "wte", "wpe", "pos_embed", "cls_token"}
+)
+# Heads that give classes or scores, where they are linear maps.
+_HEAD_NAMES = frozenset({"score", "classifier", "qa_outputs"})
+# Rates of state-space models, in rows by their layout alone.
+_NO_MATRICES = frozenset({"A_log"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +81,23 @@ def module_of(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> nn.Module
 def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = None) -> list[Plan]:
     """One plan for each trainable parameter, shared ones once, in the model's own order.
 
-    A 3-D parameter is a stack of matrices, one for each expert. A name with `gate_up` holds two (SwiGLU's gate and up
-    projections), which K2 keeps apart, so Muon sees them apart. The `down` beside it shows where they are: with
-    down [D, I], a gate_up [2I, D] is one on top of the other; with down [I, D], a gate_up [D, 2I] is one beside the
-    other (transformers' Llama 4), or column by column in turns where the module has `is_concatenated` False (its
-    GPT-OSS). Without such a `down` it is taken as one matrix.
+    Embeddings and output heads are known by their modules or names. A 3-D parameter is a stack of matrices, one for
+    each expert. A name with `gate_up` holds two (SwiGLU's gate and up projections), which K2 keeps apart, so Muon sees
+    them apart. The `down` beside it shows where they are: with down [D, I], a gate_up [2I, D] is one on top of the
+    other; with down [I, D], a gate_up [D, 2I] is one beside the other (transformers' Llama 4), or column by column in
+    turns where the module has `is_concatenated` False (its GPT-OSS). Without such a `down` it is taken as one matrix.
     `overrides` maps patterns of names (`*` stands for any text, the last pattern that fits counts; of a shared
     parameter any name will do) to a method.
     Raises UserError when there is nothing to train, for a pattern that fits nothing trainable, a method that does not
     exist, and Muon for what is no matrix.
     """
     overrides = overrides or {}
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    heads = {
+        id(module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in _HEAD_NAMES
+    }
     convolutions = {
         id(p) for m in model.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for p in m.parameters()
     }
@@ -96,9 +107,10 @@ def plan_parameters(model: nn.Module, overrides: Mapping[str, Method] | None = N
         if not parameter.requires_grad:
             continue
         parts = name.split(".")
-        at_the_ends = id(parameter) in embeddings or not _END_NAMES.isdisjoint(parts[-2:])
+        at_the_ends = id(parameter) in embeddings | heads or not _END_NAMES.isdisjoint(parts[-2:])
         chosen = _override([other for other, p in everything.items() if p is parameter], overrides)
         no_matrix = parameter.ndim not in (2, 3) or parts[-1].endswith("bias") or id(parameter) in convolutions
+        no_matrix = no_matrix or parts[-1] in _NO_MATRICES
         if chosen == "muon" and no_matrix:
             raise UserError(f"{name} {list(parameter.shape)} is no matrix: it cannot be on Muon")
         if chosen == "adamw" or no_matrix or (at_the_ends and chosen is None):

@@ -44,10 +44,16 @@ def attach_logit_monitor(model: nn.Module, threshold: float = 100.0, absolute: b
         return own
     layers = attention_layers(model)
     if not layers:
-        raise UserError("the model has no attention that QK-Clip can scale: MLA, or q_proj and k_proj without QK-norm")
+        raise UserError(
+            "the model has no attention that QK-Clip can scale, which is MLA, or a q_proj and a k_proj that are not "
+            "fused and not normed (QK-norm bounds the logits by itself): MuonClip trains it without a logit_monitor"
+        )
     heads = {head_count(layer) for layer in layers}
     if len(heads) > 1:
-        raise UserError(f"the attention layers have different numbers of heads ({sorted(heads)}): not supported")
+        raise UserError(
+            f"the attention layers have different numbers of heads ({sorted(heads)}): attach to one part of the model, "
+            "and give MuonClip attention=attention_layers(of that part) as well"
+        )
     # Parts of a model may compute attention in different ways, and choosing for the whole chooses for its parts.
     parts = [cast(Any, part) for part in model.modules() if hasattr(part, "set_attn_implementation")]
     chosen = [_implementation(part.config) for part in parts]
@@ -83,6 +89,8 @@ def _check(layer: Attention) -> None:
         raise UserError(
             f"{kind} caps its logits (attn_logit_softcapping): QK-Clip would clip what the softmax never sees"
         )
+    if getattr(config, "clip_qkv", None) is not None:
+        raise UserError(f"{kind} clamps queries and keys (clip_qkv): its logits do not shrink with the weights")
     constants = _forward(layer).__code__.co_consts
     names = {name for const in constants for name in (const if isinstance(const, tuple) else [const])}
     if "position_bias" in names:

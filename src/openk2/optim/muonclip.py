@@ -14,6 +14,7 @@ Shapes: N matrices, R rows, C columns; L layers, H heads.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,23 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 
 from openk2.core import UserError
 from openk2.optim.groups import Method, Plan, module_of, plan_parameters
 from openk2.optim.newton_schulz import COEFFICIENTS, Coefficients, check_coefficients, fast_dtype, newton_schulz_
-from openk2.optim.qk_clip import Attention, Form, Monitor, attention_layers, check_form, find_monitor, qk_clip_
+from openk2.optim.qk_clip import (
+    Attention,
+    Form,
+    Monitor,
+    attention_layers,
+    check_form,
+    find_monitor,
+    head_count,
+    qk_clip_,
+)
 from openk2.optim.sharding import groups_of, holds_whole_matrices, is_sharded, local, piece, total_norm, whole
 
 _GATHERED = 1 << 27
@@ -90,8 +101,9 @@ class MuonClip(Optimizer):
     monitor. `ns_dtype` None means `fast_dtype`, asked at the first step; the answer is part of the state, so a
     checkpoint goes on with it.
 
-    With a `process_group` (same gradients on every rank) each rank orthogonalises its share, the results are gathered,
-    and the logit maxima are reduced; every rank ends with the same bits.
+    A `DistributedDataParallel` model brings its `process_group`. With one (same gradients on every rank) each rank
+    orthogonalises its share, the results are gathered, and the logit maxima are reduced; every rank ends with the same
+    bits.
     For a model under FSDP2 (`fully_shard` first, then the optimizer) no group is given: momenta stay sharded, stacks of
     experts are orthogonalised where they are, single matrices are put together in `ns_dtype` for it on every rank, a
     few at a time (about 256 MB).
@@ -121,6 +133,10 @@ class MuonClip(Optimizer):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         model = model if isinstance(model, nn.Module) else module_of(model)
+        if process_group is None:
+            process_group = next(
+                (m.process_group for m in model.modules() if isinstance(m, DistributedDataParallel)), None
+            )
         _check_numbers(lr, weight_decay, momentum, qk_clip_threshold, ns_steps, adam_betas, adam_eps)
         check_form(qk_clip_form, qk_clip_alpha)
         check_coefficients(ns_coefficients)
@@ -131,7 +147,7 @@ class MuonClip(Optimizer):
                     f"parameter {plan.name} is {plan.parameter.dtype}: MuonClip updates float32 master weights, "
                     "so call model.float() and run the forward pass on a lower-precision copy"
                 )
-        self._plans = {id(plan.parameter): plan for plan in plans}
+        self._plans = {plan.parameter: plan for plan in plans}
         groups: list[dict[str, Any]] = []
         muon = [plan.parameter for plan in plans if plan.method == "muon"]
         adam = [plan.parameter for plan in plans if plan.method == "adamw"]
@@ -144,6 +160,7 @@ class MuonClip(Optimizer):
         if adam:
             groups.append({"params": adam, "method": "adamw", "betas": adam_betas, "eps": adam_eps})
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
+        self._ready = True
         self.ns_coefficients = ns_coefficients
         self.threshold, self.form, self.alpha = qk_clip_threshold, qk_clip_form, qk_clip_alpha
         self.attention = list(attention) if attention is not None else attention_layers(model)
@@ -153,6 +170,7 @@ class MuonClip(Optimizer):
             self.monitor = cast(Monitor, attach(qk_clip_threshold))
         if self.monitor is not None:
             self.monitor.threshold = qk_clip_threshold
+            self._check_monitor(self.monitor)
         groups_of_shards = groups_of(plan.parameter for plan in plans)
         if groups_of_shards and process_group is not None:
             raise UserError("parameters that are sharded know their process group: leave process_group out")
@@ -162,6 +180,29 @@ class MuonClip(Optimizer):
         self._ranks = dist.get_world_size(self._group) if self._group is not None else 1
         self._rank = dist.get_rank(self._group) if self._group is not None else 0
         self._buckets: dict[tuple[int, ...], tuple[_Bucket, ...]] = {}
+        self._warned = False
+
+    def _check_monitor(self, monitor: Monitor) -> None:
+        """Raises UserError if it does not watch these attention layers."""
+        shape = list(monitor.max_logit_LH.shape)
+        wanted = [len(self.attention), head_count(self.attention[0])] if self.attention else shape
+        if shape != wanted:
+            raise UserError(
+                f"the logit monitor watches {shape[0]} attention layers of {shape[-1]} heads and QK-Clip would scale "
+                f"{wanted[0]} of {wanted[-1]}: give attention=attention_layers(the part that it is attached to)"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's own has no more than a state_dict: a copy would not know its monitor.
+        return self.__dict__ | {"_buckets": {}}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only while the optimizer is made: it plans all parameters at once."""
+        if hasattr(self, "_ready"):
+            raise UserError(
+                "MuonClip plans all parameters at once: make a new one for the parameters to be trained now"
+            )
+        super().add_param_group(param_group)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every group, as a schedule does before each step."""
@@ -192,12 +233,14 @@ class MuonClip(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> StepStats:  # type: ignore[override]  # the statistics replace torch's loss
-        """Update every parameter that has a gradient, clip, reset the monitor.
+        """Update every parameter that has a gradient, clip, reset the monitor. A `closure` is called for the gradients.
 
-        Raises UserError, before anything is changed, if a gradient or an attention logit is not finite.
+        Raises UserError if a gradient or an attention logit is not finite: nothing is changed then but the monitor,
+        which begins anew, so that the batch can be left out.
         """
         if closure is not None:
-            raise UserError("MuonClip.step() takes no closure: compute the gradients first, then call step()")
+            with torch.enable_grad():
+                closure()
         grad_norm = self._grad_norm()
         max_logit_LH = self._max_logits()
         for group in self.param_groups:
@@ -217,6 +260,13 @@ class MuonClip(Optimizer):
             clipped = qk_clip_(self.attention, max_logit_LH, self.threshold, form=self.form, alpha=self.alpha)
             self.monitor.reset()
             largest = float(max_logit_LH.max())
+            if largest == -math.inf and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    "the logit monitor saw no attention since the last step, so nothing is clipped: it watches in "
+                    "training mode (model.train()), and the attention that was set when it was attached",
+                    stacklevel=3,
+                )
             max_logit = largest if math.isfinite(largest) else None
         return StepStats(
             step=self.param_groups[0]["steps"],
@@ -231,8 +281,11 @@ class MuonClip(Optimizer):
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             raise UserError("no parameter has a gradient: call backward() before step()")
+        if any(grad.layout != torch.strided for grad in grads):
+            raise UserError("a gradient is sparse (nn.Embedding with sparse=True): MuonClip takes dense ones")
         norm = total_norm(grads)
         if not math.isfinite(norm):
+            self._forget_logits()
             raise UserError(
                 f"the gradient is not finite at step {self.param_groups[0]['steps'] + 1}: training has diverged, "
                 "lower the learning rate or go back to an earlier checkpoint"
@@ -250,8 +303,13 @@ class MuonClip(Optimizer):
         for process_group in self._groups:
             dist.all_reduce(max_logit_LH, dist.ReduceOp.MAX, group=process_group)
         if bool((max_logit_LH.isnan() | max_logit_LH.isposinf()).any()):
+            self._forget_logits()
             raise UserError("an attention logit is not finite: training has diverged, lower the learning rate")
         return max_logit_LH
+
+    def _forget_logits(self) -> None:
+        if self.monitor is not None:
+            self.monitor.reset()
 
     def _muon(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
         buckets = self._buckets_of(parameters)
@@ -348,7 +406,7 @@ class MuonClip(Optimizer):
         parameters = list(parameters)
         key = tuple(id(parameter) for parameter in parameters)
         if key not in self._buckets:
-            self._buckets[key] = _make_buckets([self._plans[k] for k in key], self._ranks)
+            self._buckets[key] = _make_buckets([self._plans[parameter] for parameter in parameters], self._ranks)
         return self._buckets[key]
 
     def _exchange(self, buckets: Sequence[_Bucket], batches: Sequence[Tensor]) -> None:

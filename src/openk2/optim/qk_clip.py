@@ -131,18 +131,44 @@ def qk_clip_(
     if max_logit_LH.ndim != 2 or max_logit_LH.shape[0] != len(layers):
         raise UserError(f"max logits of shape {list(max_logit_LH.shape)} do not fit {len(layers)} attention layers")
     check_form(form, alpha)
-    max_logit_LH = max_logit_LH.float()
+    max_logit_LH = max_logit_LH.float().clone()
     if bool(max_logit_LH.isnan().any()):
         raise UserError("an attention logit is not a number: training has diverged, lower the learning rate")
     over_LH = max_logit_LH > threshold
     if form == "global" and bool(over_LH.any()):
-        max_logit_LH, over_LH = max_logit_LH.max().expand_as(max_logit_LH), torch.ones_like(over_LH)
+        max_logit_LH, over_LH = max_logit_LH.max().expand_as(max_logit_LH).clone(), torch.ones_like(over_LH)
+    # Layers that share their weights are scaled once, by what the largest logit of any of them needs.
+    first_L = _first_of_shared(layers)
+    for index, first in enumerate(first_L):
+        if first != index:
+            max_logit_LH[first] = max_logit_LH[first].maximum(max_logit_LH[index])
+            over_LH[first] |= over_LH[index]
+            over_LH[index] = False
     clipped = 0
     for index in over_LH.any(dim=1).nonzero().flatten().tolist():
         gamma_H = torch.where(over_LH[index], threshold / max_logit_LH[index], 1.0)
         if _scale_heads(layers[index], gamma_H, alpha):
             clipped += int(over_LH[index].sum())
     return clipped
+
+
+def _first_of_shared(layers: Sequence[Attention]) -> list[int]:
+    """For each layer the first one whose query and key weights are its own."""
+    firsts: dict[tuple[int, ...], int] = {}
+    return [firsts.setdefault(tuple(id(w) for w in _weights(layer)), index) for index, layer in enumerate(layers)]
+
+
+def _weights(layer: Attention) -> list[Tensor]:
+    """What QK-Clip would scale."""
+    if _is_latent(layer):
+        latent = cast(LatentAttention, layer)
+        return [_latent_query(latent).weight, latent.kv_b_proj.weight]
+    plain = cast(PlainAttention, layer)
+    return [parameter for linear in (plain.q_proj, plain.k_proj) for parameter in linear.parameters()]
+
+
+def _latent_query(layer: LatentAttention) -> nn.Linear:
+    return cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
 
 
 def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float) -> bool:
@@ -162,9 +188,10 @@ def _is_trainable(linear: nn.Linear) -> bool:
 
 
 def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
-    """Scale each head's rows, and what a bias adds to them."""
+    """Scale each head's rows, and what a bias, or the outer matrix of an adapter, adds to them."""
     for parameter in linear.parameters():
-        _scale(parameter, factor_H.repeat_interleave(parameter.shape[0] // len(factor_H)))
+        if parameter.shape[0] == linear.out_features:
+            _scale(parameter, factor_H.repeat_interleave(linear.out_features // len(factor_H)))
 
 
 def _scale(parameter: Tensor, factor_X: Tensor) -> None:
@@ -175,7 +202,7 @@ def _scale(parameter: Tensor, factor_X: Tensor) -> None:
 
 def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float) -> bool:
     nope = layer.qk_nope_head_dim
-    query = cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
+    query = _latent_query(layer)
     if not _is_trainable(query):
         return False
     both = _is_trainable(layer.kv_b_proj)

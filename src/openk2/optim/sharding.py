@@ -54,6 +54,13 @@ def groups_of(parameters: Iterable[Tensor]) -> list[dist.ProcessGroup]:
     """The process groups over which sharded parameters are spread, one for each dimension of their mesh, the one that
     they are cut along last; none for plain tensors. Raises UserError where they are not all sharded over one mesh."""
     parameters = list(parameters)
+    if any(
+        getattr(parameter, "_is_flat_param", False) or hasattr(parameter, "_fsdp_flattened") for parameter in parameters
+    ):
+        raise UserError(
+            "the model is wrapped in FullyShardedDataParallel, whose flat parameters are no matrices: use fully_shard "
+            "(FSDP2)"
+        )
     meshes = [cast(Any, parameter).device_mesh for parameter in parameters if is_sharded(parameter)]
     if not meshes:
         return []
