@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from openk2.core import UserError
 from openk2.policy import LocalPolicy, resolve_policy
@@ -70,7 +72,11 @@ def serve(options: ServeOptions) -> None:
         lifespan="off",
     )
     server = _Server(config, service, listener)
-    asyncio.run(server.serve(sockets=[listener]))
+    # Streams end by themselves, when the service closes.
+    AppStatus.disable_automatic_graceful_drain()
+    # The signal that ends it comes once more behind the shutdown.
+    with suppress(KeyboardInterrupt):
+        asyncio.run(server.serve(sockets=[listener]))
 
 
 def _listen(host: str, port: int) -> socket.socket:

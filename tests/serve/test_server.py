@@ -1,0 +1,243 @@
+"""The server around the routes: keys, the queue, bad bodies, clients that leave, the end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openk2.core import UserError
+from openk2.serve.server import ServeOptions, make_service, read_keys
+
+httpx2 = pytest.importorskip("httpx2")
+PATH = "/v1/chat/completions"
+ASK = {"messages": [{"role": "user", "content": "hi"}]}
+LONG = ASK | {"max_tokens": 1500, "logit_bias": {}, "temperature": 1.0, "tool_choice": "none", "seed": 1}
+TOOL = {"type": "function", "function": {"name": "act", "parameters": {"type": "object", "properties": {}}}}
+
+
+def with_parameters(parameters: Any) -> dict[str, Any]:
+    return ASK | {"tools": [{"type": "function", "function": {"name": "act", "parameters": parameters}}]}
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        (b"{", None, "not JSON"),
+        (b"\xff\xfe", None, "not JSON"),
+        (b"[]", None, "object"),
+        (b"null", None, "object"),
+        (b"[" * 100_000, None, "not JSON"),
+        (b"", None, "not JSON"),
+        ({}, "messages", "required"),
+        ({"messages": "hi"}, "messages", "array"),
+        ({"messages": []}, "messages", "none"),
+        ({"messages": [{"role": "pirate", "content": "x"}]}, "messages.0", "pirate"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.0", "content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0", "text"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]}, None, "answers no call"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, None, "not JSON"),
+        ({"messages": [{"role": "user", "content": "word " * 4000}]}, "messages", "context"),
+        ({"messages": [{"role": "user", "content": "x" * 10_000_000}]}, "messages", "context"),
+        (ASK | {"messages": [{"role": "user", "content": "x", "partial": True}]}, "messages.0.partial", "assistant"),
+        (ASK | {"temperature": 3}, "temperature", "2"),
+        (ASK | {"temperature": "hot"}, "temperature", "number"),
+        (ASK | {"top_p": 0}, "top_p", "greater"),
+        (ASK | {"n": 9}, "n", "5"),
+        (ASK | {"n": 2, "temperature": 0}, "n", "same"),
+        (ASK | {"max_tokens": 0}, "max_tokens", "1"),
+        (ASK | {"max_tokens": 1.5}, "max_tokens", "integer"),
+        (ASK | {"stop": ["a"] * 6}, "stop", "at most 5"),
+        (ASK | {"stop": "x" * 33}, "stop", "32"),
+        (ASK | {"stop": [""]}, "stop", "1 to 32"),
+        (ASK | {"logit_bias": {"x": 1}}, "logit_bias", "token id"),
+        (ASK | {"logit_bias": {"3": 101}}, "logit_bias", "-100 to 100"),
+        (ASK | {"top_logprobs": 3}, "top_logprobs", "logprobs"),
+        (ASK | {"functions": []}, "functions", "tools"),
+        (ASK | {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
+        (ASK | {"response_format": {"type": "xml"}}, "response_format.type", "json_object"),
+        (ASK | {"tool_choice": "required"}, "tool_choice", "no tool is declared"),
+        (ASK | {"tools": [TOOL, TOOL]}, "tools.1.function.name", "twice"),
+        (ASK | {"tools": [TOOL] * 129}, "tools", "128"),
+        (ASK | {"tools": [{"type": "builtin_function", "function": {"name": "x"}}]}, "tools.0.type", "function"),
+        (
+            ASK | {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            "tool_choice", "'other'",
+        ),
+        (ASK | {"tools": [TOOL], "tool_choice": "required", "max_tokens": 2}, None, "raise max_tokens"),
+        (with_parameters({"type": "array"}), "tools.0.function.parameters", "object"),
+        (with_parameters({"properties": {"x": {"type": "wat"}}}), "tools.0.function.parameters", "wat"),
+        (
+            with_parameters({"type": "object", "properties": {"x": {"not": {"const": 1}}}}),
+            "tools.0.function.parameters", "not",
+        ),
+        (
+            with_parameters({"type": "object", "properties": {"x": {"type": "array", "uniqueItems": True}}}),
+            "tools.0.function.parameters", "uniqueItems",
+        ),
+        (with_parameters({"$ref": "#/nowhere"}), "tools.0.function.parameters", "act"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, field: str | None, words: str) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = random_server.http.post(PATH, content=data)
+    assert answer.status_code == 400, answer.text[:300]
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error" and words in error["message"]
+    if field is not None:
+        assert error["param"] == field and error["message"].startswith(field)
+    assert random_server.http.get("/health").status_code == 200
+
+
+def test_other_routes_and_methods(random_server: Any) -> None:
+    for method, path, status in (("GET", "/nope", 404), ("GET", PATH, 405), ("GET", "/v1/models/other", 404)):
+        answer = random_server.http.request(method, path)
+        assert answer.status_code == status and answer.json()["error"]["message"]
+    assert random_server.http.get("/anthropic/v1/messages").json()["type"] == "error"
+
+
+def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_server: Any) -> None:
+    body = with_parameters({"type": "object", "properties": {"x": {"type": "array", "uniqueItems": True}}})
+    body["tools"][0]["function"]["strict"] = False
+    assert random_server.post(PATH, body | {"tool_choice": "required", "max_tokens": 60})["choices"][0]["message"][
+        "tool_calls"
+    ]
+
+
+def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\n\ntwo\n")
+    server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
+    for headers, status in (
+        ({}, 401),
+        ({"Authorization": "Bearer three"}, 401),
+        ({"x-api-key": "\u00e9".encode()}, 401),
+        ({"Authorization": "Bearer one"}, 200),
+        ({"x-api-key": "two"}, 200),
+    ):
+        answer = server.http.post(PATH, json=ASK | {"max_tokens": 1}, headers=headers)
+        assert answer.status_code == status
+        if status == 401:
+            assert answer.json()["error"]["type"] == "invalid_authentication_error"
+    assert server.http.get("/v1/models").status_code == 401
+    assert server.http.get("/health").status_code == 200
+
+
+def test_the_queue_is_bounded_and_who_leaves_makes_room(start: Callable[..., Any]) -> None:
+    server = start("--model", "random:test", "--max-running", "1", "--max-queued", "1")
+
+    def running() -> tuple[float, float]:
+        lines = server.http.get("/metrics").text.splitlines()
+        states = dict(line.split() for line in lines if line.startswith("openk2_engine_requests"))
+        return tuple(float(states[f'openk2_engine_requests{{state="{s}"}}']) for s in ("running", "waiting"))  # type: ignore[return-value]
+
+    with (
+        server.http.stream("POST", PATH, json=LONG | {"stream": True}) as first,
+        httpx2.Client(base_url=server.url, timeout=60) as other,
+        other.stream("POST", PATH, json=LONG | {"stream": True}) as second,
+    ):
+        assert first.status_code == second.status_code == 200
+        refused = httpx2.post(f"{server.url}{PATH}", json=LONG)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["type"] == "rate_limit_reached_error"
+    deadline = time.monotonic() + 30
+    while running() != (0, 0):
+        assert time.monotonic() < deadline, "the clients have left, and their requests go on"
+        time.sleep(0.05)
+    assert server.post(PATH, ASK | {"max_tokens": 3})["usage"]["completion_tokens"] <= 3
+
+
+def test_a_client_that_does_not_wait_for_a_whole_answer_makes_room(start: Callable[..., Any]) -> None:
+    server = start("--model", "random:test", "--max-running", "1", "--max-queued", "0")
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps(LONG).encode()
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (PATH.encode(), len(body), body))
+        time.sleep(0.2)
+    deadline = time.monotonic() + 30
+    while server.http.post(PATH, json=ASK | {"max_tokens": 1}).status_code == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_half_a_request_holds_up_nobody(random_server: Any) -> None:
+    host, port = random_server.url.removeprefix("http://").split(":")
+    halves = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for half in halves:
+        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+    assert random_server.post(PATH, ASK | {"max_tokens": 2})
+    for half in halves:
+        half.close()
+    assert random_server.post(PATH, ASK | {"max_tokens": 2})
+
+
+def test_a_stream_is_finished_at_the_end(start: Callable[..., Any]) -> None:
+    server = start("--model", "random:test")
+    got: list[str] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        with server.http.stream("POST", PATH, json=LONG | {"max_tokens": 300, "stream": True}) as answer:
+            for line in answer.iter_lines():
+                got.append(line)
+                begun.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    begun.wait(30)
+    server.process.terminate()
+    reader.join(60)
+    assert server.process.wait(60) == 0
+    assert got[-2:] == ["data: [DONE]", ""] and '"finish_reason":"' in got[-4]
+
+
+def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:
+    random_server.post(PATH, {"messages": [{"role": "user", "content": "a very private word"}], "max_tokens": 2})
+    lines = [json.loads(line) for line in random_server.log.splitlines()]
+    assert {"method": "POST", "path": PATH, "status": 200}.items() <= lines[-1].items()
+    assert "private" not in random_server.log
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "script:x"}, "no model|cannot be|script"),
+        ({"model": "nowhere"}, "there is no model"),
+        ({"context": 10**9}, "context is"),
+        ({"api_key_file": Path("/nowhere")}, "key file"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    base = {"model": "random:test", "host": "127.0.0.1", "port": 0, "api_key_file": None, "max_running": 4,
+            "max_queued": 4, "context": None}  # fmt: skip
+    with pytest.raises(UserError, match=words):
+        make_service(ServeOptions(**(base | options)))
+
+
+def test_an_empty_key_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n \n")
+    with pytest.raises(UserError, match="is empty"):
+        read_keys(tmp_path / "keys")
+
+
+def test_a_port_that_is_taken_is_one_sentence(random_server: Any) -> None:
+    port = random_server.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "openk2", "serve", "--model", "random:test", "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "cannot listen" in done.stderr and done.stderr.count("\n") == 1
