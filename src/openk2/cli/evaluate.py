@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
+from openk2.core import UserError
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP[:-1]}, or baseline.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help=f"{MODEL_HELP[:-1]}, or baseline; or stream, to test a server's streams."),
+    ],
     family: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,6 +48,13 @@ def evaluate(
     ] = None,
     yes: YesOption = False,
     device: DeviceOption = "cpu",
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", metavar="URL", help="stream: the server, such as http://127.0.0.1:8000."),
+    ] = None,
+    served_model: Annotated[
+        str, typer.Option("--served-model", metavar="NAME", help="stream: the model's name there.")
+    ] = "default",
     json: Annotated[bool, typer.Option("--json", help="One JSON object per family, for machines.")] = False,
 ) -> None:
     """Success rates on held-out tasks, with 95 % intervals.
@@ -51,8 +63,17 @@ def evaluate(
     names and values and the wordings of requests are kept out of the training episodes (the model card has the few
     exceptions).
 
-    Example: ./k2 eval nano --family shell --n 100 --seed 7
+    `stream` is no model: it asks a server with OpenAI's chat route every question twice, once as a stream, and says
+    whether both answers are the same message and all calls are right (key in OPENAI_API_KEY). Exit status 1: not all.
+
+    Examples: ./k2 eval nano --family shell --n 100 --seed 7,
+    ./k2 eval stream --base-url http://127.0.0.1:8000
     """
+    if model == "stream":
+        _stream(base_url, served_model, n, seed, concurrency, json)
+        return
+    if base_url is not None:
+        raise UserError("--base-url goes with stream: openk2 eval stream --base-url URL")
     from openk2.evals.run import evaluate_families
 
     evaluate_families(
@@ -67,3 +88,15 @@ def evaluate(
         assume_yes=yes,
         as_json=json,
     )
+
+
+def _stream(base_url: str | None, served_model: str, n: int, seed: int, concurrency: int, json: bool) -> None:
+    if base_url is None:
+        raise UserError("the server is missing: name it with --base-url URL")
+    from openk2.evals.stream import run_stream_test
+
+    key = os.environ.get("OPENAI_API_KEY", "none")
+    passed = run_stream_test(
+        base_url, model=served_model, n=n, seed=seed, concurrency=concurrency, key=key, as_json=json
+    )
+    raise typer.Exit(0 if passed else 1)

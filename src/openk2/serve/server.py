@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from sse_starlette.sse import AppStatus
@@ -73,7 +74,7 @@ def serve(options: ServeOptions) -> None:
     )
     server = _Server(config, service, listener)
     # Streams end by themselves, when the service closes.
-    AppStatus.disable_automatic_graceful_drain()
+    cast(Any, AppStatus).disable_automatic_graceful_drain()
     # The signal that ends it comes once more behind the shutdown.
     with suppress(KeyboardInterrupt):
         asyncio.run(server.serve(sockets=[listener]))

@@ -1,0 +1,139 @@
+"""`openk2 eval stream` finds nothing at our server, and what is wrong at others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+pytest.importorskip("httpx2")
+
+from openk2.core import UserError
+from openk2.evals.stream import CHECKS, Case, make_cases, test_streams
+
+ask = test_streams
+del test_streams  # it is no test of this file's
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
+
+
+@contextmanager
+def other_server(whole: dict[str, Any], chunks: list[Any], last: str = "[DONE]") -> Iterator[str]:
+    """Answers everything in the same way."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            data = [c if isinstance(c, str) else json.dumps({"choices": [{"index": 0, **c}]}) for c in chunks]
+            answer = (
+                "".join(f"data: {one}\n\n" for one in (*data, last))
+                if body.get("stream")
+                else json.dumps({"choices": [whole]})
+            ).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def failed(whole: dict[str, Any], chunks: list[Any], **more: Any) -> set[str]:
+    """The checks that do not pass."""
+    cases = [case for case in make_cases(14, 1, "m") if case.kind == "auto"]
+    with other_server(whole, chunks, **more) as url:
+        report = asyncio.run(ask(url, cases))
+    assert report.cases == len(cases) == 2 and report.to_json()["passed"] == (not report.failures)
+    return {name for name, tally in report.checks.items() if tally.passed < tally.n}
+
+
+def answer(content: str, calls: list[Any], finish: str) -> dict[str, Any]:
+    return {
+        "index": 0,
+        "message": {"role": "assistant", "content": content, "tool_calls": calls},
+        "finish_reason": finish,
+    }
+
+
+def streamed(*deltas: dict[str, Any], finish: str) -> list[Any]:
+    return [*({"delta": delta, "finish_reason": None} for delta in deltas), {"delta": {}, "finish_reason": finish}]
+
+
+def called(function: dict[str, Any], index: int = 0, **more: Any) -> dict[str, Any]:
+    return {"tool_calls": [{"index": index, "function": function, **more}]}
+
+
+FUNCTION: Any = CALL["function"]
+WHOLE = called(FUNCTION, id="c1")
+ONE = answer("", [CALL], "tool_calls")
+
+
+def with_arguments(arguments: str) -> dict[str, Any]:
+    return CALL | {"function": {"name": "get_weather", "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    ("whole", "chunks", "more", "checks"),
+    [
+        (answer("hi", [], "stop"), streamed({"content": "h"}, {"content": "i"}, finish="stop"), {}, set()),
+        (ONE, streamed(WHOLE, finish="tool_calls"), {}, set()),
+        (answer("hi", [], "stop"), streamed({"content": "h"}, finish="stop"), {}, {"same"}),
+        (answer("hi", [], "stop"), streamed({"content": "hi"}, finish="length"), {}, {"same"}),
+        (answer("hi", [], "stop"), [*streamed({"content": "hi"}, finish="stop"), "{"], {}, {"events"}),
+        (answer("hi", [], "stop"), streamed({"content": "hi"}, finish="stop"), {"last": "{}"}, {"events"}),
+        (ONE, streamed(called({"arguments": "{}"}, id="c1"), finish="tool_calls"), {},
+         {"same", "events", "names"}),
+        (ONE, streamed(WHOLE, called({"arguments": "x"}, 5), finish="tool_calls"), {}, {"events"}),
+        (answer("", [with_arguments("{")], "tool_calls"),
+         streamed(called({"name": "get_weather", "arguments": "{"}, id="c1"), finish="tool_calls"), {}, {"arguments"}),
+        (answer("", [CALL, CALL], "tool_calls"),
+         streamed(WHOLE, called(FUNCTION, 1, id="c1"), finish="tool_calls"), {}, {"ids"}),
+        (answer("<|tool_call_begin|>x", [], "stop"), streamed({"content": "<|tool_call_begin|>x"}, finish="stop"), {},
+         {"markers"}),
+        (answer("hi", [], "tool_calls"), streamed({"content": "hi"}, finish="tool_calls"), {}, {"finish"}),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_elsewhere_is_found(
+    whole: dict[str, Any], chunks: list[Any], more: dict[str, Any], checks: set[str]
+) -> None:
+    assert failed(whole, chunks, **more) == checks
+
+
+@pytest.mark.parametrize("count", [70])
+def test_our_own_streams_pass(random_server: Any, nano_server: Any, count: int) -> None:
+    for server, seed in ((random_server, 1), (nano_server, 2)):
+        report = asyncio.run(ask(server.url + "/v1", make_cases(count, seed, "any"), concurrency=16))
+        assert report.passed and report.refused == report.unrepeatable == 0, report.failures[:1]
+        assert all(tally.n for tally in report.checks.values())
+
+
+def test_cases_are_repeatable_and_of_every_kind() -> None:
+    cases = make_cases(21, 3, "m")
+    assert cases == make_cases(21, 3, "m") != make_cases(21, 4, "m")
+    assert len({case.kind for case in cases}) == 7
+    assert set(CHECKS) == {"same", "events", "names", "arguments", "ids", "markers", "finish"}
+
+
+def test_no_server_is_one_sentence(start: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="is a server running there"):
+        asyncio.run(ask("http://127.0.0.1:1", [Case("text", {})]))
+    with other_server({}, []) as url, pytest.raises(UserError, match="answers 404"):
+        server = start("--model", "random:test")
+        asyncio.run(ask(f"{server.url}/elsewhere", make_cases(1, 1, "m")))
+        assert url
