@@ -56,6 +56,7 @@ HARD = {
     "some properties": {"type": "object", "additionalProperties": {"type": "string"}, "required": ["a", "b"]},
     "optional objects": {"type": "object", "properties": {n: an_object({"type": "string"}) for n in ("a", "b", "c")}},
     "escapes": an_object({"enum": ['\\"', "\\\\", '"}', "\n", "é中😀"]}),
+    "names of special tokens": an_object({"enum": ["<|im_end|>", "<|tool_call_end|>", "[EOS]"]}),
 }
 
 

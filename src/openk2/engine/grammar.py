@@ -104,7 +104,7 @@ class Grammar:
         self.turn_end = tokenizer.eos_id
         # The end of a call is the matcher's end of sequence, so its mask says by itself when the arguments are whole.
         self._ll = LLTokenizer(
-            tokenizer.json(),
+            _without_names(tokenizer.json()),
             n_vocab=tokenizer.vocab_size,
             eos_token=self.call_end,
             # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
@@ -226,6 +226,15 @@ class Grammar:
         return LLMatcher(
             self._ll, LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS), log_level=0
         )
+
+
+def _without_names(tokenizer: str) -> str:
+    """A tokenizer.json in which reserved tokens have names that no JSON can contain: text such as "<|im_end|>", which
+    a schema may ask for, is written in ordinary pieces."""
+    content = json.loads(tokenizer)
+    for token in content["added_tokens"]:
+        token["content"] = f"\x01{token['id']}"
+    return json.dumps(content)
 
 
 class Guide:
