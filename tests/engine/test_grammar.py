@@ -188,6 +188,15 @@ def test_bounds_that_no_double_holds_are_no_reason_to_refuse_a_tool(grammar: Gra
         assert remarks or bounds != {"minimum": 2**60} or kind == "number"
 
 
+@pytest.mark.parametrize("name", ["#user", "a name with blanks", "https://example.com/x#/$defs/name"])
+def test_a_schema_may_have_any_name(grammar: Grammar, name: str) -> None:
+    local = {"$ref": "#/$defs/n"}
+    schema = {"$id": name, "type": "object", "properties": {"x": local}, "required": ["x"], "$defs": {"n": NUMBER}}
+    ids = wander(grammar.guide([ToolSpec("f", "", schema)]), grammar, 0)
+    assert ids is not None
+    assert all(0 <= call.parsed()["x"] <= 9 for call in read(ids, grammar.tokenizer).tool_calls)
+
+
 def test_a_large_exclusive_bound_excludes_itself_alone(grammar: Grammar) -> None:
     part = {"type": "integer", "exclusiveMinimum": 2**53, "maximum": 2**53 + 2}
     tool = ToolSpec("f", "", {"type": "object", "properties": {"x": part}, "required": ["x"]})

@@ -94,7 +94,7 @@ def call(server: Any, seed: int) -> str:
         deltas = [c["choices"][0]["delta"] for c in server.chunks(PATH, body) if c["choices"]]
         arguments = "".join(c["function"]["arguments"] for d in deltas for c in d.get("tool_calls", []))
     Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(json.loads(arguments))
+    Draft202012Validator(schema).validate(json.loads(arguments))
     return str(arguments)
 
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
 from openk2.engine.closing import Closer, leads_out
-from openk2.engine.schema import arguments_schema, counts_free_names, enforceable
+from openk2.engine.schema import arguments_schema, counts_free_names, enforceable, without_own_name
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -180,7 +180,7 @@ class Grammar:
         """The compiled schema, from those that are kept if it is there."""
         try:
             key = completed.__name__ + json.dumps(dict(schema))
-            full = completed(schema)
+            full = completed(without_own_name(schema))
             with self._lock:
                 compiled = self._compiled.pop(key, None) or self._compile_schema(what, full)
                 self._compiled[key] = compiled  # behind all others: the first is the one unused for longest

@@ -8,7 +8,7 @@ enforced, and worlds check the arguments of every call themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -92,6 +92,23 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large
     if close and "properties" in out and not any(key in out for key in _COMPOSED):
         out.setdefault("additionalProperties", False)
     return out
+
+
+def without_own_name(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema without its `$id`, if all references in it are local: names need not be addresses then."""
+
+    def references(part: Any) -> Iterator[Any]:
+        if isinstance(part, Mapping):
+            for key, value in part.items():
+                if key in ("$ref", "$dynamicRef"):
+                    yield value
+                yield from references(value)
+        elif isinstance(part, list):
+            for value in part:
+                yield from references(value)
+
+    local = all(isinstance(reference, str) and reference.startswith("#") for reference in references(schema))
+    return {key: value for key, value in schema.items() if not (key == "$id" and local)}
 
 
 def counts_free_names(schema: Any) -> bool:
