@@ -44,7 +44,11 @@ def test_scripts(tmp_path: Path) -> None:
     ("spec", "words"),
     [
         ("no-such-model", "there is no model 'no-such-model'"),
-        ("openai:x@http://localhost", "there is no model"),
+        ("openai:x", "has no address"),
+        ("openai:x@localhost:8000", "is incomplete"),
+        ("anthropic:@http://localhost", "is incomplete"),
+        ("moonshot:kimi-k2@http://localhost", "is incomplete"),
+        ("gemini:x", "there is no model"),
         ("random:k2", "no random:k2"),
         ("random:", "no random:"),
         ("script:/no/such/file", "could not read"),

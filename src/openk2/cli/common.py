@@ -9,7 +9,7 @@ import typer
 
 from openk2.core import UserError
 
-MODEL_HELP = "nano, a model folder, random:PRESET or script:FILE."
+MODEL_HELP = "nano, a model folder, random:PRESET, openai:NAME@URL, anthropic:NAME[@URL], moonshot:NAME or script:FILE."
 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda or mps. Not yet run on a GPU.")

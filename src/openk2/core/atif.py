@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from openk2 import __version__
 from openk2.core.errors import UserError
 from openk2.core.messages import Message, ToolCall, ToolSpec, compact_json
-from openk2.core.protocols import Task, ToolResult, Turn, Verdict
+from openk2.core.protocols import Task, ToolResult, Turn, Usage, Verdict
 from openk2.core.runs import write_text
 from openk2.core.trajectory import Step, Trajectory
 
@@ -50,8 +50,8 @@ def to_atif(trajectory: Trajectory) -> atif.Trajectory:
         ),
         steps=steps,
         final_metrics=atif.FinalMetrics(
-            total_prompt_tokens=sum(len(turn.prompt_ids) for turn in sampled),
-            total_completion_tokens=sum(len(turn.completion_ids) for turn in sampled),
+            total_prompt_tokens=sum(_counted(turn).prompt_tokens for turn in sampled),
+            total_completion_tokens=sum(_counted(turn).completion_tokens for turn in sampled),
             total_steps=len(steps),
         ),
         extra={
@@ -61,6 +61,10 @@ def to_atif(trajectory: Trajectory) -> atif.Trajectory:
             "seconds": trajectory.seconds,
         },
     )
+
+
+def _counted(turn: Turn) -> Usage:
+    return turn.usage or Usage(len(turn.prompt_ids), len(turn.completion_ids))
 
 
 def from_atif(document: atif.Trajectory | Mapping[str, Any]) -> Trajectory:
@@ -179,6 +183,12 @@ def _atif_step(index: int, message: Message, step: Step | None, results: Sequenc
             completion_token_ids=list(turn.completion_ids),
             logprobs=list(turn.logprobs) or None,
         )
+    elif turn.usage is not None:
+        fields["metrics"] = atif.Metrics(
+            prompt_tokens=turn.usage.prompt_tokens,
+            completion_tokens=turn.usage.completion_tokens,
+            cached_tokens=turn.usage.cached_tokens,
+        )
     return atif.Step.model_validate(fields)
 
 
@@ -212,8 +222,15 @@ def _read_turn(trajectory: Trajectory, raw: atif.Step) -> None:
         logprobs=tuple((metrics.logprobs if metrics else None) or ()),
         malformed=extra.get("malformed"),
         model=raw.model_name or "",
+        usage=_usage(metrics) if metrics is not None and metrics.completion_token_ids is None else None,
     )
     trajectory.steps.append(Step(turn, results, extra.get("seconds", 0.0)))
+
+
+def _usage(metrics: atif.Metrics) -> Usage | None:
+    if metrics.prompt_tokens is None or metrics.completion_tokens is None:
+        return None
+    return Usage(metrics.prompt_tokens, metrics.completion_tokens, metrics.cached_tokens or 0)
 
 
 def _atif_call(call: ToolCall) -> dict[str, Any]:

@@ -31,8 +31,17 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one turn as an endpoint counts them; of the prompt's, `cached_tokens` were not computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """What a policy said. Ids and log-probs are there when the policy is local (else empty).
+    """What a policy said. Ids and log-probs are there when the policy is local (else empty), `usage` when it is not.
 
     `malformed` holds the raw text of what could not be read of a tool section; the complete calls before it are in
     `message`, and count.
@@ -45,6 +54,7 @@ class Turn:
     logprobs: tuple[float, ...] = ()
     malformed: str | None = None
     model: str = ""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

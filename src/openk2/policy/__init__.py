@@ -1,4 +1,4 @@
-"""Who answers: a local model, a script."""
+"""Who answers: a local model, an endpoint, a script."""
 
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from openk2.model import ModelConfig, Transformer, load
 from openk2.policy.local import LocalPolicy
 from openk2.policy.scripted import ScriptedPolicy
 
-_FORMS = "nano, a model folder, random:test, random:nano or script:FILE"
+_FORMS = (
+    "nano, a model folder, random:test, random:nano, openai:NAME@URL, anthropic:NAME[@URL], moonshot:NAME or "
+    "script:FILE"
+)
+_MOONSHOT = "https://api.moonshot.ai/v1"
 _RANDOM = ("test", "nano")
 _SHOWN = 80
 """So much of a name is repeated: somebody may have put the task in its place."""
@@ -32,13 +37,17 @@ def resolve_policy(
     max_running: int = 64,
     context: int | None = None,
 ) -> Policy:
-    """`nano` | FOLDER | `random:PRESET` | `script:FILE`; the other arguments go to the local policies.
+    """`nano` | FOLDER | `random:PRESET` | `openai:NAME@URL` | `anthropic:NAME[@URL]` | `moonshot:NAME` | `script:FILE`.
 
-    Raises UserError for anything else, and when a folder is not a complete model.
+    The other arguments go to the local policies; endpoints get temperature, top_p and seed, and their keys from
+    OPENAI_API_KEY, ANTHROPIC_API_KEY and MOONSHOT_API_KEY. Raises UserError for anything else, and when a folder is not
+    a complete model.
     """
     scheme, colon, rest = spec.partition(":")
     if colon and scheme == "script":
         return ScriptedPolicy.from_file(rest)
+    if colon and scheme in ("openai", "anthropic", "moonshot"):
+        return _endpoint(scheme, rest, temperature=temperature, top_p=top_p, seed=seed)
     where = check_device(device)
     if colon and scheme == "random":
         engine = random_engine(rest, device=where, seed=seed, max_running=max_running, context=context)
@@ -56,6 +65,24 @@ def resolve_policy(
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
         raise UserError(f"there is no model {shown!r}: use {_FORMS}")
     return LocalPolicy(engine, grammar=grammar, temperature=temperature, top_p=top_p, seed=seed, name=spec)
+
+
+def _endpoint(scheme: str, rest: str, *, temperature: float, top_p: float, seed: int) -> Policy:
+    """A policy behind an address. Raises UserError for one that is incomplete."""
+    from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
+
+    name, at, url = rest.partition("@")
+    if not name or (at and not url.startswith(("http://", "https://"))) or (scheme == "moonshot" and at):
+        raise UserError(f"{scheme}:{rest[:_SHOWN]} is incomplete: use {_FORMS}")
+    key = os.environ.get(f"{scheme.upper()}_API_KEY", "none")
+    if scheme == "anthropic":
+        return AnthropicPolicy(name, url or None, key=key, temperature=temperature, top_p=top_p)
+    if scheme == "openai" and not at:
+        raise UserError(f"openai:{name[:_SHOWN]} has no address: write openai:{name[:_SHOWN]}@URL")
+    address = (url.rstrip("/").removesuffix("/v1") + "/v1") if at else _MOONSHOT
+    return OpenAIPolicy(
+        name, address, key=key, temperature=temperature, top_p=top_p, seed=seed, name=f"{scheme}:{rest}"
+    )
 
 
 def _is_folder(spec: str) -> bool:

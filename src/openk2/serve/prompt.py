@@ -101,8 +101,8 @@ def _render(service: Service, asked: Asked, names: ToolNames) -> tuple[Sequence[
         raise invalid("messages", "there is none: send at least one")
     first = messages[0].role
     messages = canonicalise(messages)
-    if first != "system" and service.is_nano:
-        messages[0] = Message("system", NANO_SYSTEM)
+    if service.is_nano:
+        messages = _as_nano_knows(messages, first != "system")
     _check_length(service, messages)
     rendered = render(
         messages,
@@ -112,6 +112,17 @@ def _render(service: Service, asked: Asked, names: ToolNames) -> tuple[Sequence[
         prefix=prefix,
     )
     return rendered.ids, sum(len(m.tool_calls) for m in messages)
+
+
+def _as_nano_knows(messages: list[Message], without_system: bool) -> list[Message]:
+    """With nano's own system message where the client has none, and results under their tools' names."""
+    if without_system:
+        messages[0] = Message("system", NANO_SYSTEM)
+    called = {call.id: call.name for message in messages for call in message.tool_calls}
+    return [
+        replace(message, name=called.get(message.tool_call_id or "")) if message.role == "tool" else message
+        for message in messages
+    ]
 
 
 def _names(asked: Asked) -> ToolNames:

@@ -1,0 +1,373 @@
+"""Policies behind an HTTP endpoint: anything that speaks OpenAI's chat route or Anthropic's messages.
+
+Both stream, so that a proxy that gives up on silence does not end a long turn, and put the answer together with a
+tolerance for what servers get wrong: calls without ids or indices, arguments as objects, markers of K2's chat format
+left in the text, an end that is never given. The clients are OpenAI's and Anthropic's own; they try again after
+timeouts, 429 and 5xx. A stream that breaks off is asked for again as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from openk2.chat import call_id, tool_name
+from openk2.chat import tokenizer as tk
+from openk2.core import ContextOverflow, FinishReason, Message, ToolCall, ToolSpec, Turn, Usage, UserError
+from openk2.core.messages import compact_json
+
+_RETRIES = 4
+_TIMEOUT = 600.0
+_BREAKS = 2
+"""How often a stream that broke off is asked for again."""
+_TOO_LONG = re.compile(r"context|too long|maximum.{0,20}(tokens|length)|prompt is longer", re.I)
+_CALL = re.compile(
+    re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"(.*?)" + re.escape(tk.CALL_END),
+    re.S,
+)
+
+
+class _BrokenOff(Exception):
+    """A stream ended without an end."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """An answer that is put together."""
+
+    content: str = ""
+    calls: list[dict[str, str]] = field(default_factory=list)
+    finish: str | None = None
+    usage: Usage | None = None
+
+    def call(self, index: int | None, identifier: str | None) -> dict[str, str]:
+        """The call that a piece belongs to; a new one where it names a new index or id."""
+        known = [call["id"] for call in self.calls]
+        if index is None:
+            index = len(known) if not known or (identifier and identifier not in known) else len(known) - 1
+        while index >= len(self.calls):
+            self.calls.append({"id": "", "name": "", "arguments": ""})
+        if identifier:
+            self.calls[index]["id"] = identifier
+        return self.calls[index]
+
+    def turn(self, model: str, first_index: int) -> Turn:
+        """The turn. Calls without an id get the one that K2 would give them."""
+        content, calls, malformed = self.content, self.calls, None
+        if not calls and tk.SECTION_BEGIN in content:
+            content, calls, malformed = _calls_in_text(content)
+        made = tuple(
+            ToolCall(call["id"] or call_id(call["name"], first_index + i), call["name"], call["arguments"] or "{}")
+            for i, call in enumerate(calls)
+            if call["name"]
+        )
+        lost = [call for call in calls if not call["name"]]
+        if lost and malformed is None:
+            malformed = compact_json(lost)
+        finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
+        if made and finish == "stop":
+            finish = "tool_calls"
+        return Turn(Message("assistant", content, made), finish, malformed=malformed, model=model, usage=self.usage)
+
+
+def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]:
+    """Text, complete calls and the unreadable rest of a text in which K2's markers were left."""
+    text, _, section = content.partition(tk.SECTION_BEGIN)
+    calls = [
+        {"id": found[1], "name": tool_name(found[1]), "arguments": found[2].strip()}
+        for found in _CALL.finditer(section)
+    ]
+    rest = _CALL.sub("", section).replace(tk.SECTION_END, "").replace(tk.IM_END, "").strip()
+    return text, calls, rest or None
+
+
+class OpenAIPolicy:
+    """Answers through `/chat/completions`.
+
+    Args:
+        model: its name there.
+        base_url: the address up to `/v1`.
+        key: the API key.
+        temperature, top_p, seed: sent along; None leaves them to the server.
+        name: what trajectories call this policy.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        key: str = "none",
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        retries: int = _RETRIES,
+    ) -> None:
+        self.name = name or f"openai:{model}@{base_url}"
+        self._model = model
+        self._base_url = base_url
+        self._sampling = _given(temperature=temperature, top_p=top_p, seed=seed)
+        self._client: Any = _package("openai").AsyncOpenAI(
+            base_url=base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
+        )
+
+    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
+        """The next turn. Raises ContextOverflow if the conversation does not fit, UserError if there is no answer."""
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [_openai_message(message) for message in messages],
+            "max_tokens": max_tokens,
+            **self._sampling,
+        }
+        if tools:
+            body["tools"] = [tool.to_openai() for tool in tools]
+
+        async def ask(stream: bool) -> _Draft:
+            if not stream:
+                answer = await self._client.chat.completions.create(**body)
+                return _openai_answer(answer.model_dump(warnings=False))
+            draft = _Draft()
+            options = {"include_usage": True}
+            async with await self._client.chat.completions.create(
+                **body, stream=True, stream_options=options
+            ) as chunks:
+                async for chunk in chunks:
+                    _openai_chunk(draft, chunk.model_dump(warnings=False))
+            if draft.finish is None:
+                raise _BrokenOff
+            return draft
+
+        draft = await _asked(ask, self._base_url, _package("openai"))
+        return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class AnthropicPolicy:
+    """Answers through `/v1/messages`. Arguments as OpenAIPolicy's; `base_url` None is Anthropic's own."""
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        *,
+        key: str = "none",
+        temperature: float | None = None,
+        top_p: float | None = None,
+        name: str | None = None,
+        retries: int = _RETRIES,
+    ) -> None:
+        self.name = name or f"anthropic:{model}" + (f"@{base_url}" if base_url else "")
+        self._model = model
+        self._base_url = base_url or "https://api.anthropic.com"
+        self._sampling = _given(temperature=temperature, top_p=top_p)
+        self._client: Any = _package("anthropic").AsyncAnthropic(
+            base_url=self._base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
+        )
+
+    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
+        """The next turn. Raises as OpenAIPolicy's."""
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": _anthropic_messages(messages),
+            "max_tokens": max_tokens,
+        }
+        # The client's newest version has no parameters for them any more, and the servers do.
+        extra: dict[str, Any] = {"extra_body": self._sampling} if self._sampling else {}
+        if system := "\n\n".join(m.content for m in messages if m.role == "system"):
+            body["system"] = system
+        if tools:
+            body["tools"] = [
+                {"name": tool.name, "description": tool.description, "input_schema": dict(tool.parameters)}
+                for tool in tools
+            ]
+
+        async def ask(stream: bool) -> _Draft:
+            if not stream:
+                answer = await self._client.messages.create(**body, **extra)
+                return _anthropic_answer(answer.model_dump(warnings=False))
+            draft = _Draft()
+            async with await self._client.messages.create(**body, **extra, stream=True) as events:
+                async for event in events:
+                    _anthropic_event(draft, event.model_dump(warnings=False))
+            if draft.finish is None:
+                raise _BrokenOff
+            return draft
+
+        draft = await _asked(ask, self._base_url, _package("anthropic"))
+        return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+async def _asked(ask: Callable[[bool], Awaitable[_Draft]], where: str, package: Any) -> _Draft:
+    """The answer, as a stream if that comes to an end. Raises ContextOverflow or UserError instead of the client's."""
+    try:
+        for pause in range(_BREAKS):
+            try:
+                return await ask(True)
+            except (_BrokenOff, json.JSONDecodeError, package.APIResponseValidationError):
+                await asyncio.sleep(pause)
+            except package.APIError as e:
+                # An event of a stream may be an error; whatever has a status is final.
+                if isinstance(e, package.APIStatusError | package.APIConnectionError):
+                    raise
+                await asyncio.sleep(pause)
+        return await ask(False)
+    except package.APITimeoutError as e:
+        raise UserError(f"{where} gave no answer in {_TIMEOUT:.0f} s: is it overloaded?") from e
+    except package.APIConnectionError as e:
+        raise UserError(f"{where} cannot be reached ({e.__cause__ or e}): is a server running there?") from e
+    except package.AuthenticationError as e:
+        raise UserError(f"{where} does not accept the API key: set it in the environment") from e
+    except package.APIStatusError as e:
+        said = _message_of(e)
+        if e.status_code in (400, 413) and _TOO_LONG.search(said):
+            raise ContextOverflow(f"{where}: {said}") from e
+        raise UserError(f"{where} answers {e.status_code}: {said}") from e
+    except (package.APIError, _BrokenOff, ValueError, KeyError, TypeError, IndexError) as e:
+        raise UserError(f"{where} gives answers that cannot be read ({type(e).__name__}: {str(e)[:200]})") from e
+
+
+def _message_of(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error", body)
+    said = inner.get("message") if isinstance(inner, dict) else None
+    return str(said or error.message)[:500]
+
+
+def _package(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ImportError as e:
+        raise UserError(f"the package {name} is not installed: pip install 'openk2[serve]'") from e
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _openai_message(message: Message) -> dict[str, Any]:
+    raw = message.to_openai()
+    if message.tool_calls and not message.content:
+        raw["content"] = None
+    return raw
+
+
+def _openai_usage(raw: Any) -> Usage | None:
+    if not isinstance(raw, dict) or not isinstance(raw.get("prompt_tokens"), int):
+        return None
+    details = raw.get("prompt_tokens_details") or {}
+    return Usage(raw["prompt_tokens"], raw.get("completion_tokens") or 0, details.get("cached_tokens") or 0)
+
+
+def _openai_chunk(draft: _Draft, chunk: dict[str, Any]) -> None:
+    draft.usage = _openai_usage(chunk.get("usage")) or draft.usage
+    for choice in (chunk.get("choices") or [])[:1]:
+        # Moonshot's platform gives the usage here.
+        draft.usage = _openai_usage(choice.get("usage")) or draft.usage
+        delta = choice.get("delta") or {}
+        draft.content += delta.get("content") or ""
+        for piece in delta.get("tool_calls") or []:
+            _add(draft.call(piece.get("index"), piece.get("id")), piece.get("function") or {})
+        draft.finish = choice.get("finish_reason") or draft.finish
+
+
+def _openai_answer(answer: dict[str, Any]) -> _Draft:
+    choice = answer["choices"][0]
+    message = choice.get("message") or {}
+    draft = _Draft(message.get("content") or "", finish=choice.get("finish_reason") or "stop")
+    for index, call in enumerate(message.get("tool_calls") or []):
+        _add(draft.call(index, call.get("id")), call.get("function") or {})
+    draft.usage = _openai_usage(answer.get("usage"))
+    return draft
+
+
+def _add(call: dict[str, str], function: dict[str, Any]) -> None:
+    """A piece of a call. Some servers repeat the name, some send arguments as an object."""
+    call["name"] = call["name"] or function.get("name") or ""
+    arguments = function.get("arguments")
+    call["arguments"] += (
+        arguments if isinstance(arguments, str) else "" if arguments is None else compact_json(arguments)
+    )
+
+
+def _anthropic_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Results in a user's message, before the text that follows them; neighbours of one role are one message."""
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        blocks: list[dict[str, Any]] = []
+        if message.role == "tool":
+            blocks.append(
+                {"type": "tool_result", "tool_use_id": message.tool_call_id or "", "content": message.content}
+            )
+        elif message.role != "system":
+            # Blocks of text must not be empty.
+            blocks += [{"type": "text", "text": message.content}] if message.content else []
+            blocks += [_tool_use(call) for call in message.tool_calls]
+        role = "assistant" if message.role == "assistant" else "user"
+        if out and out[-1]["role"] == role:
+            out[-1]["content"] += blocks
+        elif blocks:
+            out.append({"role": role, "content": blocks})
+    return out
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = call.parsed()
+    except ValueError:
+        arguments = {"unreadable": call.arguments}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+
+
+def _anthropic_usage(draft: _Draft, raw: Any) -> None:
+    """Usage comes in parts; what an event leaves out stays."""
+    if not isinstance(raw, dict):
+        return
+    before = draft.usage or Usage(0, 0, 0)
+    cached = raw.get("cache_read_input_tokens")
+    fresh = raw.get("input_tokens")
+    prompt = before.prompt_tokens if fresh is None else fresh + (cached or 0)
+    draft.usage = Usage(
+        prompt,
+        raw.get("output_tokens") or before.completion_tokens,
+        before.cached_tokens if cached is None else cached,
+    )
+
+
+def _anthropic_event(draft: _Draft, event: dict[str, Any]) -> None:
+    kind = event.get("type")
+    if kind == "message_start":
+        _anthropic_usage(draft, event["message"].get("usage"))
+    elif kind == "content_block_start" and event["content_block"].get("type") == "tool_use":
+        block = event["content_block"]
+        draft.calls.append({"id": block.get("id") or "", "name": block.get("name") or "", "arguments": ""})
+    elif kind == "content_block_delta":
+        delta = event["delta"]
+        if delta.get("type") == "text_delta":
+            draft.content += delta.get("text") or ""
+        elif delta.get("type") == "input_json_delta" and draft.calls:
+            draft.calls[-1]["arguments"] += delta.get("partial_json") or ""
+    elif kind == "message_delta":
+        _anthropic_usage(draft, event.get("usage"))
+        draft.finish = event["delta"].get("stop_reason") or draft.finish
+
+
+def _anthropic_answer(answer: dict[str, Any]) -> _Draft:
+    draft = _Draft(finish=answer.get("stop_reason") or "end_turn")
+    for block in answer["content"]:
+        if block.get("type") == "text":
+            draft.content += block.get("text") or ""
+        elif block.get("type") == "tool_use":
+            arguments = compact_json(block.get("input") or {})
+            draft.calls.append({"id": block.get("id") or "", "name": block.get("name") or "", "arguments": arguments})
+    _anthropic_usage(draft, answer.get("usage"))
+    return draft

@@ -1,0 +1,284 @@
+"""Endpoint policies, against what servers get wrong: recorded answers, played by a small server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai")
+pytest.importorskip("anthropic")
+
+from openk2.core import ContextOverflow, Message, ToolCall, ToolSpec, Turn, Usage, UserError
+from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
+
+TOOLS = [ToolSpec("get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})]
+ASK = [Message("system", "s"), Message("user", "hi")]
+
+
+class Played:
+    """Gives its answers in order: (status, body or chunks, headers). Keeps what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[Any] = []
+        self.gone = threading.Event()
+
+
+@contextmanager
+def served(played: Played) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            played.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            status, body, *more = played.answers.pop(0) if len(played.answers) > 1 else played.answers[0]
+            self.send_response(status)
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
+            if isinstance(body, dict):
+                data = json.dumps(body).encode()
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+                return
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            try:
+                for chunk in body:
+                    text = chunk if isinstance(chunk, str) else json.dumps(chunk)
+                    kind = f"event: {chunk['type']}\n" if isinstance(chunk, dict) and "type" in chunk else ""
+                    self.wfile.write(f"{kind}data: {text}\n\n".encode())
+                    self.wfile.flush()
+            except OSError:
+                played.gone.set()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def ask(played: Played, messages: list[Message] = ASK, *, anthropic: bool = False, **options: Any) -> Turn:
+    async def turn(url: str) -> Turn:
+        policy: Any = AnthropicPolicy("m", url, **options) if anthropic else OpenAIPolicy("m", f"{url}/v1", **options)
+        try:
+            result: Turn = await policy.act(messages, TOOLS, max_tokens=20)
+            return result
+        finally:
+            await policy.close()
+
+    with served(played) as url:
+        return asyncio.run(turn(url))
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]}  # fmt: skip
+
+
+def call(index: int | None, **function: Any) -> dict[str, Any]:
+    identifier = function.pop("id", None)
+    piece = {"function": function, "type": "function"} | ({} if index is None else {"index": index})
+    return chunk({"tool_calls": [piece | ({"id": identifier} if identifier else {})]})
+
+
+def whole(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], **more}
+
+
+PARIS = ToolCall("c1", "get_weather", '{"city":"Paris"}')
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13, "prompt_tokens_details": {"cached_tokens": 5}}
+K2_TEXT = (
+    "Let me see.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+    '{"city":"Paris"}<|tool_call_end|><|tool_calls_section_end|>'
+)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "content", "calls", "finish"),
+    [
+        ([chunk({"role": "assistant", "content": "he"}), chunk({"content": "y"}), chunk({}, "stop"), "[DONE]"],
+         "hey", [], "stop"),
+        ([call(0, id="c1", name="get_weather", arguments='{"city"'), call(0, arguments=':"Paris"}'),
+          chunk({}, "tool_calls"), "[DONE]"], "", [PARIS], "tool_calls"),
+        # The end says stop although there are calls; the name comes with every piece; no index at all.
+        ([call(None, id="c1", name="get_weather", arguments='{"city":'),
+          call(None, name="get_weather", arguments='"Paris"}'), chunk({}, "stop"), "[DONE]"],
+         "", [PARIS], "tool_calls"),
+        # Two calls in one chunk each, without an index.
+        ([call(None, id="c1", name="get_weather", arguments='{"city":"Paris"}'),
+          call(None, id="c2", name="get_weather", arguments="{}"), chunk({}, "tool_calls"), "[DONE]"],
+         "", [PARIS, ToolCall("c2", "get_weather", "{}")], "tool_calls"),
+        # No id, and no arguments: both are made up.
+        ([call(0, name="get_weather"), chunk({}, "tool_calls"), "[DONE]"], "",
+         [ToolCall("functions.get_weather:0", "get_weather", "{}")], "tool_calls"),
+        # K2's markers in the text.
+        ([chunk({"content": K2_TEXT[:70]}), chunk({"content": K2_TEXT[70:]}), chunk({}, "stop"), "[DONE]"],
+         "Let me see.", [ToolCall("functions.get_weather:0", "get_weather", '{"city":"Paris"}')], "tool_calls"),
+        ([chunk({"content": "cut"}), chunk({}, "length"), "[DONE]"], "cut", [], "length"),
+    ],
+)  # fmt: skip
+def test_streams_as_servers_send_them(chunks: list[Any], content: str, calls: list[ToolCall], finish: str) -> None:
+    turn = ask(Played((200, chunks)))
+    assert (turn.message.content, list(turn.message.tool_calls), turn.finish_reason) == (content, calls, finish)
+    assert turn.malformed is None
+
+
+@pytest.mark.parametrize(
+    "last",
+    [chunk({}, "stop", usage=USAGE), chunk({}, "stop") | {"usage": USAGE}],
+    ids=["in the choice", "beside it"],
+)
+def test_usage_is_found(last: dict[str, Any]) -> None:
+    turn = ask(Played((200, [chunk({"content": "hey"}), last, "[DONE]"])))
+    assert turn.usage == Usage(9, 4, 5)
+    separate = chunk({}, "stop"), {**chunk({}), "choices": [], "usage": USAGE}
+    assert ask(Played((200, [chunk({"content": "hey"}), *separate, "[DONE]"]))).usage == Usage(9, 4, 5)
+
+
+def test_half_a_call_in_the_text_is_malformed() -> None:
+    text = K2_TEXT.replace("<|tool_call_end|>", "")
+    turn = ask(Played((200, [chunk({"content": text}), chunk({}, "stop"), "[DONE]"])))
+    assert turn.message.content == "Let me see." and not turn.message.tool_calls
+    assert turn.malformed is not None and "functions.get_weather:0" in turn.malformed
+
+
+def test_a_stream_that_breaks_off_is_asked_for_again_as_a_whole() -> None:
+    played = Played((200, [chunk({"content": "he"})]), (200, ["{"]), (200, whole({"content": "hey"}, usage=USAGE)))
+    turn = ask(played)
+    assert (turn.message.content, turn.usage) == ("hey", Usage(9, 4, 5))
+    assert [request.get("stream") for request in played.asked] == [True, True, None]
+
+
+def test_whole_answers_may_have_arguments_as_objects() -> None:
+    calls = [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
+    turn = ask(Played((200, []), (200, []), (200, whole({"content": None, "tool_calls": calls}, "tool_calls"))))
+    assert turn.message.tool_calls == (ToolCall("functions.get_weather:0", "get_weather", '{"city":"Paris"}'),)
+
+
+def test_too_many_requests_and_failures_are_tried_again() -> None:
+    busy = {"error": {"message": "busy"}}
+    good = [chunk({"content": "hey"}), chunk({}, "stop"), "[DONE]"]
+    played = Played((429, busy, {"retry-after-ms": "1"}), (503, busy, {"retry-after-ms": "1"}), (200, good))
+    assert ask(played).message.content == "hey"
+    assert len(played.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "error", "words"),
+    [
+        (401, "no", UserError, "API key"),
+        (400, "this model's maximum context length is 8 tokens", ContextOverflow, "maximum context"),
+        (400, "temperature is wrong", UserError, "answers 400: temperature is wrong"),
+        (404, "no such model", UserError, "answers 404: no such model"),
+        (500, "broken", UserError, "answers 500"),
+    ],
+)
+@pytest.mark.parametrize("anthropic", [False, True])
+def test_refusals_are_one_sentence(
+    status: int, message: str, error: type[Exception], words: str, anthropic: bool
+) -> None:
+    body = {"type": "error", "error": {"type": "x", "message": message}}
+    with pytest.raises(error, match=words):
+        ask(Played((status, body)), anthropic=anthropic, retries=0)
+
+
+def test_no_server_is_one_sentence() -> None:
+    async def turn(policy: Any) -> None:
+        await policy.act(ASK, [], max_tokens=1)
+
+    for policy in (
+        OpenAIPolicy("m", "http://127.0.0.1:1/v1", retries=0),
+        AnthropicPolicy("m", "http://127.0.0.1:1", retries=0),
+    ):
+        with pytest.raises(UserError, match="cannot be reached"):
+            asyncio.run(turn(policy))
+
+
+def test_what_cannot_be_read_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        ask(Played((200, {"choices": []})))
+
+
+def test_a_cancelled_turn_hangs_up() -> None:
+    def endless() -> Iterator[Any]:
+        while True:
+            yield chunk({"content": "la " * 1000})
+
+    played = Played((200, endless()))
+
+    async def give_up(url: str) -> None:
+        policy = OpenAIPolicy("m", f"{url}/v1")
+        turn = asyncio.create_task(policy.act(ASK, [], max_tokens=5))
+        await asyncio.sleep(0.5)
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+        await policy.close()
+
+    with served(played) as url:
+        asyncio.run(give_up(url))
+        assert played.gone.wait(20)
+
+
+EVENTS = [
+    {"type": "message_start", "message": {"id": "1", "type": "message", "role": "assistant", "model": "m",
+     "content": [], "stop_reason": None, "stop_sequence": None,
+     "usage": {"input_tokens": 4, "output_tokens": 1, "cache_read_input_tokens": 5}}},
+    {"type": "ping"},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Let me see."}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "c1", "name": "get_weather",
+     "input": {}}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"city":'}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '"Paris"}'}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+     "usage": {"output_tokens": 4}},
+    {"type": "message_stop"},
+]  # fmt: skip
+
+
+def test_anthropics_events_and_what_is_sent() -> None:
+    dialog = [
+        *ASK,
+        Message("assistant", "", (ToolCall("c0", "get_weather", "{}"), ToolCall("c9", "get_weather", "not json"))),
+        Message("tool", "sunny", tool_call_id="c0"),
+        Message("tool", "rain", tool_call_id="c9"),
+        Message("user", "and in Paris?"),
+    ]
+    played = Played((200, EVENTS))
+    turn = ask(played, dialog, anthropic=True, temperature=0.3)
+    assert turn.message == Message("assistant", "Let me see.", (PARIS,))
+    assert (turn.finish_reason, turn.usage) == ("tool_calls", Usage(9, 4, 5))
+    (sent,) = played.asked
+    assert (sent["system"], sent["temperature"]) == ("s", 0.3)
+    assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
+    assert [block["type"] for block in sent["messages"][2]["content"]] == ["tool_result", "tool_result", "text"]
+    assert sent["messages"][1]["content"][1]["input"] == {"unreadable": "not json"}
+
+
+def test_anthropics_broken_stream_is_asked_for_as_a_whole() -> None:
+    answer = {"id": "1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "tool_use",
+              "content": [{"type": "text", "text": "Let me see."},
+                          {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"city": "Paris"}}],
+              "usage": {"input_tokens": 4, "output_tokens": 4}}  # fmt: skip
+    turn = ask(Played((200, EVENTS[:5]), (200, EVENTS[:2]), (200, answer)), anthropic=True)
+    assert turn.message == Message("assistant", "Let me see.", (PARIS,))
+    assert turn.usage == Usage(4, 4, 0)
