@@ -64,10 +64,10 @@ def evaluate(
     exceptions).
 
     `stream` is no model: it asks a server with OpenAI's chat route every question twice, once as a stream, and says
-    whether both answers are the same message and all calls are right (key in OPENAI_API_KEY). Exit status 1: not all.
+    whether both answers are the same message and all calls are right (key in OPENAI_API_KEY; exit status 1: not all),
+    as in ./k2 eval stream --base-url http://127.0.0.1:8000
 
-    Examples: ./k2 eval nano --family shell --n 100 --seed 7,
-    ./k2 eval stream --base-url http://127.0.0.1:8000
+    Example: ./k2 eval nano --family shell --n 100 --seed 7
     """
     if model == "stream":
         _stream(base_url, served_model, n, seed, concurrency, json)
