@@ -222,7 +222,7 @@ def _head(service: Service) -> dict[str, Any]:
 async def whole(service: Service, ready: Ready) -> dict[str, Any]:
     """The answer at once."""
     answer = _answer(service, ready)
-    async for _, news in service.run(ready.requests):
+    async for _, news in service.run(ready.requests, streamed=False):
         answer.take(news)
     message = answer.message
     content: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
@@ -236,7 +236,7 @@ async def streamed(service: Service, ready: Ready) -> AsyncIterator[str]:
     answer = _answer(service, ready)
     yield compact_json({"type": "message_start", "message": _head(service) | {"usage": _usage(ready, answer)}})
     index, in_text = -1, False
-    async for _, news in service.run(ready.requests):
+    async for _, news in service.run(ready.requests, streamed=True):
         for event in answer.take(news):
             if in_text and not isinstance(event, TextPart):
                 yield _stop(index)

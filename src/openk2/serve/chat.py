@@ -196,7 +196,7 @@ def _head(service: Service, kind: str) -> dict[str, Any]:
 async def whole(service: Service, ready: Ready, request: ChatRequest) -> dict[str, Any]:
     """The answer at once."""
     choices = [Choice(service, ready, request) for _ in ready.requests]
-    async for index, news in service.run(ready.requests):
+    async for index, news in service.run(ready.requests, streamed=False):
         choices[index].take(news)
     answer = _head(service, "chat.completion") | {
         "choices": [choice.openai(index) for index, choice in enumerate(choices)],
@@ -223,7 +223,7 @@ async def streamed(service: Service, ready: Ready, request: ChatRequest) -> Asyn
             | first
         )
     sent = [0] * len(choices)
-    async for index, news in service.run(ready.requests):
+    async for index, news in service.run(ready.requests, streamed=True):
         choice = choices[index]
         events = choice.take(news)
         extras = choice.extras(sent[index])

@@ -191,7 +191,7 @@ async def whole(service: Service, asked: CompletionRequest, requests: list[Reque
     """The completions at once."""
     choices = await _begin(service, asked, requests)
     if asked.max_tokens != 0:
-        async for index, news in service.run(requests):
+        async for index, news in service.run(requests, streamed=False):
             choices[index].take(news) if isinstance(news, Part) else choices[index].end(news)
     return _head(service) | {
         "choices": [c.openai(i, c.text, 0, c.finish_reason) for i, c in enumerate(choices)],
@@ -213,7 +213,7 @@ async def streamed(service: Service, asked: CompletionRequest, requests: list[Re
         if asked.echo:
             yield chunk(index, choice.text, "length" if asked.max_tokens == 0 else None)
     if asked.max_tokens != 0:
-        async for index, news in service.run(requests):
+        async for index, news in service.run(requests, streamed=True):
             if isinstance(news, Part):
                 yield chunk(index, choices[index].take(news))
             else:

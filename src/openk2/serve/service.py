@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import CancelledError as Cancelled
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from openk2.chat import Tokenizer
 from openk2.core import NANO_SYSTEM
@@ -71,11 +72,11 @@ class Service:
         if self.busy + count > self.engine.max_batch + self.settings.max_queued:
             raise too_many(_RETRY_AFTER)
 
-    async def run(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Part | Generation]]:
+    async def run(self, requests: Sequence[Request], *, streamed: bool) -> AsyncIterator[tuple[int, Part | Generation]]:
         """(number of the request, news of it), until each has come to its generation.
 
-        All of a request's ids come as parts before its generation. Closing the iterator gives the rest up. Raises
-        ApiError if there is no place, and when the engine fails or is stopped.
+        All of a request's ids come as parts before its generation: as they are said if `streamed`, else in one. Closing
+        the iterator gives the rest up. Raises ApiError if there is no place, and when the engine fails or is stopped.
         """
         self.admit(len(requests))
         loop = asyncio.get_running_loop()
@@ -89,10 +90,12 @@ class Service:
         futures = []
         try:
             for index, request in enumerate(requests):
-                future = self._worker.submit(request, lambda part, index=index: tell(index, part))  # type: ignore[misc]
+                # What is not streamed wakes the event loop once, and not for every id.
+                listener = partial(tell, index) if streamed else None
+                future = self._worker.submit(request, listener)
                 futures.append(future)
                 self._futures.add(future)
-                future.add_done_callback(lambda done, index=index: tell(index, done))  # type: ignore[misc]
+                future.add_done_callback(partial(tell, index))
             missing = len(futures)
             while missing:
                 index, what = await news.get()
@@ -109,6 +112,8 @@ class Service:
                 self.tokens["prompt"] += len(requests[index].prompt_ids)
                 self.tokens["cached"] += generation.cached_tokens
                 self.tokens["completion"] += len(generation.ids)
+                if not streamed:
+                    yield index, generation.part(0)
                 yield index, generation
         finally:
             for future in futures:
