@@ -25,7 +25,8 @@ def describe(
 ) -> None:
     """Shapes, parameters, cache, FLOPs and bytes of a model.
 
-    NAME is a preset or a folder with a config.json; nothing else is read, nothing downloaded, no weight allocated.
+    NAME is a preset or a folder with a config.json (a folder called like a preset needs a path, such as models/nano);
+    nothing else is read, nothing downloaded, no weight allocated.
     FLOPs are those of one token's forward pass at the end of a context.
 
     Example: ./k2 model describe k2 --heads 128
@@ -114,7 +115,8 @@ def verify(
     """Say whether two model folders are the same model.
 
     Layer by layer, every weight is compared, and what comes out for the same tokens. Where one of them stores 16 bits,
-    the other is rounded to the same type first: an import in bf16 equals its source in FP8 or fp32.
+    the other is rounded to the same type first: an import in bf16 equals its source in FP8 or fp32. The tokenizer and
+    what only generation reads are not compared.
 
     Exit status: 0 they are, 1 they differ, 2 bad input.
 
