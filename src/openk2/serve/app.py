@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openk2 import __version__
 from openk2.core.messages import compact_json
-from openk2.serve import anthropic, chat, completions
+from openk2.serve import anthropic, chat, completions, responses
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
 from openk2.serve.metrics import Metrics
 from openk2.serve.prompt import prepare, render_prompt
@@ -51,6 +51,15 @@ def create_app(service: Service) -> FastAPI:
         if asked.stream:
             return _events(chat.streamed(service, ready, asked), ApiError.openai)
         return await _while_there(request, chat.whole(service, ready, asked))
+
+    @app.post("/v1/responses", openapi_extra=_takes(responses.ResponsesRequest))
+    async def respond(request: Request) -> Response:
+        asked, _ = await read(request, responses.ResponsesRequest)
+        ready = await asyncio.to_thread(lambda: prepare(service, asked.asked(service)))
+        service.admit(1)
+        if asked.stream:
+            return _events(responses.streamed(service, ready, asked), ApiError.openai, named=True)
+        return await _while_there(request, responses.whole(service, ready, asked))
 
     @app.post("/v1/completions", openapi_extra=_takes(completions.CompletionRequest))
     async def plain_completions(request: Request) -> Response:
@@ -199,7 +208,7 @@ def _events(
 
     async def source() -> AsyncIterator[ServerSentEvent]:
         def event(data: str) -> ServerSentEvent:
-            return ServerSentEvent(data, event=json.loads(data)["type"] if named else None, sep="\n")
+            return ServerSentEvent(data, event=json.loads(data).get("type", "error") if named else None, sep="\n")
 
         try:
             async for chunk in chunks:

@@ -1,0 +1,293 @@
+"""`/v1/responses`: OpenAI's newer route, without memory: the whole conversation comes with every request."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart
+from openk2.core import Message, ToolCall
+from openk2.core.messages import compact_json, is_unicode
+from openk2.serve.answer import Answer
+from openk2.serve.errors import invalid
+from openk2.serve.fields import NEAR_ZERO, Fields, Number
+from openk2.serve.prompt import Asked, Ready, Tool
+from openk2.serve.service import Service
+
+_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+_TEXTS = ("input_text", "output_text", "text")
+
+
+class ToolEntry(Fields):
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class NamedTool(Fields):
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(Fields):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextOptions(Fields):
+    format: TextFormat | None = None
+
+
+class ResponsesRequest(Fields):
+    model: str | None = None
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    tools: list[ToolEntry] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    text: TextOptions | None = None
+    stream: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    background: bool | None = None
+    metadata: dict[str, str] | None = None
+
+    def asked(self, service: Service) -> Asked:
+        """In the program's own words. Raises ApiError."""
+        for field in ("previous_response_id", "conversation", "background"):
+            if getattr(self, field):
+                raise invalid(field, "this server keeps no conversations: send all of it in input")
+        messages = [Message("system", _checked("instructions", self.instructions))] if self.instructions else []
+        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+        for index, item in enumerate(items):
+            _add(messages, f"input.{index}", item)
+        temperature = service.settings.temperature if self.temperature is None else self.temperature
+        choice: tuple[Literal["auto", "none", "required", "tool"], str] = (
+            ("tool", self.tool_choice.name)
+            if isinstance(self.tool_choice, NamedTool)
+            else (self.tool_choice or "auto", "")
+        )
+        return Asked(
+            messages=messages,
+            tools=[_tool(index, entry) for index, entry in enumerate(self.tools or [])],
+            choice=choice,
+            parallel=self.parallel_tool_calls is not False,
+            answer=self._answer(),
+            max_tokens=self.max_output_tokens,
+            sampling={
+                "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
+                "top_p": 1.0 if self.top_p is None else self.top_p,
+            },
+        )
+
+    def _answer(self) -> dict[str, Any] | None:
+        wanted = self.text.format if self.text is not None else None
+        if wanted is None or wanted.type == "text":
+            return None
+        if wanted.type == "json_object":
+            return {"type": "object"}
+        if wanted.schema_ is None:
+            raise invalid("text.format.schema", "it is missing: send the schema that is meant")
+        return wanted.schema_
+
+
+def _tool(index: int, entry: ToolEntry) -> Tool:
+    parameters = entry.parameters or {"type": "object", "properties": {}}
+    function = {"name": entry.name, "description": entry.description or "", "parameters": parameters}
+    return Tool(
+        name=entry.name,
+        raw={"type": "function", "function": function},
+        parameters=parameters,
+        description=entry.description or "",
+        strict=entry.strict is True,
+        field=f"tools.{index}",
+    )
+
+
+def _checked(field: str, text: Any) -> str:
+    if not isinstance(text, str) or not is_unicode(text):
+        raise invalid(field, "it must be a text")
+    return text
+
+
+def _text(field: str, content: Any) -> str:
+    if isinstance(content, str):
+        return _checked(field, content)
+    if not isinstance(content, list):
+        raise invalid(field, "it must be a text or a list of parts")
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in _TEXTS:
+            raise invalid(field, f"parts of type {str(kind)[:40]!r} are not served here: send text")
+        texts.append(_checked(field, part.get("text")))
+    return "".join(texts)
+
+
+def _add(messages: list[Message], field: str, item: dict[str, Any]) -> None:
+    """One item of the input. Calls that follow an assistant's message, or each other, are one turn."""
+    kind = item.get("type", "message")
+    if kind == "message":
+        role = _ROLES.get(str(item.get("role")))
+        if role is None:
+            raise invalid(f"{field}.role", f"{str(item.get('role'))[:40]!r} is unknown: use {', '.join(_ROLES)}")
+        messages.append(Message(role, _text(f"{field}.content", item.get("content"))))  # type: ignore[arg-type]
+    elif kind == "function_call":
+        call = ToolCall(*(_checked(f"{field}.{key}", item.get(key)) for key in ("call_id", "name", "arguments")))
+        if not messages or messages[-1].role != "assistant":
+            messages.append(Message("assistant"))
+        last = messages[-1]
+        messages[-1] = Message("assistant", last.content, (*last.tool_calls, call))
+    elif kind == "function_call_output":
+        identifier = _checked(f"{field}.call_id", item.get("call_id"))
+        messages.append(Message("tool", _text(f"{field}.output", item.get("output")), tool_call_id=identifier))
+    elif kind != "reasoning":
+        raise invalid(f"{field}.type", f"items of type {str(kind)[:40]!r} are not served here")
+
+
+class _Response:
+    """A response while it is being said: its items, and the events that tell of them."""
+
+    def __init__(self, service: Service, ready: Ready, request: ResponsesRequest) -> None:
+        self.answer = Answer(service.tokenizer, ready.names, ())
+        self._prompt = len(ready.requests[0].prompt_ids)
+        self._items: list[dict[str, Any]] = []
+        self._numbers = count()
+        given = request.model_dump(mode="json", by_alias=True, exclude_none=True)
+        self._head = {
+            "id": f"resp_{uuid.uuid4().hex}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "model": service.settings.name,
+            "error": None,
+            "instructions": request.instructions,
+            "max_output_tokens": request.max_output_tokens,
+            "metadata": request.metadata or {},
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "reasoning": {"effort": None, "summary": None},
+            "store": False,
+            "temperature": request.temperature,
+            "text": given.get("text") or {"format": {"type": "text"}},
+            "tool_choice": given.get("tool_choice", "auto"),
+            "tools": given.get("tools", []),
+            "top_p": request.top_p,
+            "truncation": "disabled",
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is now."""
+        generation = self.answer.generation
+        cut = generation is not None and generation.finish_reason == "length"
+        status = "in_progress" if generation is None else "incomplete" if cut else "completed"
+        used = len(self.answer.ids)
+        usage = {
+            "input_tokens": self._prompt,
+            "input_tokens_details": {"cached_tokens": self.answer.cached_tokens},
+            "output_tokens": used,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": self._prompt + used,
+        }
+        return self._head | {
+            "status": status,
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": self._items,
+            "usage": None if generation is None else usage,
+        }
+
+    def event(self, kind: str, **fields: Any) -> str:
+        """One event of the stream."""
+        return compact_json({"type": f"response.{kind}", "sequence_number": next(self._numbers)} | fields)
+
+    def take(self, event: Event) -> list[str]:
+        """What an event of the answer is here."""
+        if isinstance(event, TextPart):
+            out = [] if self._in_text else self._begin_text()
+            part = self._items[-1]["content"][0]
+            part["text"] += event.text
+            return [*out, self._told("output_text.delta", content_index=0, delta=event.text, logprobs=[])]
+        out = self.end_text()
+        if isinstance(event, CallBegin):
+            self._items.append(
+                {
+                    "type": "function_call", "id": f"fc_{uuid.uuid4().hex}", "call_id": event.id, "name": event.name,
+                    "arguments": "", "status": "in_progress",
+                }
+            )  # fmt: skip
+            return [*out, self._item("added")]
+        item = self._items[-1]
+        if isinstance(event, ArgumentsPart):
+            item["arguments"] += event.text
+            return [*out, self._told("function_call_arguments.delta", delta=event.text)]
+        assert isinstance(event, CallEnd)
+        item["status"] = "completed"
+        done = self._told("function_call_arguments.done", name=item["name"], arguments=item["arguments"])
+        return [*out, done, self._item("done")]
+
+    def end_text(self) -> list[str]:
+        """The end of the text, if one is open."""
+        if not self._in_text:
+            return []
+        item = self._items[-1]
+        item["status"] = "completed"
+        part = item["content"][0]
+        return [
+            self._told("output_text.done", content_index=0, text=part["text"], logprobs=[]),
+            self._told("content_part.done", content_index=0, part=part),
+            self._item("done"),
+        ]
+
+    @property
+    def _in_text(self) -> bool:
+        return bool(self._items) and self._items[-1]["type"] == "message" and self._items[-1]["status"] == "in_progress"
+
+    def _begin_text(self) -> list[str]:
+        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        item = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "role": "assistant", "status": "in_progress"}
+        self._items.append(item | {"content": []})
+        added = self._item("added")
+        self._items[-1]["content"].append(part)
+        return [added, self._told("content_part.added", content_index=0, part=part)]
+
+    def _item(self, what: str) -> str:
+        return self.event(f"output_item.{what}", output_index=len(self._items) - 1, item=self._items[-1])
+
+    def _told(self, kind: str, **fields: Any) -> str:
+        return self.event(kind, item_id=self._items[-1]["id"], output_index=len(self._items) - 1, **fields)
+
+
+async def whole(service: Service, ready: Ready, request: ResponsesRequest) -> dict[str, Any]:
+    """The response at once."""
+    response = _Response(service, ready, request)
+    async for _, news in service.run(ready.requests, streamed=False):
+        for event in response.answer.take(news):
+            response.take(event)
+    response.end_text()
+    return response.to_json()
+
+
+async def streamed(service: Service, ready: Ready, request: ResponsesRequest) -> AsyncIterator[str]:
+    """The response as events, each as JSON."""
+    response = _Response(service, ready, request)
+    for kind in ("created", "in_progress"):
+        yield response.event(kind, response=response.to_json())
+    async for _, news in service.run(ready.requests, streamed=True):
+        for event in response.answer.take(news):
+            for told in response.take(event):
+                yield told
+    for told in response.end_text():
+        yield told
+    final = response.to_json()
+    yield response.event(final["status"], response=final)
