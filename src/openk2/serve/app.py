@@ -7,10 +7,11 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -136,6 +137,15 @@ def create_app(service: Service) -> FastAPI:
 
     for kind in (ApiError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, refuse)
+    bodies = (
+        chat.ChatRequest,
+        responses.ResponsesRequest,
+        completions.CompletionRequest,
+        anthropic.MessagesRequest,
+        anthropic.CountRequest,
+        TokenizeRequest,
+    )
+    app.openapi = lambda: _described(app, bodies)  # type: ignore[method-assign]
     return app
 
 
@@ -147,9 +157,24 @@ def _shape(path: str) -> Callable[[ApiError], dict[str, Any]]:
 
 def _takes(model: type[BaseModel]) -> dict[str, Any]:
     """What OpenAPI is told of a body that the route reads itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    refused = {"description": "One sentence that names the field.", "content": {"application/json": {}}}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
+        "responses": {"400": refused},
+    }
+
+
+def _described(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """The OpenAPI document, with the bodies that `_takes` refers to."""
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for body in bodies:
+        # Parts of different bodies may have the same name.
+        schema = body.model_json_schema(ref_template=f"#/components/schemas/{body.__name__}.{{model}}")
+        parts = schema.pop("$defs", {})
+        schemas |= {body.__name__: schema} | {f"{body.__name__}.{name}": part for name, part in parts.items()}
+    return document
 
 
 def _model(service: Service) -> dict[str, Any]:
@@ -268,4 +293,5 @@ class _Watch:
             path = getattr(route, "path", "unknown")
             self._metrics.note(path, status, seconds)
             line = {"method": scope["method"], "path": scope["path"][:200], "status": status}
-            _log.info(compact_json(line | {"seconds": round(seconds, 4)}))
+            # ASCII: a path may have characters in it that some readers take for the end of a line.
+            _log.info(json.dumps(line | {"seconds": round(seconds, 4)}))
