@@ -200,3 +200,10 @@ def test_an_empty_model_name_is_not_this_folder(cli: Run) -> None:
 def test_python_dash_m() -> None:
     done = subprocess.run([sys.executable, "-m", "openk2", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"openk2 {__version__}\n"
+
+
+def test_benchmarks_by_name(cli: Run) -> None:
+    cli("bench", "nope").refused("no benchmark 'nope'", "serve")
+    for flag in ("-h", "--help"):
+        done = cli("bench", flag)
+        assert done.code == 0 and "Example: openk2 bench serve" in done.out

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, demo, evaluate, model, serve, test, train
+from openk2.cli import agent, bench, demo, evaluate, model, serve, test, train
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -65,7 +65,10 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.add_typer(model.app, name="model")
-app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("test", context_settings=OPEN)(test.test)
+# Help behind the name is the benchmark's own.
+app.command("bench", context_settings=OPEN | {"help_option_names": []})(bench.bench)
 
 
 def _version(value: bool) -> None:
