@@ -15,10 +15,10 @@ def bench(
     context: typer.Context,
     name: str = typer.Argument(metavar="NAME", help="serve, generate, train, optimizer or qk_clip."),
 ) -> None:
-    """Measure this project beside others, on equal work; anything else on the line goes to the benchmark.
+    """Measure this project beside others, on equal work.
 
-    Each checks first that both sides compute the same, and writes its result to bench/results. `bench NAME --help` says
-    what it takes; nothing else should run meanwhile.
+    Each benchmark checks first that both sides compute the same, and writes its result to bench/results. What stands
+    behind the name goes to it: `bench NAME --help` says what it takes. Nothing else should run meanwhile.
 
     Example: ./k2 bench serve --model nano --json
     """
