@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openk2.core import UserError
-from openk2.core.runs import LOCK, locked, write_text
+from openk2.core.runs import LOCK, locked, remove_stale
 
 
 def test_a_folder_that_is_let_go_in_time_can_be_had(tmp_path: Path) -> None:
@@ -42,6 +42,6 @@ def test_what_a_killed_process_left_is_taken_away(tmp_path: Path) -> None:
         path.write_text("half")
     for path in left:
         os.utime(path, (0, 0))
-    write_text(tmp_path / "weights", "whole")
+    remove_stale(tmp_path / "weights")
     assert [path.exists() for path in left] == [False, True, False]
     assert young.exists()

@@ -35,6 +35,24 @@ TREE = {
         },
     ]
 }
+WORDS = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {
+                "kind": {"const": "value_binary"}, "l": {"$ref": "#/$defs/node"}, "r": {"$ref": "#/$defs/node"},
+            },
+            "required": ["kind", "l", "r"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {"kind": {"const": "value_leaf"}, "v": {"type": "integer"}},
+            "required": ["kind", "v"],
+            "additionalProperties": False,
+        },
+    ]
+}  # fmt: skip
 LISTS = {"type": "array", "items": {"$ref": "#/$defs/node"}}
 
 
@@ -51,6 +69,7 @@ HARD = {
     "a multiple": an_object({"type": "integer", "multipleOf": 7, "minimum": 50}),
     "a long list": an_object({"type": "array", "items": {"type": "boolean"}, "minItems": 20}),
     "a tree": an_object({"$ref": "#/$defs/node"}, **{"$defs": {"node": TREE}}),
+    "a tree that is told by a word": an_object({"$ref": "#/$defs/node"}, **{"$defs": {"node": WORDS}}),
     "lists in lists": an_object({"$ref": "#/$defs/node"}, **{"$defs": {"node": LISTS}}),
     "anything": {"type": "object"},
     "some properties": {"type": "object", "additionalProperties": {"type": "string"}, "required": ["a", "b"]},
@@ -165,14 +184,22 @@ def test_one_call_ends_the_turn(grammar: Grammar) -> None:
     assert max(counts[False]) > 1
 
 
+def test_a_schema_without_a_known_way_out_is_enforced_but_for_its_length(grammar: Grammar) -> None:
+    long = an_object({"type": "array", "items": {"type": "integer"}, "minItems": 3000})
+    compiled = grammar.compile([ToolSpec("f", "", long)])["f"]
+    endless = {"$ref": "#/$defs/node", "$defs": {"node": an_object({"$ref": "#/$defs/node"})}}
+    for one in (compiled, grammar.compile_answer(endless)):
+        assert one.shortest is None and "length" in one.not_enforced[-1]
+    guide = grammar.guide([ToolSpec("f", "", long)], must_call=True)
+    for token in wander(guide, 0, 200)[-100:]:
+        assert token < grammar.tokenizer.base_size
+
+
 def test_what_cannot_be_is_refused(grammar: Grammar) -> None:
     with pytest.raises(UserError, match="no tool is declared"):
         grammar.guide([], must_call=True)
     with pytest.raises(UserError, match="schema of the answer"):
         grammar.guide([], answer={"type": "wat"})
-    endless = {"$ref": "#/$defs/node", "$defs": {"node": an_object({"$ref": "#/$defs/node"})}}
-    with pytest.raises(UserError, match="the answer"):
-        grammar.guide([], answer=endless)
 
 
 def test_random_weights_call_within_their_limit(tokenizer: Tokenizer) -> None:

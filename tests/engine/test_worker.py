@@ -55,6 +55,20 @@ def test_news_add_up(engine: Engine, monkeypatch: pytest.MonkeyPatch, fails: boo
         worker.submit(requests[0])
 
 
+def test_a_listener_that_fails_fails_its_request_alone(engine: Engine) -> None:
+    worker = Worker(engine)
+
+    def broken(part: Part) -> None:
+        raise RuntimeError("nobody listens")
+
+    for request in (wanted(engine)[1], Request(wanted(engine)[1].prompt_ids, max_tokens=1, grammar=False)):
+        lost, kept = worker.submit(request, broken), worker.submit(wanted(engine)[2])
+        with pytest.raises(RuntimeError, match="nobody listens"):
+            lost.result(60)
+        assert kept.result(60).ids
+    worker.close()
+
+
 def test_what_is_given_up_says_no_more(engine: Engine) -> None:
     worker = Worker(engine)
     heard: list[Part] = []

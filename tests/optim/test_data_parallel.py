@@ -25,7 +25,8 @@ def run_wrapped(rank: int, folder: str) -> None:
     torch.manual_seed(0)
     model = Transformer(ModelConfig.preset("test"))
     wrapped = DistributedDataParallel(Summed(model))
-    optimizer = MuonClip(wrapped, lr=0.01, qk_clip_threshold=THRESHOLD, logit_monitor=model.attach_monitor(THRESHOLD))
+    optimizer = MuonClip(wrapped, lr=0.01, qk_clip_threshold=THRESHOLD)
+    assert copy.deepcopy(optimizer).threshold == THRESHOLD
     data = torch.Generator().manual_seed(rank)
     stats = []
     for _ in range(STEPS):

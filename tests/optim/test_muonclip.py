@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -250,10 +251,21 @@ def test_a_copy_of_model_and_optimizer_goes_on_like_them() -> None:
         return optimizer.step()
 
     step(model, optimizer)
+    # A scheduler puts a `step` of its own on the optimizer.
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
     other_model, other = copy.deepcopy((model, optimizer))
     assert step(model, optimizer) == step(other_model, other)
     for ours, theirs in zip(model.parameters(), other_model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+    assert pickle.loads(pickle.dumps(optimizer)).threshold == 0.02
+
+
+def test_a_model_of_this_project_is_watched_inside_another() -> None:
+    model = nn.ModuleDict({"inner": Transformer(ModelConfig.preset("test"))})
+    optimizer = MuonClip(model, lr=0.01, qk_clip_threshold=1e-6)
+    ids = torch.randint(0, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+    model["inner"].loss(ids[:, :-1], ids[:, 1:])[0].backward()  # type: ignore[operator]
+    assert optimizer.step().clipped_heads > 0
 
 
 def test_a_dtype_that_was_asked_for_stays_and_the_rest_of_the_state_comes_along() -> None:

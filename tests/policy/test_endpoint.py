@@ -124,6 +124,21 @@ K2_TEXT = (
         ([call(None, id="c1", name="get_weather", arguments='{"city":"Paris"}'),
           call(None, id="c2", name="get_weather", arguments="{}"), chunk({}, "tool_calls"), "[DONE]"],
          "", [PARIS, ToolCall("c2", "get_weather", "{}")], "tool_calls"),
+        # Every call has the index 0; an index that begins at 1; ids that come with every piece, in turns.
+        ([call(0, id="c1", name="get_weather", arguments='{"city":"Paris"}'),
+          call(0, id="c2", name="get_weather", arguments="{}"), chunk({}, "tool_calls"), "[DONE]"],
+         "", [PARIS, ToolCall("c2", "get_weather", "{}")], "tool_calls"),
+        ([call(1, id="c1", name="get_weather", arguments='{"city":"Paris"}'), chunk({}, "tool_calls"), "[DONE]"],
+         "", [PARIS], "tool_calls"),
+        ([call(None, id="c1", name="get_weather", arguments='{"city":'), call(None, id="c2", name="get_weather"),
+          call(None, id="c1", arguments='"Paris"}'), chunk({}, "tool_calls"), "[DONE]"],
+         "", [PARIS, ToolCall("c2", "get_weather", "{}")], "tool_calls"),
+        # Two whole calls side by side, without anything to tell them apart; text in parts.
+        ([chunk({"tool_calls": [{"function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}, {"function":
+          {"name": "get_weather", "arguments": "{}"}}]}), chunk({}, "stop"), "[DONE]"], "",
+         [ToolCall("functions.get_weather:0", "get_weather", '{"city":"Paris"}'),
+          ToolCall("functions.get_weather:1", "get_weather", "{}")], "tool_calls"),
+        ([chunk({"content": [{"type": "text", "text": "hey"}]}), chunk({}, "stop"), "[DONE]"], "hey", [], "stop"),
         # No id, and no arguments: both are made up.
         ([call(0, name="get_weather"), chunk({}, "tool_calls"), "[DONE]"], "",
          [ToolCall("functions.get_weather:0", "get_weather", "{}")], "tool_calls"),
@@ -165,6 +180,24 @@ def test_a_stream_that_breaks_off_is_asked_for_again_as_a_whole() -> None:
     assert [request.get("stream") for request in played.asked] == [True, True, None]
 
 
+@pytest.mark.parametrize("anthropic", [False, True])
+def test_a_connection_that_breaks_is_asked_for_again(anthropic: bool) -> None:
+    """The length that is promised is longer than what comes."""
+    answer = {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "hey"}],
+        "usage": {"input_tokens": 4, "output_tokens": 4},
+    }
+    cut = (200, EVENTS[:4] if anthropic else [chunk({"content": "he"})], {"content-length": "100000"})
+    played = Played(cut, cut, (200, answer if anthropic else whole({"content": "hey"})))
+    assert ask(played, anthropic=anthropic).message.content == "hey"
+    assert len(played.asked) == 3
+
+
 def test_whole_answers_may_have_arguments_as_objects() -> None:
     calls = [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
     turn = ask(Played((200, []), (200, []), (200, whole({"content": None, "tool_calls": calls}, "tool_calls"))))
@@ -185,6 +218,7 @@ def test_too_many_requests_and_failures_are_tried_again() -> None:
         (401, "no", UserError, "API key"),
         (400, "this model's maximum context length is 8 tokens", ContextOverflow, "maximum context"),
         (400, "temperature is wrong", UserError, "answers 400: temperature is wrong"),
+        (400, "Invalid schema for function 'get_context'", UserError, "answers 400: Invalid schema"),
         (404, "no such model", UserError, "answers 404: no such model"),
         (500, "broken", UserError, "answers 500"),
     ],

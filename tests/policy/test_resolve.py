@@ -9,6 +9,7 @@ import pytest
 from openk2.core import Message, UserError
 from openk2.model import save
 from openk2.policy import LocalPolicy, ScriptedPolicy, resolve_policy
+from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
 
 
 async def test_a_saved_folder_answers_like_the_model_it_came_from(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_scripts(tmp_path: Path) -> None:
     [
         ("no-such-model", "there is no model 'no-such-model'"),
         ("openai:x", "has no address"),
-        ("openai:x@localhost:8000", "is incomplete"),
+        ("openai:x@localhost:8000", "no address that begins with http"),
         ("anthropic:@http://localhost", "is incomplete"),
         ("moonshot:kimi-k2@http://localhost", "is incomplete"),
         ("gemini:x", "there is no model"),
@@ -72,3 +73,17 @@ def test_devices_that_are_not_here() -> None:
     for name in ("nonsense", "cuda:99", "meta"):
         with pytest.raises(UserError, match="cannot be used here"):
             resolve_policy("random:test", device=name)
+
+
+def test_addresses_of_endpoints() -> None:
+    for spec, name, address in (
+        ("openai:m@http://localhost:8000", "m", "http://localhost:8000/v1"),
+        ("openai:m@http://localhost:8000/v1/", "m", "http://localhost:8000/v1/"),
+        ("openai:m@https://a.example/api/paas/v4", "m", "https://a.example/api/paas/v4"),
+        ("openai:@cf/meta/llama@https://a.example", "@cf/meta/llama", "https://a.example/v1"),
+        ("moonshot:kimi-k2", "kimi-k2", "https://api.moonshot.ai/v1"),
+    ):
+        policy = resolve_policy(spec)
+        assert isinstance(policy, OpenAIPolicy)
+        assert (policy.name, policy._model, policy._base_url) == (spec, name, address)
+    assert isinstance(resolve_policy("anthropic:claude@20240620"), AnthropicPolicy)

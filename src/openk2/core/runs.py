@@ -101,12 +101,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        # A process that was killed at once leaves its own.
-        with suppress(OSError):
-            old = time.time() - stale.stat().st_mtime > _STALE_SECONDS
-            if old and not _lives(stale.name.rsplit(".", 2)[1]):
-                stale.unlink()
     try:
         # Some writers (safetensors) replace the file by one that only its owner may read.
         temporary.touch()
@@ -121,6 +115,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise UserError(f"could not write {path}: {e.strerror or e}; {advice}") from e
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale(path: Path) -> None:
+    """Take away what processes that were killed at once have left of `path`."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            old = time.time() - stale.stat().st_mtime > _STALE_SECONDS
+            if old and not _lives(stale.name.rsplit(".", 2)[1]):
+                stale.unlink()
 
 
 def _lives(pid: str) -> bool:

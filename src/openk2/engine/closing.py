@@ -98,7 +98,7 @@ class Closer:
                 return None
             ranks = (inside_V if inside else self._outside_V)[allowed]
             if varied:
-                ranks = ranks + tried.penalties[self._first_V[allowed]]
+                ranks = ranks + tried.penalties[tried.before][self._first_V[allowed]]
             token = int(allowed[ranks.argmin()])
             ids.append(token)
             if token == self._end:
@@ -112,23 +112,28 @@ class Closer:
 
 
 class _Tried:
-    """What was written in strings and numbers, by its first byte, and how far back that puts it from now on."""
+    """What was written in strings and numbers, by its first byte and the byte before it, and how far back that puts it
+    from now on."""
 
     def __init__(self) -> None:
-        self.penalties = np.zeros(257, dtype=np.int64)
-        self._by_depth: list[list[int]] = [[]]
+        self.penalties = np.zeros((256, 257), dtype=np.int64)
+        self.before = 0
+        self._by_depth: list[list[tuple[int, int]]] = [[]]
 
     def note(self, piece: bytes, inside: bool) -> None:
+        place = self.before, piece[0]
         if inside and not piece.startswith(b'"'):
-            self.penalties[piece[0]] += _OTHER
-            self._by_depth[-1].append(piece[0])
+            self.penalties[place] += _OTHER
+            self._by_depth[-1].append(place)
         elif not inside and piece[:1].isdigit():
-            self.penalties[piece[0]] += 1
+            self.penalties[place] += 1
+        self.before = piece[-1]
         for byte in piece:
             if byte == ord('"'):
                 inside = not inside
             elif not inside and byte in b"{[":
-                self.penalties[self._by_depth[-1]] += _OTHER * _LONGEST
+                for led_on in set(self._by_depth[-1]):
+                    self.penalties[led_on] += _OTHER * _LONGEST
                 self._by_depth.append([])
             elif not inside and byte in b"}]" and len(self._by_depth) > 1:
                 self._by_depth.pop()

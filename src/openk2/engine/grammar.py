@@ -53,6 +53,7 @@ _OPTIONS: JsonCompileOptions = {
 
 _LARGE_VOCABULARY = 32768
 _KEPT_SCHEMAS = 512  # compiled, about 80 kB each
+_BEGUN = 5
 ENDLESS = 1 << 40
 """Room enough for everything."""
 
@@ -70,11 +71,12 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A compiled schema: a fresh matcher (copy before use), few ids that satisfy it, the end included, and a remark on
-    every part of the schema that it does not hold the model to (for whoever wrote it: nothing here prints them)."""
+    """A compiled schema: a fresh matcher (copy before use), few ids that satisfy it, the end included, if some were
+    found, and a remark on every part of the schema that it does not hold the model to (for whoever wrote it: nothing
+    here prints them)."""
 
     matcher: LLMatcher
-    shortest: tuple[int, ...]
+    shortest: tuple[int, ...] | None
     not_enforced: tuple[str, ...] = ()
 
 
@@ -216,10 +218,7 @@ class Grammar:
             )
         shortest = self.closer.way(matcher, False, False)
         if shortest is None:
-            raise UserError(
-                f"no JSON of reasonable length was found that satisfies {what}: simplify the schema or switch the "
-                "grammar off"
-            )
+            unknown.append("Limits of length: no JSON that satisfies the schema was found")
         return Json(matcher, shortest, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
 
     def _compile(self, schema: object) -> LLMatcher:
@@ -356,8 +355,10 @@ class Guide:
             return token
         ahead = self._matcher.deep_copy()
         ahead.consume_token(token)
-        way: tuple[int, ...] | None = self._way
-        if len(self._way) > most or not leads_out(ahead, self._way):
+        # Often the same way still leads out, or what is left of it when the id stands for the beginning of it.
+        rests = (self._way[begun:] for begun in range(min(_BEGUN, len(self._way))))
+        way = next((rest for rest in rests if len(rest) <= most and leads_out(ahead, rest)), None)
+        if way is None:
             way = closer.way(ahead, *closer.in_string(self._inside, self._escaped, token), most)
         if way is None:
             return end if self._way[0] == self._grammar.call_end else self._way[0]
@@ -428,7 +429,7 @@ class Guide:
         """How many ids a call of each tool takes at least, from `call_begin` to the end of the turn."""
         # call_begin, argument_begin, section_end, turn_end
         self._costs = {
-            name: 4 + len(self._grammar.header(name, self._index)) + len(tool.shortest)
+            name: 4 + len(self._grammar.header(name, self._index)) + len(tool.shortest or ())
             for name, tool in self._tools.items()
         }
 

@@ -24,11 +24,17 @@ class _Job:
     heard: list[int] = field(default_factory=lambda: [0])
     """How many ids the listener knows, also when the request begins again."""
 
-    def hear(self, part: Part) -> None:
+    def hear(self, part: Part) -> bool:
+        """Tell the listener. Whether it took it: if not, the request has failed."""
         if self.listener is None or not part.ids or self.future.cancelled():
-            return
+            return True
         self.heard[0] += len(part.ids)
-        self.listener(part)
+        try:
+            self.listener(part)
+        except Exception as error:
+            self.fail(error)
+            return False
+        return True
 
     def finish(self, generation: Generation) -> None:
         if self.future.set_running_or_notify_cancel():
@@ -141,8 +147,10 @@ class Worker:
         complete = self._batch.step()
         listening = {i: job.heard[0] for i, job in self._active.items() if job.listener is not None}
         for index, part in self._batch.parts(listening):
-            self._active[index].hear(part)
+            if not self._active[index].hear(part):
+                self._batch.drop(index)
+                del self._active[index]
         for index, generation in complete:
             job = self._active.pop(index)
-            job.hear(generation.part(job.heard[0]))
-            job.finish(generation)
+            if job.hear(generation.part(job.heard[0])):
+                job.finish(generation)

@@ -29,7 +29,7 @@ from openk2.model.transformer import Block, Transformer, without_weights
 _PREDICTION_PARTS = ("eh_proj", "enorm", "hnorm")
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "tiktoken.model"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "tiktoken.model", "tokenizer.model"),
 )
 DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 

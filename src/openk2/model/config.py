@@ -39,6 +39,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist: name a folder that holds a saved model") from e
+    except IsADirectoryError as e:
+        raise UserError(f"{path} is a folder and not a file: copy or save the model again") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path} is damaged (not valid JSON): copy or save the model again") from e
     if not isinstance(raw, dict):

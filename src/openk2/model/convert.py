@@ -284,7 +284,7 @@ def tokenizer_remark(source: Path) -> list[str]:
     """What a person must know of a folder without a tokenizer."""
     if has_tokenizer(source):
         return []
-    return ["the source has no tokenizer, so the result has none: AutoTokenizer will not load it"]
+    return ["the source has no tokenizer that is read here: AutoTokenizer may not load the result"]
 
 
 def left_out_remark(count: int) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 from openk2.chat.k2_vocabulary import PATTERN
 from openk2.chat.tokenizer import load_backend
 from openk2.core import UserError
-from openk2.core.runs import atomic_path, read_small_text
+from openk2.core.runs import atomic_path, read_small_text, remove_stale
 from openk2.model.checkpoint import check_names, shapes_of
 from openk2.model.config import ModelConfig, read_json
 from openk2.model.convert import DTYPES, OnShard, left_out_remark
@@ -92,6 +92,7 @@ def export_gguf(source: Path, target: Path, *, dtype: str = "bf16", on_tensor: O
     stored = StoredTensors(source)
     shapes = shapes_of(config)
     left_out = check_names(stored, config, shapes)
+    remove_stale(target)
     with atomic_path(target) as temporary:
         writer = gguf.GGUFWriter(temporary, "deepseek2")
         _write_settings(writer, config, source.resolve().name)

@@ -38,9 +38,9 @@ def attach_logit_monitor(model: nn.Module, threshold: float = 100.0, absolute: b
     `absolute`: see `LogitMonitor`. Raises UserError for a model without attention that QK-Clip could scale, and for one
     whose attention cannot be watched without changing it.
     """
-    attach = getattr(model, "attach_monitor", None)
-    if attach is not None:
-        own: LogitMonitor = attach(threshold, absolute)
+    ours = [module for module in model.modules() if hasattr(module, "attach_monitor")]
+    if len(ours) == 1:
+        own: LogitMonitor = cast(Any, ours[0]).attach_monitor(threshold, absolute)
         return own
     layers = attention_layers(model)
     if not layers:

@@ -13,6 +13,7 @@ Shapes: N matrices, R rows, C columns; L layers, H heads.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import defaultdict
@@ -165,9 +166,9 @@ class MuonClip(Optimizer):
         self.threshold, self.form, self.alpha = qk_clip_threshold, qk_clip_form, qk_clip_alpha
         self.attention = list(attention) if attention is not None else attention_layers(model)
         self.monitor = logit_monitor if logit_monitor is not None else find_monitor(self.attention)
-        attach = getattr(model, "attach_monitor", None)
-        if self.monitor is None and self.attention and attach is not None:
-            self.monitor = cast(Monitor, attach(qk_clip_threshold))
+        own = [module for module in model.modules() if hasattr(module, "attach_monitor")]
+        if self.monitor is None and self.attention and len(own) == 1:
+            self.monitor = cast(Monitor, cast(Any, own[0]).attach_monitor(qk_clip_threshold))
         if self.monitor is not None:
             self.monitor.threshold = qk_clip_threshold
             self._check_monitor(self.monitor)
@@ -194,7 +195,24 @@ class MuonClip(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's own has no more than a state_dict: a copy would not know its monitor.
-        return self.__dict__ | {"_buckets": {}}
+        if self._groups:
+            raise UserError("an optimizer with a process group cannot be pickled: save its state_dict()")
+        return self._own()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MuonClip:
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        shared = {"_groups": self._groups, "_group": self._group}
+        own = {key: value for key, value in self._own().items() if key not in shared}
+        other.__setstate__(copy.deepcopy(own, memo) | shared)
+        return other
+
+    def _own(self) -> dict[str, Any]:
+        """All but what others have hung on it: hooks, and the `step` of a scheduler, which knows its first owner."""
+        ours = {
+            key: value for key, value in self.__dict__.items() if key != "step" and not key.startswith("_optimizer_")
+        }
+        return ours | {"_buckets": {}}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only while the optimizer is made: it plans all parameters at once."""

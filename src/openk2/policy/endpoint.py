@@ -24,7 +24,9 @@ _RETRIES = 4
 _TIMEOUT = 600.0
 _BREAKS = 2
 """How often a stream that broke off is asked for again."""
-_TOO_LONG = re.compile(r"context|too long|maximum.{0,20}(tokens|length)|prompt is longer", re.I)
+_TOO_LONG = re.compile(
+    r"context.?(length|window|size|is)\b|too long|maximum.{0,20}(tokens|length)|prompt is longer", re.I
+)
 _CALL = re.compile(
     re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"(.*?)" + re.escape(tk.CALL_END),
     re.S,
@@ -47,8 +49,13 @@ class _Draft:
     def call(self, index: int | None, identifier: str | None) -> dict[str, str]:
         """The call that a piece belongs to; a new one where it names a new index or id."""
         known = [call["id"] for call in self.calls]
-        if index is None:
-            index = len(known) if not known or (identifier and identifier not in known) else len(known) - 1
+        if identifier and identifier in known:
+            index = known.index(identifier)
+        elif index is None:
+            index = len(known) if not known or identifier else len(known) - 1
+        elif identifier and index < len(known) and known[index]:
+            # Every call has the index 0.
+            index = len(known)
         while index >= len(self.calls):
             self.calls.append({"id": "", "name": "", "arguments": ""})
         if identifier:
@@ -65,7 +72,7 @@ class _Draft:
             for i, call in enumerate(calls)
             if call["name"]
         )
-        lost = [call for call in calls if not call["name"]]
+        lost = [call for call in calls if not call["name"] and (call["id"] or call["arguments"])]
         if lost and malformed is None:
             malformed = compact_json(lost)
         finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
@@ -131,16 +138,9 @@ class OpenAIPolicy:
             if not stream:
                 answer = await self._client.chat.completions.create(**body)
                 return _openai_answer(answer.model_dump(warnings=False))
-            draft = _Draft()
-            options = {"include_usage": True}
-            async with await self._client.chat.completions.create(
-                **body, stream=True, stream_options=options
-            ) as chunks:
-                async for chunk in chunks:
-                    _openai_chunk(draft, chunk.model_dump(warnings=False))
-            if draft.finish is None:
-                raise _BrokenOff
-            return draft
+            streaming = {"stream": True, "stream_options": {"include_usage": True}}
+            chunks = await self._client.chat.completions.create(**body, **streaming)
+            return await _read(chunks, _openai_chunk, _package("openai"))
 
         draft = await _asked(ask, self._base_url, _package("openai"))
         return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
@@ -192,13 +192,8 @@ class AnthropicPolicy:
             if not stream:
                 answer = await self._client.messages.create(**body, **extra)
                 return _anthropic_answer(answer.model_dump(warnings=False))
-            draft = _Draft()
-            async with await self._client.messages.create(**body, **extra, stream=True) as events:
-                async for event in events:
-                    _anthropic_event(draft, event.model_dump(warnings=False))
-            if draft.finish is None:
-                raise _BrokenOff
-            return draft
+            events = await self._client.messages.create(**body, **extra, stream=True)
+            return await _read(events, _anthropic_event, _package("anthropic"))
 
         draft = await _asked(ask, self._base_url, _package("anthropic"))
         return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
@@ -207,18 +202,29 @@ class AnthropicPolicy:
         await self._client.close()
 
 
+async def _read(stream: Any, take: Callable[[_Draft, dict[str, Any]], None], package: Any) -> _Draft:
+    """Put a stream together. Raises _BrokenOff if it does not come to an end, for whatever reason."""
+    import httpx2
+
+    draft = _Draft()
+    try:
+        async with stream as pieces:
+            async for piece in pieces:
+                take(draft, piece.model_dump(warnings=False))
+    except (package.APIError, httpx2.TransportError, json.JSONDecodeError) as e:
+        raise _BrokenOff from e
+    if draft.finish is None:
+        raise _BrokenOff
+    return draft
+
+
 async def _asked(ask: Callable[[bool], Awaitable[_Draft]], where: str, package: Any) -> _Draft:
     """The answer, as a stream if that comes to an end. Raises ContextOverflow or UserError instead of the client's."""
     try:
         for pause in range(_BREAKS):
             try:
                 return await ask(True)
-            except (_BrokenOff, json.JSONDecodeError, package.APIResponseValidationError):
-                await asyncio.sleep(pause)
-            except package.APIError as e:
-                # An event of a stream may be an error; whatever has a status is final.
-                if isinstance(e, package.APIStatusError | package.APIConnectionError):
-                    raise
+            except _BrokenOff:
                 await asyncio.sleep(pause)
         return await ask(False)
     except package.APITimeoutError as e:
@@ -274,20 +280,32 @@ def _openai_chunk(draft: _Draft, chunk: dict[str, Any]) -> None:
         # Moonshot's platform gives the usage here.
         draft.usage = _openai_usage(choice.get("usage")) or draft.usage
         delta = choice.get("delta") or {}
-        draft.content += delta.get("content") or ""
-        for piece in delta.get("tool_calls") or []:
-            _add(draft.call(piece.get("index"), piece.get("id")), piece.get("function") or {})
+        draft.content += _text(delta.get("content"))
+        pieces = delta.get("tool_calls") or []
+        for piece in pieces:
+            index = piece.get("index")
+            if index is None and not piece.get("id") and len(pieces) > 1:
+                # Whole calls side by side.
+                index = len(draft.calls)
+            _add(draft.call(index, piece.get("id")), piece.get("function") or {})
         draft.finish = choice.get("finish_reason") or draft.finish
 
 
 def _openai_answer(answer: dict[str, Any]) -> _Draft:
     choice = answer["choices"][0]
     message = choice.get("message") or {}
-    draft = _Draft(message.get("content") or "", finish=choice.get("finish_reason") or "stop")
+    draft = _Draft(_text(message.get("content")), finish=choice.get("finish_reason") or "stop")
     for index, call in enumerate(message.get("tool_calls") or []):
         _add(draft.call(index, call.get("id")), call.get("function") or {})
     draft.usage = _openai_usage(answer.get("usage"))
     return draft
+
+
+def _text(content: Any) -> str:
+    """Content, which may be a list of parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content or ""
 
 
 def _add(call: dict[str, str], function: dict[str, Any]) -> None:

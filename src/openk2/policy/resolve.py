@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 
@@ -71,15 +72,18 @@ def _endpoint(scheme: str, rest: str, *, temperature: float, top_p: float, seed:
     """A policy behind an address. Raises UserError for one that is incomplete."""
     from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
 
-    name, at, url = rest.partition("@")
+    # Some names have an @ in them.
+    name, at, url = rest.rpartition("@http")
+    name, url = (name, f"http{url}") if at else (rest, "")
     if not name or (at and not url.startswith(("http://", "https://"))) or (scheme == "moonshot" and at):
         raise UserError(f"{scheme}:{rest[:_SHOWN]} is incomplete: use {_FORMS}")
     key = os.environ.get(f"{scheme.upper()}_API_KEY", "none")
     if scheme == "anthropic":
         return AnthropicPolicy(name, url or None, key=key, temperature=temperature, top_p=top_p)
     if scheme == "openai" and not at:
-        raise UserError(f"openai:{name[:_SHOWN]} has no address: write openai:{name[:_SHOWN]}@URL")
-    address = (url.rstrip("/").removesuffix("/v1") + "/v1") if at else _MOONSHOT
+        raise UserError(f"openai:{name[:_SHOWN]} has no address that begins with http: write openai:NAME@URL")
+    # An address without a path means the usual one.
+    address = _MOONSHOT if not at else url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1"
     return OpenAIPolicy(
         name, address, key=key, temperature=temperature, top_p=top_p, seed=seed, name=f"{scheme}:{rest}"
     )
