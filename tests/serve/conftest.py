@@ -39,7 +39,7 @@ class Server:
         found = READY.fullmatch(line)
         assert found, (line, self.log)
         self.name, self.url = found[1], found[2]
-        self.http = httpx2.Client(base_url=self.url, timeout=120)
+        self.http = httpx2.Client(base_url=self.url, timeout=600)
 
     @property
     def log(self) -> str:
