@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -194,7 +195,7 @@ def check_same(ours: Ours, theirs: Theirs, prompts: list[list[int]], new: int) -
     return same, len(prompts)
 
 
-class Side:
+class Side(ABC):
     """A server."""
 
     def __init__(self, url: str) -> None:
@@ -203,9 +204,9 @@ class Side:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self.http = httpx2.Client(base_url=url, timeout=600, limits=limits)
 
+    @abstractmethod
     def complete(self, prompt: list[int], new: int) -> list[int]:
         """The ids that follow."""
-        raise NotImplementedError
 
     def first_token(self, prompt: list[int]) -> float:
         """Seconds."""

@@ -261,10 +261,10 @@ def test_a_copy_of_model_and_optimizer_goes_on_like_them() -> None:
 
 
 def test_a_model_of_this_project_is_watched_inside_another() -> None:
-    model = nn.ModuleDict({"inner": Transformer(ModelConfig.preset("test"))})
-    optimizer = MuonClip(model, lr=0.01, qk_clip_threshold=1e-6)
+    inner = Transformer(ModelConfig.preset("test"))
+    optimizer = MuonClip(nn.ModuleDict({"inner": inner}), lr=0.01, qk_clip_threshold=1e-6)
     ids = torch.randint(0, 500, (2, 17), generator=torch.Generator().manual_seed(0))
-    model["inner"].loss(ids[:, :-1], ids[:, 1:])[0].backward()  # type: ignore[operator]
+    inner.loss(ids[:, :-1], ids[:, 1:])[0].backward()
     assert optimizer.step().clipped_heads > 0
 
 

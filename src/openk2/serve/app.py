@@ -35,7 +35,7 @@ _CLOSED_BY_CLIENT = 499
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application for one service."""
-    app = FastAPI(title="OpenK2", version=__version__, docs_url=None, redoc_url=None)
+    app = _App(title="OpenK2", version=__version__, docs_url=None, redoc_url=None)
     metrics = Metrics(service)
     app.add_middleware(_Watch, metrics=metrics)
 
@@ -145,7 +145,7 @@ def create_app(service: Service) -> FastAPI:
         anthropic.CountRequest,
         TokenizeRequest,
     )
-    app.openapi = lambda: _described(app, bodies)  # type: ignore[method-assign]
+    app.bodies = bodies
     return app
 
 
@@ -165,16 +165,22 @@ def _takes(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def _described(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that `_takes` refers to."""
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for body in bodies:
-        # Parts of different bodies may have the same name.
-        schema = body.model_json_schema(ref_template=f"#/components/schemas/{body.__name__}.{{model}}")
-        parts = schema.pop("$defs", {})
-        schemas |= {body.__name__: schema} | {f"{body.__name__}.{name}": part for name, part in parts.items()}
-    return document
+class _App(FastAPI):
+    """With the bodies that `_takes` refers to in its OpenAPI document."""
+
+    bodies: Sequence[type[BaseModel]] = ()
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = get_openapi(title=self.title, version=self.version, routes=self.routes)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for body in self.bodies:
+                # Parts of different bodies may have the same name.
+                schema = body.model_json_schema(ref_template=f"#/components/schemas/{body.__name__}.{{model}}")
+                parts = schema.pop("$defs", {})
+                schemas |= {body.__name__: schema} | {f"{body.__name__}.{name}": part for name, part in parts.items()}
+            self.openapi_schema = document
+        return self.openapi_schema
 
 
 def _model(service: Service) -> dict[str, Any]:

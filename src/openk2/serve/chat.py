@@ -87,6 +87,7 @@ class ChatRequest(Sampling):
             choice=self._choice(),
             parallel=self.parallel_tool_calls is not False,
             answer=answer,
+            answer_strict=not (answer and self._loose()),
             partial=partial,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             n=self.n or 1,
@@ -99,6 +100,11 @@ class ChatRequest(Sampling):
         if isinstance(self.tool_choice, NamedTool):
             return "tool", self.tool_choice.function.name
         return self.tool_choice or "auto", ""
+
+    def _loose(self) -> bool:
+        """Whether the schema of the answer says that it need not be held to in full."""
+        wanted = self.response_format.json_schema if self.response_format is not None else None
+        return wanted is not None and wanted.strict is False
 
     def _answer(self) -> dict[str, Any] | None:
         wanted = self.response_format

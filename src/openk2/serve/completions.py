@@ -93,9 +93,7 @@ class _Choice:
         self.request = request
         self.text = ""
         self.ids: list[int] = []
-        self.logprobs: dict[str, list[Any]] = {
-            k: [] for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-        }
+        self.logprobs: dict[str, list[Any]] = {key: [] for key in _NOTED}
         self.generation: Generation | None = None
 
     def echo(self, scores: list[float] | None) -> str:

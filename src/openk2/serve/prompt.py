@@ -34,8 +34,8 @@ class Asked:
     """A request in the program's own words.
 
     `messages` still have the client's names and ids. `choice` is auto, none, required, or the name of the tool that is
-    to be called. `answer` is a JSON Schema for the text. `partial`: the last message is the beginning of the answer.
-    `sampling` are fields of the engine's Request.
+    to be called. `answer` is a JSON Schema for the text, refused if it cannot be enforced in full and is strict.
+    `partial`: the last message is the beginning of the answer. `sampling` are fields of the engine's Request.
     """
 
     messages: Sequence[Message]
@@ -43,6 +43,7 @@ class Asked:
     choice: tuple[Literal["auto", "none", "required", "tool"], str] = ("auto", "")
     parallel: bool = True
     answer: Mapping[str, Any] | None = None
+    answer_strict: bool = True
     partial: bool = False
     max_tokens: int | None = None
     n: int = 1
@@ -186,8 +187,8 @@ def _check_schemas(service: Service, asked: Asked, names: ToolNames) -> None:
             compiled = service.engine.grammar.compile_answer(asked.answer)
         except UserError as e:
             raise invalid("response_format", str(e)) from None
-        if compiled.not_enforced:
-            raise _not_enforced("response_format", compiled.not_enforced, "response_format.json_schema.strict")
+        if compiled.not_enforced and asked.answer_strict:
+            raise _not_enforced("response_format", compiled.not_enforced, "its strict")
 
 
 def _not_enforced(field: str, remarks: Sequence[str], switch: str) -> ApiError:

@@ -12,14 +12,14 @@ from pydantic import Field
 
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart
 from openk2.core import Message, ToolCall
-from openk2.core.messages import compact_json, is_unicode
+from openk2.core.messages import Role, compact_json, is_unicode
 from openk2.serve.answer import Answer
 from openk2.serve.errors import invalid
 from openk2.serve.fields import NEAR_ZERO, Fields, Number
 from openk2.serve.prompt import Asked, Ready, Tool
 from openk2.serve.service import Service
 
-_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _TEXTS = ("input_text", "output_text", "text")
 
 
@@ -85,6 +85,7 @@ class ResponsesRequest(Fields):
             choice=choice,
             parallel=self.parallel_tool_calls is not False,
             answer=self._answer(),
+            answer_strict=self.text is None or self.text.format is None or self.text.format.strict is not False,
             max_tokens=self.max_output_tokens,
             sampling={
                 "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
@@ -143,7 +144,7 @@ def _add(messages: list[Message], field: str, item: dict[str, Any]) -> None:
         role = _ROLES.get(str(item.get("role")))
         if role is None:
             raise invalid(f"{field}.role", f"{str(item.get('role'))[:40]!r} is unknown: use {', '.join(_ROLES)}")
-        messages.append(Message(role, _text(f"{field}.content", item.get("content"))))  # type: ignore[arg-type]
+        messages.append(Message(role, _text(f"{field}.content", item.get("content"))))
     elif kind == "function_call":
         call = ToolCall(*(_checked(f"{field}.{key}", item.get(key)) for key in ("call_id", "name", "arguments")))
         if not messages or messages[-1].role != "assistant":

@@ -41,6 +41,8 @@ class Service:
         self._futures: set[Future[Generation]] = set()
         self.tokens = {"prompt": 0, "cached": 0, "completion": 0}
         self._closing = False
+        self.is_nano = len(engine.tokenizer.encode(NANO_SYSTEM)) == 1
+        """Whether the vocabulary is one of nano's kind, to which the skeleton of its own declarations is one piece."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -49,11 +51,6 @@ class Service:
     @property
     def context(self) -> int:
         return self.engine.context
-
-    @property
-    def is_nano(self) -> bool:
-        """Whether the vocabulary is one of nano's kind, to which the skeleton of its own declarations is one piece."""
-        return len(self.tokenizer.encode(NANO_SYSTEM)) == 1
 
     @property
     def busy(self) -> int:
