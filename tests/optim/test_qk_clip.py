@@ -139,6 +139,19 @@ def test_frozen_weights_stay_and_the_others_take_the_whole_gamma(
     assert all(torch.equal(module.get_parameter(name), before[name]) for name in frozen)
 
 
+@pytest.mark.parametrize("shared", [("k_proj",), ("q_proj",), ("q_proj", "k_proj")])
+def test_projections_that_layers_share_are_not_scaled_for_each(shared: tuple[str, ...]) -> None:
+    first, second = frozen_plain(2, ()), frozen_plain(2, ())
+    for name in shared:
+        setattr(second, name, getattr(first, name))
+    x_TD = torch.randn(5, 4)
+    logits = [layer(x_TD) for layer in (first, second)]
+    qk_clip_(attention_layers(nn.ModuleList([first, second])), torch.tensor([[8.0, 1.0], [4.0, 1.0]]), 2.0)
+    # Layers alike in both follow the larger of their maxima; others are scaled apart, each by its own.
+    for layer, before, gamma in zip((first, second), logits, (0.25, 0.25 if len(shared) == 2 else 0.5), strict=True):
+        torch.testing.assert_close(layer(x_TD), torch.tensor([gamma, 1.0])[:, None, None] * before)
+
+
 @pytest.mark.parametrize("frozen", ["q_b_proj", "kv_b_proj"])
 def test_frozen_weights_of_latent_attention(frozen: str) -> None:
     model, ids = tiny_transformer(), some_ids()

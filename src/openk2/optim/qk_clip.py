@@ -10,8 +10,9 @@ threshold t gets gamma = t / S, so that its logits, and no others, are scaled by
 
 The form of the launch post before it, `global`, has one gamma for all heads of all layers, by the largest logit of all.
 
-Frozen weights stay as they are: the trainable one of the two takes the whole gamma. Where that cannot be done (a frozen
-query over a key, or a part of it, that heads share) the head is not clipped.
+Frozen weights stay as they are, and so do those that a layer shares with one whose other half is its own: the one of the
+two that may move takes the whole gamma. Where that cannot be done (a frozen query over a key, or a part of it, that heads
+share) the head is not clipped.
 
 Shapes: L layers, H heads, R latent rank, P rows of one head.
 """
@@ -19,6 +20,7 @@ Shapes: L layers, H heads, R latent rank, P rows of one head.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
@@ -139,6 +141,7 @@ def qk_clip_(
         max_logit_LH, over_LH = max_logit_LH.max().expand_as(max_logit_LH).clone(), torch.ones_like(over_LH)
     # Layers that share their weights are scaled once, by what the largest logit of any of them needs.
     first_L = _first_of_shared(layers)
+    uses = Counter(id(w) for index in sorted(set(first_L)) for w in set(_weights(layers[index])))
     for index, first in enumerate(first_L):
         if first != index:
             max_logit_LH[first] = max_logit_LH[first].maximum(max_logit_LH[index])
@@ -147,7 +150,8 @@ def qk_clip_(
     clipped = 0
     for index in over_LH.any(dim=1).nonzero().flatten().tolist():
         gamma_H = torch.where(over_LH[index], threshold / max_logit_LH[index], 1.0)
-        if _scale_heads(layers[index], gamma_H, alpha):
+        movable = {id(w) for w in _weights(layers[index]) if w.requires_grad and uses[id(w)] == 1}
+        if _scale_heads(layers[index], gamma_H, alpha, movable):
             clipped += int(over_LH[index].sum())
     return clipped
 
@@ -171,20 +175,20 @@ def _latent_query(layer: LatentAttention) -> nn.Linear:
     return cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
 
 
-def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float) -> bool:
-    """Whether the weights that may move can scale the logits by gamma; if so, they do."""
+def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float, movable: set[int]) -> bool:
+    """Whether the weights that may move, by their ids, can scale the logits by gamma; if so, they do."""
     if _is_latent(layer):
-        return _scale_latent(cast(LatentAttention, layer), gamma_H, alpha)
+        return _scale_latent(cast(LatentAttention, layer), gamma_H, alpha, movable)
     plain = cast(PlainAttention, layer)
     own_keys = plain.k_proj.out_features == plain.q_proj.out_features
-    movable = [linear for linear in (plain.q_proj, plain.k_proj)[: 1 + own_keys] if _is_trainable(linear)]
-    for linear, share in zip(movable, (alpha, 1 - alpha) if len(movable) == 2 else (1.0,), strict=False):
+    linears = [linear for linear in (plain.q_proj, plain.k_proj)[: 1 + own_keys] if _may_move(linear, movable)]
+    for linear, share in zip(linears, (alpha, 1 - alpha) if len(linears) == 2 else (1.0,), strict=False):
         _scale_rows(linear, gamma_H**share)
-    return bool(movable)
+    return bool(linears)
 
 
-def _is_trainable(linear: nn.Linear) -> bool:
-    return all(parameter.requires_grad for parameter in linear.parameters())
+def _may_move(linear: nn.Linear, movable: set[int]) -> bool:
+    return all(id(parameter) in movable for parameter in linear.parameters())
 
 
 def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
@@ -200,12 +204,12 @@ def _scale(parameter: Tensor, factor_X: Tensor) -> None:
     local(parameter).mul_(piece(factor.expand(parameter.shape), parameter))
 
 
-def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float) -> bool:
+def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float, movable: set[int]) -> bool:
     nope = layer.qk_nope_head_dim
     query = _latent_query(layer)
-    if not _is_trainable(query):
+    if not _may_move(query, movable):
         return False
-    both = _is_trainable(layer.kv_b_proj)
+    both = _may_move(layer.kv_b_proj, movable)
     query_HP = gamma_H[:, None].repeat(1, nope + layer.qk_rope_head_dim)
     query_HP[:, :nope] **= alpha if both else 1.0
     _scale(query.weight, query_HP.flatten())
