@@ -166,11 +166,30 @@ def test_usage_is_found(last: dict[str, Any]) -> None:
     assert ask(Played((200, [chunk({"content": "hey"}), *separate, "[DONE]"]))).usage == Usage(9, 4, 5)
 
 
+def said(text: str) -> Turn:
+    return ask(Played((200, [chunk({"content": text}), chunk({}, "stop"), "[DONE]"])))
+
+
 def test_half_a_call_in_the_text_is_malformed() -> None:
     text = K2_TEXT.replace("<|tool_call_end|>", "")
-    turn = ask(Played((200, [chunk({"content": text}), chunk({}, "stop"), "[DONE]"])))
+    turn = said(text)
     assert turn.message.content == "Let me see." and not turn.message.tool_calls
     assert turn.malformed is not None and "functions.get_weather:0" in turn.malformed
+
+
+def test_k2s_markers_inside_of_arguments_are_text() -> None:
+    paths = ["a<|tool_call_end|>b", 'c"<|tool_calls_section_end|>']
+    calls = "".join(
+        f"<|tool_call_begin|>functions.cut:{i}<|tool_call_argument_begin|> {json.dumps({'path': path})} <|tool_call_end|>"
+        for i, path in enumerate(paths)
+    )
+    turn = said(f"So.<|tool_calls_section_begin|>{calls}<|tool_call_begin|>functions.cut:2<|tool_call_argu")
+    assert turn.message.content == "So."
+    assert [json.loads(call.arguments)["path"] for call in turn.message.tool_calls] == paths
+    assert turn.malformed == "<|tool_call_begin|>functions.cut:2<|tool_call_argu"
+    unfinished = '<|tool_call_begin|>functions.cut:0<|tool_call_argument_begin|>{"path": <|tool_call_end|>'
+    [call] = said("<|tool_calls_section_begin|>" + unfinished).message.tool_calls
+    assert call.arguments == '{"path":'
 
 
 def test_a_stream_that_breaks_off_is_asked_for_again_as_a_whole() -> None:

@@ -27,10 +27,7 @@ _BREAKS = 2
 _TOO_LONG = re.compile(
     r"context.?(length|window|size|is)\b|too long|maximum.{0,20}(tokens|length)|prompt is longer", re.I
 )
-_CALL = re.compile(
-    re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"(.*?)" + re.escape(tk.CALL_END),
-    re.S,
-)
+_CALL = re.compile(re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"\s*")
 
 
 class _BrokenOff(Exception):
@@ -84,12 +81,26 @@ class _Draft:
 def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]:
     """Text, complete calls and the unreadable rest of a text in which K2's markers were left."""
     text, _, section = content.partition(tk.SECTION_BEGIN)
-    calls = [
-        {"id": found[1], "name": tool_name(found[1]), "arguments": found[2].strip()}
-        for found in _CALL.finditer(section)
-    ]
-    rest = _CALL.sub("", section).replace(tk.SECTION_END, "").replace(tk.IM_END, "").strip()
+    calls: list[dict[str, str]] = []
+    rest, at = "", 0
+    while found := _CALL.search(section, at):
+        end = section.find(tk.CALL_END, _json_end(section, found.end()))
+        if end < 0:
+            break
+        arguments = section[found.end() : end].strip()
+        calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
+        rest += section[at : found.start()]
+        at = end + len(tk.CALL_END)
+    rest = (rest + section[at:]).replace(tk.SECTION_END, "").replace(tk.IM_END, "").strip()
     return text, calls, rest or None
+
+
+def _json_end(text: str, start: int) -> int:
+    """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[1]
+    except ValueError:
+        return start
 
 
 class OpenAIPolicy:
