@@ -35,6 +35,8 @@ def run_wrapped(rank: int, folder: str) -> None:
         wrapped(ids).backward()
         stats.append(optimizer.step())
     torch.save({"weights": model.state_dict(), "stats": stats}, Path(folder) / f"{rank}.pt")
+    with pytest.warns(UserWarning, match="one of 2 ranks and the optimizer knows no process group"):
+        MuonClip(model, lr=0.0).step()
 
 
 class Summed(nn.Module):

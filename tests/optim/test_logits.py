@@ -363,6 +363,33 @@ def test_an_adapter_is_scaled_with_its_weight() -> None:
         assert torch.allclose(monitor.max_logit_LH[0], before[0].clamp(max=float(before[0].max()) / 2), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("family", "targets"), [("llama", ["q_proj", "k_proj"]), ("deepseek", ["q_b_proj", "kv_b_proj"])]
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_pefts_adapters(family: str, targets: list[str], whole: bool) -> None:
+    """Over weights that are trained as well they are scaled with them; over frozen ones heads are watched only."""
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(made(family), peft.LoraConfig(r=3, target_modules=targets, init_lora_weights=False))
+    if whole:
+        model.requires_grad_(True)
+    monitor = attach_logit_monitor(model.train(), EXACT)
+    model(**some_ids())
+    before_H = monitor.max_logit_LH[0].clone()
+    threshold = float(before_H.max()) / 2
+    optimizer = MuonClip(model, lr=0.0, qk_clip_threshold=threshold, logit_monitor=monitor)
+    monitor.threshold = EXACT
+    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+    if whole:
+        assert optimizer.step().clipped_heads > 0
+    else:
+        with pytest.warns(UserWarning, match="adapters over frozen weights"):
+            assert optimizer.step().clipped_heads == 0
+    model(**some_ids())
+    wanted_H = before_H.clamp(max=threshold) if whole else before_H
+    torch.testing.assert_close(monitor.max_logit_LH[0], wanted_H, rtol=1e-4, atol=1e-4)
+
+
 def test_layers_that_share_their_weights_are_scaled_once() -> None:
     model = made("llama")
     first, second = (layer.self_attn for layer in model.model.layers)
@@ -385,6 +412,16 @@ def test_a_monitor_of_other_layers_is_refused_before_anything_moves() -> None:
     other.model.layers = other.model.layers[:1]
     with pytest.raises(UserError, match="watches 1 attention layers"):
         MuonClip(model, lr=0.01, logit_monitor=attach_logit_monitor(other))
+
+
+def test_a_parameter_that_is_trained_too_late_is_said() -> None:
+    model = made("llama")
+    late = model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    optimizer = MuonClip(model, lr=0.01)
+    late.requires_grad_(True)
+    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+    with pytest.warns(UserWarning, match="layers.0.mlp.up_proj.weight was frozen when the optimizer was made"):
+        optimizer.step()
 
 
 def test_a_monitor_that_sees_nothing_is_said_once() -> None:

@@ -192,6 +192,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     ("wrong", "said"),
     [
         ({"lr": -1.0}, "lr"),
+        ({"lr": "1e-3"}, "lr must be a number, not .1e-3."),
         ({"weight_decay": math.inf}, "weight_decay"),
         ({"momentum": 1.0}, "momentum"),
         ({"qk_clip_threshold": 0.0}, "qk_clip_threshold"),
@@ -238,6 +239,19 @@ def test_a_closure_is_called_for_the_gradients() -> None:
     optimizers[1].step()
     for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_schedulers_that_cycle_the_momentum() -> None:
+    layer = nn.Linear(4, 4)
+    optimizer = MuonClip(layer, lr=1e-3, adam_betas=(0.8, 0.9))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=4)
+    for _ in range(3):
+        layer(torch.ones(4)).sum().backward()
+        optimizer.step()
+        scheduler.step()
+    muon, adam = optimizer.param_groups
+    assert muon["momentum"] == pytest.approx(0.95) and muon["lr"] < 1e-3
+    assert adam["betas"] == (0.8, 0.9)
 
 
 def test_a_copy_of_model_and_optimizer_goes_on_like_them() -> None:

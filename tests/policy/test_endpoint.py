@@ -180,8 +180,8 @@ def test_half_a_call_in_the_text_is_malformed() -> None:
 def test_k2s_markers_inside_of_arguments_are_text() -> None:
     paths = ["a<|tool_call_end|>b", 'c"<|tool_calls_section_end|>']
     calls = "".join(
-        f"<|tool_call_begin|>functions.cut:{i}<|tool_call_argument_begin|> {json.dumps({'path': path})} <|tool_call_end|>"
-        for i, path in enumerate(paths)
+        f"<|tool_call_begin|>functions.cut:{i}<|tool_call_argument_begin|> {path} <|tool_call_end|>"
+        for i, path in enumerate(json.dumps({"path": path}) for path in paths)
     )
     turn = said(f"So.<|tool_calls_section_begin|>{calls}<|tool_call_begin|>functions.cut:2<|tool_call_argu")
     assert turn.message.content == "So."

@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite, prod
 from pathlib import Path
@@ -96,8 +96,8 @@ def convert(
     )
     if (complete := _complete(target, job)) is not None:
         return complete
-    work = target / PROGRESS
-    with locked(work, "name another folder"):
+    work, is_new = target / PROGRESS, not target.exists()
+    with locked(work, "name another folder"), _without_traces(target, is_new):
         progress = _begin(target, job)
         for i, (name, members) in enumerate(shards.items()):
             if on_shard is not None:
@@ -113,6 +113,18 @@ def convert(
         if on_shard is not None:
             on_shard(len(shards), len(shards), "")
         return _finish(source, target, config, dtype, shards, progress)
+
+
+@contextmanager
+def _without_traces(target: Path, is_new: bool) -> Iterator[None]:
+    """A conversion that is refused before a shard is done leaves no folder behind that it made."""
+    try:
+        yield
+    except UserError:
+        begun = read_manifest(target / PROGRESS)
+        if is_new and begun is not None and not begun.outputs:
+            shutil.rmtree(target)
+        raise
 
 
 def _plan(

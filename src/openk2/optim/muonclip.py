@@ -19,6 +19,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -102,9 +103,9 @@ class MuonClip(Optimizer):
     monitor. `ns_dtype` None means `fast_dtype`, asked at the first step; the answer is part of the state, so a
     checkpoint goes on with it.
 
-    A `DistributedDataParallel` model brings its `process_group`. With one (same gradients on every rank) each rank
-    orthogonalises its share, the results are gathered, and the logit maxima are reduced; every rank ends with the same
-    bits.
+    A `DistributedDataParallel` model brings its `process_group`; an optimizer that is made from the model inside of it,
+    or before it is wrapped, has to be given it. With one (same gradients on every rank) each rank orthogonalises its
+    share, the results are gathered, and the logit maxima are reduced; every rank ends with the same bits.
     For a model under FSDP2 (`fully_shard` first, then the optimizer) no group is given: momenta stay sharded, stacks of
     experts are orthogonalised where they are, single matrices are put together in `ns_dtype` for it on every rank, a
     few at a time (about 256 MB).
@@ -156,11 +157,12 @@ class MuonClip(Optimizer):
             raise UserError(f"ns_dtype must be a floating-point torch.dtype or None, not {ns_dtype!r}")
         self._given_ns_dtype = None if ns_dtype is None else str(ns_dtype).removeprefix("torch.")
         if muon:
-            shared = {"momentum": momentum, "ns_steps": ns_steps, "ns_dtype": self._given_ns_dtype}
+            shared = {"ns_steps": ns_steps, "ns_dtype": self._given_ns_dtype}
             groups.append({"params": muon, "method": "muon", **shared})
         if adam:
             groups.append({"params": adam, "method": "adamw", "betas": adam_betas, "eps": adam_eps})
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
+        # Schedulers that cycle the momentum look for it here, and set it in every group.
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": 0})
         self._ready = True
         self.ns_coefficients = ns_coefficients
         self.threshold, self.form, self.alpha = qk_clip_threshold, qk_clip_form, qk_clip_alpha
@@ -181,7 +183,8 @@ class MuonClip(Optimizer):
         self._ranks = dist.get_world_size(self._group) if self._group is not None else 1
         self._rank = dist.get_rank(self._group) if self._group is not None else 0
         self._buckets: dict[tuple[int, ...], tuple[_Bucket, ...]] = {}
-        self._warned = False
+        self._frozen = [(name, p) for name, p in model.named_parameters() if not p.requires_grad]
+        self._warned: set[str] = set()
 
     def _check_monitor(self, monitor: Monitor) -> None:
         """Raises UserError if it does not watch these attention layers."""
@@ -212,7 +215,7 @@ class MuonClip(Optimizer):
         ours = {
             key: value for key, value in self.__dict__.items() if key != "step" and not key.startswith("_optimizer_")
         }
-        return ours | {"_buckets": {}}
+        return ours | {"_buckets": {}, "_frozen": []}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only while the optimizer is made: it plans all parameters at once."""
@@ -259,6 +262,7 @@ class MuonClip(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 closure()
+        self._warn_of_strangers()
         grad_norm = self._grad_norm()
         max_logit_LH = self._max_logits()
         for group in self.param_groups:
@@ -278,12 +282,15 @@ class MuonClip(Optimizer):
             clipped = qk_clip_(self.attention, max_logit_LH, self.threshold, form=self.form, alpha=self.alpha)
             self.monitor.reset()
             largest = float(max_logit_LH.max())
-            if largest == -math.inf and not self._warned:
-                self._warned = True
-                warnings.warn(
+            if largest == -math.inf:
+                self._warn(
                     "the logit monitor saw no attention since the last step, so nothing is clipped: it watches in "
-                    "training mode (model.train()), and the attention that was set when it was attached",
-                    stacklevel=3,
+                    "training mode (model.train()), and the attention that was set when it was attached"
+                )
+            elif largest > self.threshold and not clipped:
+                self._warn(
+                    "logits are over qk_clip_threshold and no head can be clipped: the weights that would have to "
+                    "shrink are frozen (adapters over frozen weights are watched only)"
                 )
             max_logit = largest if math.isfinite(largest) else None
         return StepStats(
@@ -294,6 +301,28 @@ class MuonClip(Optimizer):
             clipped_heads=clipped,
             heads=0 if max_logit_LH is None else max_logit_LH.numel(),
         )
+
+    def _warn(self, text: str) -> None:
+        """Once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, stacklevel=5)
+
+    def _warn_of_strangers(self) -> None:
+        """Parameters and ranks that came after the optimizer, which it does not know."""
+        for name, parameter in self._frozen:
+            if parameter.requires_grad and parameter.grad is not None:
+                self._warn(
+                    f"{name} was frozen when the optimizer was made, so it is not trained: make a new MuonClip for "
+                    "the parameters to be trained now"
+                )
+                break
+        if self.monitor is not None and self.attention and not self._groups and _rank_count() > 1:
+            self._warn(
+                f"this is one of {_rank_count()} ranks and the optimizer knows no process group, so QK-Clip would "
+                "scale each rank's weights by its own logits: make it from the DistributedDataParallel model, or give "
+                "it process_group=torch.distributed.group.WORLD"
+            )
 
     def _grad_norm(self) -> float:
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -490,6 +519,10 @@ def _make_buckets(plans: Sequence[Plan], ranks: int) -> tuple[_Bucket, ...]:
     return tuple(buckets)
 
 
+def _rank_count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def _check_numbers(
     lr: float,
     weight_decay: float,
@@ -499,8 +532,18 @@ def _check_numbers(
     betas: tuple[float, float],
     eps: float,
 ) -> None:
+    named: dict[str, object] = {
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "momentum": momentum,
+        "qk_clip_threshold": threshold,
+    }
+    named |= {"ns_steps": ns_steps, "adam_eps": eps}
+    no_number = next((name for name, value in named.items() if not isinstance(value, Real | Tensor)), None)
     wrong = None
-    if not (math.isfinite(lr) and lr >= 0):
+    if no_number:
+        wrong = f"{no_number} must be a number, not {named[no_number]!r}"
+    elif not (math.isfinite(lr) and lr >= 0):
         wrong = f"lr must be a finite number >= 0, not {lr}"
     elif not (math.isfinite(weight_decay) and weight_decay >= 0):
         wrong = f"weight_decay must be a finite number >= 0, not {weight_decay}"

@@ -10,9 +10,10 @@ threshold t gets gamma = t / S, so that its logits, and no others, are scaled by
 
 The form of the launch post before it, `global`, has one gamma for all heads of all layers, by the largest logit of all.
 
-Frozen weights stay as they are, and so do those that a layer shares with one whose other half is its own: the one of the
-two that may move takes the whole gamma. Where that cannot be done (a frozen query over a key, or a part of it, that heads
-share) the head is not clipped.
+Frozen weights stay as they are, and so do those that layers with different other halves share: the one of the two that
+may move takes the whole gamma. Where that cannot be done (a frozen query over a key, or a part of it, that heads share)
+the head is not clipped. A projection may be any module with the `weight` and `out_features` of a linear one, so
+adapters such as PEFT's are scaled with the weight below them, if that one is trained.
 
 Shapes: L layers, H heads, R latent rank, P rows of one head.
 """
@@ -95,7 +96,13 @@ def _is_latent(module: object) -> bool:
 def _is_plain(module: nn.Module) -> bool:
     projections = [getattr(module, name, None) for name in ("q_proj", "k_proj")]
     normed = any(_QK_NORM.fullmatch(name) for name, _ in module.named_children())
-    return hasattr(module, "head_dim") and not normed and all(isinstance(p, nn.Linear) for p in projections)
+    return hasattr(module, "head_dim") and not normed and all(map(_is_projection, projections))
+
+
+def _is_projection(module: object) -> bool:
+    return isinstance(getattr(module, "weight", None), Tensor) and isinstance(
+        getattr(module, "out_features", None), int
+    )
 
 
 def find_monitor(layers: Sequence[Attention]) -> Monitor | None:
@@ -166,9 +173,14 @@ def _weights(layer: Attention) -> list[Tensor]:
     """What QK-Clip would scale."""
     if _is_latent(layer):
         latent = cast(LatentAttention, layer)
-        return [_latent_query(latent).weight, latent.kv_b_proj.weight]
+        return _with_rows(_latent_query(latent)) + _with_rows(latent.kv_b_proj)
     plain = cast(PlainAttention, layer)
-    return [parameter for linear in (plain.q_proj, plain.k_proj) for parameter in linear.parameters()]
+    return _with_rows(plain.q_proj) + _with_rows(plain.k_proj)
+
+
+def _with_rows(linear: nn.Linear) -> list[Tensor]:
+    """What makes a projection's rows: its weight, its bias, the outer matrix of an adapter."""
+    return [parameter for parameter in linear.parameters() if parameter.shape[:1] == (linear.out_features,)]
 
 
 def _latent_query(layer: LatentAttention) -> nn.Linear:
@@ -183,25 +195,19 @@ def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float, movable: set[i
     own_keys = plain.k_proj.out_features == plain.q_proj.out_features
     linears = [linear for linear in (plain.q_proj, plain.k_proj)[: 1 + own_keys] if _may_move(linear, movable)]
     for linear, share in zip(linears, (alpha, 1 - alpha) if len(linears) == 2 else (1.0,), strict=False):
-        _scale_rows(linear, gamma_H**share)
+        _scale_rows(linear, (gamma_H**share).repeat_interleave(linear.out_features // len(gamma_H)))
     return bool(linears)
 
 
 def _may_move(linear: nn.Linear, movable: set[int]) -> bool:
-    return all(id(parameter) in movable for parameter in linear.parameters())
+    return {id(linear.weight), *map(id, _with_rows(linear))} <= movable
 
 
-def _scale_rows(linear: nn.Linear, factor_H: Tensor) -> None:
-    """Scale each head's rows, and what a bias, or the outer matrix of an adapter, adds to them."""
-    for parameter in linear.parameters():
-        if parameter.shape[0] == linear.out_features:
-            _scale(parameter, factor_H.repeat_interleave(linear.out_features // len(factor_H)))
-
-
-def _scale(parameter: Tensor, factor_X: Tensor) -> None:
+def _scale_rows(linear: nn.Linear, factor_X: Tensor) -> None:
     """Multiply each row X with its factor; of a sharded parameter this rank's rows."""
-    factor = factor_X.to(parameter.device, parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
-    local(parameter).mul_(piece(factor.expand(parameter.shape), parameter))
+    for parameter in _with_rows(linear):
+        factor = factor_X.to(parameter.device, parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
+        local(parameter).mul_(piece(factor.expand(parameter.shape), parameter))
 
 
 def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float, movable: set[int]) -> bool:
@@ -212,9 +218,9 @@ def _scale_latent(layer: LatentAttention, gamma_H: Tensor, alpha: float, movable
     both = _may_move(layer.kv_b_proj, movable)
     query_HP = gamma_H[:, None].repeat(1, nope + layer.qk_rope_head_dim)
     query_HP[:, :nope] **= alpha if both else 1.0
-    _scale(query.weight, query_HP.flatten())
+    _scale_rows(query, query_HP.flatten())
     if both:
         key_HP = torch.ones_like(gamma_H)[:, None].repeat(1, nope + layer.v_head_dim)
         key_HP[:, :nope] = gamma_H[:, None] ** (1 - alpha)
-        _scale(layer.kv_b_proj.weight, key_HP.flatten())
+        _scale_rows(layer.kv_b_proj, key_HP.flatten())
     return True
