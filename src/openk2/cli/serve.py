@@ -33,6 +33,14 @@ def serve(
         typer.Option("--context", min=2, metavar="N", help="Most tokens of a request.", show_default="the model's"),
     ] = None,
     device: DeviceOption = "cpu",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the step of a single stream, which makes it two to four times as fast on a CPU. Needs g++ "
+            "and takes ten seconds, the first time more.",
+        ),
+    ] = False,
 ) -> None:
     """Serve a model to any client of OpenAI's API.
 
@@ -54,5 +62,6 @@ def serve(
             max_queued=max_queued,
             context=context,
             device=device,
+            compiled=compiled,
         )
     )

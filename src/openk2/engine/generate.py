@@ -16,6 +16,7 @@ from torch import Tensor
 
 from openk2.chat import Tokenizer
 from openk2.core import UserError
+from openk2.engine.compiled import CompiledStep
 from openk2.engine.grammar import Grammar
 from openk2.engine.rows import Rows
 from openk2.engine.sampling import choose, score
@@ -37,8 +38,9 @@ class Engine:
         max_batch: most sequences decoded at the same time; more wait.
         prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
         context: most ids of a prompt and its completion; default, and at most, what the model was trained for.
+        compiled: decode a sequence that is alone by a compiled step (see `CompiledStep`).
 
-    Raises UserError when model and tokenizer do not belong together.
+    Raises UserError when model and tokenizer do not belong together, and as `CompiledStep`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Engine:
         max_batch: int = 64,
         prefixes: int = 64,
         context: int | None = None,
+        compiled: bool = False,
     ) -> None:
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}: allow at least one sequence")
@@ -63,6 +66,14 @@ class Engine:
             raise UserError(f"context is {self.context}: the model was trained for {trained}, use 2 to {trained}")
         self.model = model if dtype in (None, model.lm_head.weight.dtype) else copy.deepcopy(model).to(dtype)
         self.grammar = Grammar(tokenizer, self.config.vocab_size)
+        self.compiled = CompiledStep(self.model) if compiled else None
+
+    def head(self, x_XD: Tensor) -> Tensor:
+        """Logits [X, V]."""
+        if self.compiled is not None and len(x_XD) == 1:
+            return self.compiled.head(x_XD)
+        logits_XV: Tensor = self.model.lm_head(x_XD)
+        return logits_XV
 
     def check(self, request: Request) -> None:
         """Raises ContextOverflow or UserError if `request` cannot be served: too long, bad numbers, bad tools."""
@@ -112,7 +123,7 @@ class Batch:
         self._engine = engine
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # sequence i has row i of the cache
-        self._rows = Rows(engine.model, engine.prefixes)
+        self._rows = Rows(engine.model, engine.prefixes, engine.compiled)
         self._count = 0
 
     @property
@@ -173,7 +184,9 @@ class Batch:
         running = self._running
         most = max(1, _POSITIONS // len(running))
         tokens = [s.to_feed(most) for s in running]
-        guesses = running[0].guess(most - len(tokens[0])) if len(running) == 1 else []
+        # Beside a compiled step several positions cost more than guessing saves.
+        alone = len(running) == 1 and self._engine.compiled is None
+        guesses = running[0].guess(most - len(tokens[0])) if alone else []
         x_BTD = self._rows.extend([[*fed, *guesses] for fed in tokens])
         self._take(tokens, x_BTD)
         seen = len(tokens[0])
@@ -193,7 +206,7 @@ class Batch:
         if forced:
             rows, columns = (list(i) for i in zip(*forced, strict=True))
             following = [running[b].pending[t + 1] for b, t in forced]
-            score(self._engine.model.lm_head(x_BTD[rows, columns]), following, [running[b] for b in rows])
+            score(self._engine.head(x_BTD[rows, columns]), following, [running[b] for b in rows])
         for sequence, fed in zip(running, tokens, strict=True):
             del sequence.pending[: len(fed)]
         ready = [b for b, s in enumerate(running) if not s.pending]
@@ -202,7 +215,7 @@ class Batch:
 
     def _choose(self, sequences: list[Sequence], x_BD: Tensor) -> None:
         """Choose the next id of each, and take on those that then have no alternative."""
-        for sequence, token in zip(sequences, choose(self._engine.model.lm_head(x_BD), sequences), strict=True):
+        for sequence, token in zip(sequences, choose(self._engine.head(x_BD), sequences), strict=True):
             following: int | None = token
             while following is not None:
                 sequence.accept(following)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openk2.engine.compiled import CompiledStep
 from openk2.model import LatentCache, Transformer
 
 _PREFILL_TOKENS = 4096  # most positions, padding included, in one forward pass over prompts
@@ -37,10 +38,12 @@ class Rows:
     Args:
         model: whose cache this is.
         prefixes: how many finished sequences are remembered, the least recently used go first.
+        compiled: for a single token of a single row, where there is one.
     """
 
-    def __init__(self, model: Transformer, prefixes: int) -> None:
+    def __init__(self, model: Transformer, prefixes: int, compiled: CompiledStep | None = None) -> None:
         self._model = model
+        self._compiled = compiled
         weight = model.lm_head.weight
         self._dtype, self._device = weight.dtype, weight.device
         self._pool = LatentCache(model.config, 0, dtype=self._dtype, device=self._device)
@@ -121,6 +124,10 @@ class Rows:
         """Append `tokens[i]` to row first + i, x_BTD right-padded."""
         counts = [len(t) for t in tokens]
         time, stop = max(counts), first + len(counts)
+        if self._compiled is not None and len(counts) == time == 1 and 1 < self._lengths[first] < self._pool.max_len:
+            x_D = self._compiled.hidden(tokens[0][0], self._lengths[first], self._pool.latent_LBSW[:, first])
+            self._lengths[first] += 1
+            return x_D.view(1, 1, -1)
         ids_BT = torch.tensor([[*t, *[0] * (time - len(t))] for t in tokens], device=self._device)
         view = LatentCache(self._model.config, 0, self._pool.max_len, self._dtype, self._device)
         view.latent_LBSW = self._pool.latent_LBSW[:, first:stop]

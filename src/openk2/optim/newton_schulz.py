@@ -37,7 +37,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     instructions emulate it many times slower. MuonClip keeps the answer with its state: a run that goes on computes in
     what it began with.
     """
-    # In turns, and often: what else the machine does must not decide.
+    # In turns, and often: a core's speed changes with what the others do.
     seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
     for _ in range(_PROBE_TRIALS):
         for dtype, best in seconds.items():
@@ -49,9 +49,11 @@ def _seconds_of_products(device: torch.device, dtype: torch.dtype) -> float:
     """Of one trial; infinity where the device does not have the dtype."""
     try:
         x = torch.ones(_PROBE_SHAPE if device.type == "cpu" else _PROBE_SHAPE_FAST, dtype=dtype, device=device)
-        start = time.perf_counter()
+        # On a CPU the time that this thread had a core for: what else the machine does must not decide.
+        clock = time.thread_time if device.type == "cpu" else time.perf_counter
+        start = clock()
         torch.bmm(x, x.mT).sum().item()
-        return time.perf_counter() - start
+        return clock() - start
     except (RuntimeError, TypeError):
         return math.inf
 

@@ -37,6 +37,7 @@ def resolve_policy(
     seed: int = 0,
     max_running: int = 64,
     context: int | None = None,
+    compiled: bool = False,
 ) -> Policy:
     """`nano` | FOLDER | `random:PRESET` | `openai:NAME@URL` | `anthropic:NAME[@URL]` | `moonshot:NAME` | `script:FILE`.
 
@@ -51,7 +52,9 @@ def resolve_policy(
         return _endpoint(scheme, rest, temperature=temperature, top_p=top_p, seed=seed)
     where = check_device(device)
     if colon and scheme == "random":
-        engine = random_engine(rest, device=where, seed=seed, max_running=max_running, context=context)
+        engine = random_engine(
+            rest, device=where, seed=seed, max_running=max_running, context=context, compiled=compiled
+        )
     elif spec == "nano":
         with resources.as_file(resources.files(openk2) / "weights" / "nano") as folder:
             if not (folder / "config.json").exists():
@@ -59,9 +62,9 @@ def resolve_policy(
                     "this installation has no embedded nano weights: train them "
                     f"({command.typed} train recipes/nano.toml) and name the folder"
                 )
-            engine = load_engine(folder, device=where, max_running=max_running, context=context)
+            engine = load_engine(folder, device=where, max_running=max_running, context=context, compiled=compiled)
     elif _is_folder(spec):
-        engine = load_engine(Path(spec), device=where, max_running=max_running, context=context)
+        engine = load_engine(Path(spec), device=where, max_running=max_running, context=context, compiled=compiled)
     else:
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
         raise UserError(f"there is no model {shown!r}: use {_FORMS}")
@@ -97,14 +100,27 @@ def _is_folder(spec: str) -> bool:
         return False
 
 
-def load_engine(folder: Path, *, device: torch.device, max_running: int = 64, context: int | None = None) -> Engine:
+def load_engine(
+    folder: Path,
+    *,
+    device: torch.device,
+    max_running: int = 64,
+    context: int | None = None,
+    compiled: bool = False,
+) -> Engine:
     """The engine of a model folder with its tokenizer. Raises UserError naming the file that is missing or damaged."""
     model = load(folder, dtype=engine_dtype(device), device=device)
-    return Engine(model, Tokenizer.load(folder), max_batch=max_running, context=context)
+    return Engine(model, Tokenizer.load(folder), max_batch=max_running, context=context, compiled=compiled)
 
 
 def random_engine(
-    preset: str, *, device: torch.device, seed: int, max_running: int = 64, context: int | None = None
+    preset: str,
+    *,
+    device: torch.device,
+    seed: int,
+    max_running: int = 64,
+    context: int | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """An untrained model of a small preset, with a tokenizer learned from this package's own text.
 
@@ -119,7 +135,7 @@ def random_engine(
         torch.manual_seed(seed)
         model = Transformer(config)
     model = model.to(device, engine_dtype(device)).eval()
-    return Engine(model, tokenizer, max_batch=max_running, context=context)
+    return Engine(model, tokenizer, max_batch=max_running, context=context, compiled=compiled)
 
 
 def check_device(name: str) -> torch.device:

@@ -32,6 +32,7 @@ class ServeOptions:
     max_queued: int
     context: int | None
     device: str = "cpu"
+    compiled: bool = False
 
 
 def read_keys(path: Path) -> frozenset[str]:
@@ -49,7 +50,11 @@ def make_service(options: ServeOptions) -> Service:
     """Load the model. Raises UserError for options that cannot be."""
     keys = frozenset[str]() if options.api_key_file is None else read_keys(options.api_key_file)
     policy = resolve_policy(
-        options.model, device=options.device, max_running=options.max_running, context=options.context
+        options.model,
+        device=options.device,
+        max_running=options.max_running,
+        context=options.context,
+        compiled=options.compiled,
     )
     if not isinstance(policy, LocalPolicy):
         raise UserError(f"{options.model} cannot be served: name nano, a model folder or random:PRESET")
