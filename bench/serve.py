@@ -5,11 +5,11 @@
 Ours runs with --compile. Both servers run in processes of their own, with all cores, and answer in turns. Weights are
 fp32 on both sides (GGUF by `model export`); prompts are token ids, pieces of this project's sources that begin
 differently, greedy, without a grammar. llama.cpp runs with the best of `--peer-threads`, has as many slots as there
-are requests at a time, and keeps its prompt cache, as ours does; every round has prompts of its own. Throughput is generated
-tokens by the seconds that all requests of a round take; the time to the first token is measured in streams, one at a
-time. Before any timing the greedy ids must be the same. llama.cpp's own vary: with its cache it may go another way than
-when it is asked for the next id of the same beginning at once, so where answers part, the latter must agree with ours,
-up to ties of experts. Both caches are fp32.
+are requests at a time, and keeps its prompt cache, as ours does; every round has prompts of its own. Throughput is
+generated tokens by the seconds that all requests of a round take; the time to the first token is measured in streams,
+one at a time. Before any timing the greedy ids must be the same. llama.cpp's own vary: with its cache it may go another
+way than when it is asked for the next id of the same beginning at once, so where answers part, the latter must agree
+with ours, up to ties of experts. Both caches are fp32.
 """
 
 from __future__ import annotations

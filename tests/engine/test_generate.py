@@ -65,6 +65,41 @@ def requests(tokenizer: Tokenizer) -> list[Request]:
     ]
 
 
+def test_long_prompts_are_computed_in_pieces_between_the_ids_of_others(engine: Engine) -> None:
+    pieces = Engine(engine.model, engine.tokenizer, max_batch=3, prefill_chunk=16)
+    short, *others = requests(engine.tokenizer)
+    long = Request((*short.prompt_ids, *range(5, 105)), max_tokens=6, temperature=1.0, seed=2, grammar=False)
+    batch = pieces.batch()
+    first = batch.add(replace(short, max_tokens=30, grammar=False))
+    batch.step()
+    batch.add(long)
+    grown = []
+    while not any(part.ids for index, part in batch.parts({1: 0}) if index == 1):
+        batch.step()
+        grown.append(len(dict(batch.parts({first: 0}))[first].ids))
+    # Seven pieces, and an id of the other one with each.
+    assert len(grown) == -(-(len(long.prompt_ids)) // 16) and grown == list(range(grown[0], grown[0] + len(grown)))
+    # In every order, with ones that leave while another is being read, and with what the finished ones left.
+    wanted = [long, *others, replace(long, seed=9), short]
+    for request, generation in zip(wanted, pieces.generate(wanted), strict=True):
+        alone = reference_generate(engine.model, engine.tokenizer, request)
+        assert generation.ids == alone.ids, request
+        assert generation.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+    # One that is given up half-way leaves what there is of it.
+    batch = pieces.batch()
+    batch.add(short)
+    batch.step()
+    index = batch.add(long)
+    batch.step()
+    batch.drop(index)
+    again = batch.add(long)
+    done: dict[int, Generation] = {}
+    while batch.busy:
+        done |= batch.step()
+    assert done[again].ids == reference_generate(engine.model, engine.tokenizer, long).ids
+    assert done[again].cached_tokens >= 16
+
+
 def test_batched_equals_reference(engine: Engine) -> None:
     wanted = requests(engine.tokenizer)
     got = engine.generate(wanted)

@@ -27,6 +27,7 @@ from openk2.model import Transformer
 # rows of a large batch would cost more than the passes it saves.
 _POSITIONS = 16
 _SCORED = 256
+_PREFILL_AT_ONCE = 4096
 
 
 class Engine:
@@ -38,6 +39,7 @@ class Engine:
         max_batch: most sequences decoded at the same time; more wait.
         prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
         context: most ids of a prompt and its completion; default, and at most, what the model was trained for.
+        prefill_chunk: so many ids of prompts are computed before those that run get their next ids.
         compiled: decode a sequence that is alone by a compiled step (see `CompiledStep`).
 
     Raises UserError when model and tokenizer do not belong together, and as `CompiledStep`.
@@ -52,14 +54,16 @@ class Engine:
         max_batch: int = 64,
         prefixes: int = 64,
         context: int | None = None,
+        prefill_chunk: int = 1024,
         compiled: bool = False,
     ) -> None:
-        if max_batch < 1:
-            raise UserError(f"max_batch is {max_batch}: allow at least one sequence")
+        if min(max_batch, prefill_chunk) < 1:
+            raise UserError(f"max_batch is {max_batch} and prefill_chunk {prefill_chunk}: both are at least one")
         self.tokenizer = tokenizer
         self.config = model.config
         self.max_batch = max_batch
         self.prefixes = prefixes
+        self.prefill_chunk = prefill_chunk
         trained = self.config.max_position_embeddings
         self.context = trained if context is None else context
         if not 1 < self.context <= trained:
@@ -155,22 +159,59 @@ class Batch:
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Generation]]:
         """At least one more id for every sequence that has a place; the sequences that are complete with it."""
-        if self._running:
-            self._continue()
+        self._continue()
         complete = self._leave_complete()
-        if self._waiting:
-            self._admit()
-            complete += self._leave_complete()
+        self._read_prompts()
+        complete += self._leave_complete()
         return [(s.index, s.generation()) for s in complete]
 
     def parts(self, known: Mapping[int, int]) -> list[tuple[int, Part]]:
         """Of running sequences what there is beyond the `known` number of ids, by their index."""
         return [(s.index, s.part(known[s.index])) for s in self._running if s.index in known]
 
-    def _admit(self) -> None:
-        """Compute the prompts of those who wait, as far as there is place, and choose their first ids."""
-        room = self._engine.max_batch - len(self._running)
-        news = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+    def _read_prompts(self) -> None:
+        """Compute a piece of the prompts of those who wait; whose prompt ends in it gets a first id."""
+        chunk = self._engine.prefill_chunk
+        left = chunk
+        for row, sequence in enumerate(self._running):
+            if sequence.unread:
+                left -= self._fill(row)
+        # Where nothing runs nobody is kept waiting by many short ones.
+        left = left if self._running else max(left, _PREFILL_AT_ONCE)
+        free = self._engine.max_batch - len(self._running)
+        news: list[Sequence] = []
+        is_long = False
+        while self._waiting and left > 0 and len(news) < free:
+            missing = self._rows.missing(self._waiting[0].request.prompt_ids)
+            is_long = missing > chunk
+            if is_long or (news and missing > left):
+                break
+            news.append(self._waiting.popleft())
+            left -= missing
+        self._admit(news)
+        if is_long:
+            self._begin(self._waiting.popleft())
+
+    def _begin(self, sequence: Sequence) -> None:
+        """Give a sequence with a long prompt a row, and compute the first piece."""
+        prompt = sequence.request.prompt_ids
+        sequence.cached_tokens = self._rows.begin(prompt)
+        sequence.unread = list(prompt[sequence.cached_tokens :])
+        self._running.append(sequence)
+        self._fill(len(self._running) - 1)
+
+    def _fill(self, row: int) -> int:
+        """Compute the next piece of a row's prompt; returns how long it was."""
+        sequence = self._running[row]
+        ids = sequence.unread[: self._engine.prefill_chunk]
+        del sequence.unread[: len(ids)]
+        x_1D = self._rows.fill(row, ids)
+        if not sequence.unread:
+            self._choose([sequence], x_1D)
+        return len(ids)
+
+    def _admit(self, news: list[Sequence]) -> None:
+        """Compute whole prompts and choose their first ids."""
         if news:
             order, cached, x_KD = self._rows.admit([s.request.prompt_ids for s in news])
             news = [news[k] for k in order]
@@ -182,8 +223,10 @@ class Batch:
     def _continue(self) -> None:
         """Feed what is decided but not in the cache yet; a sequence alone also feeds guesses of what comes after it."""
         running = self._running
-        most = max(1, _POSITIONS // len(running))
+        most = max(1, _POSITIONS // max(1, len(running)))
         tokens = [s.to_feed(most) for s in running]
+        if not any(tokens):
+            return
         # Beside a compiled step several positions cost more than guessing saves.
         alone = len(running) == 1 and self._engine.compiled is None
         guesses = running[0].guess(most - len(tokens[0])) if alone else []
@@ -209,7 +252,7 @@ class Batch:
             score(self._engine.head(x_BTD[rows, columns]), following, [running[b] for b in rows])
         for sequence, fed in zip(running, tokens, strict=True):
             del sequence.pending[: len(fed)]
-        ready = [b for b, s in enumerate(running) if not s.pending]
+        ready = [b for b, s in enumerate(running) if tokens[b] and not s.pending]
         if ready:
             self._choose([running[b] for b in ready], x_BTD[ready, [len(tokens[b]) - 1 for b in ready]])
 

@@ -81,20 +81,40 @@ class Rows:
             cached += [known[k][1] for k in wave]
         return order, cached, torch.cat(outputs)
 
+    def missing(self, prompt: Sequence[int]) -> int:
+        """How many ids of a prompt are not known."""
+        self._reserve(len(self) + 1)
+        return len(prompt) - self._longest_prefix(np.asarray(prompt, dtype=np.int64))[1]
+
+    def begin(self, prompt: Sequence[int]) -> int:
+        """A new row with what is known of a prompt, whose rest `fill` brings. Returns how many ids that is."""
+        self._reserve(len(self) + 1)
+        array = np.asarray(prompt, dtype=np.int64)
+        self._append(array, *self._longest_prefix(array))
+        return self._lengths[-1]
+
+    def fill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Append ids to one row, x_1D at the last of them."""
+        return self._feed(row, [ids])[:, -1]
+
+    def _append(self, prompt: NDArray[np.int64], latent_LSW: Tensor, shared: int) -> None:
+        self._pool.latent_LBSW[:, len(self), :shared] = latent_LSW[:, :shared]
+        self._prompts.append(prompt)
+        self._lengths.append(shared)
+
     def _prefill(self, prompts: list[NDArray[np.int64]], known: list[tuple[Tensor, int]]) -> Tensor:
         """New rows for prompts whose beginnings may be known; x_KD at their last ids."""
         first = len(self)
         tokens = []
         for prompt, (latent_LSW, shared) in zip(prompts, known, strict=True):
-            self._pool.latent_LBSW[:, len(self), :shared] = latent_LSW[:, :shared]
-            self._prompts.append(prompt)
-            self._lengths.append(shared)
+            self._append(prompt, latent_LSW, shared)
             tokens.append(prompt[shared:].tolist())
         x_KTD = self._feed(first, tokens)
         return x_KTD[torch.arange(len(tokens)), [len(t) - 1 for t in tokens]]
 
     def extend(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Append ids to every row (at least one to one of them), x_BTD right-padded to the longest."""
+        """Append ids to every row (at least one to one of them; none to rows that are still filled), x_BTD right-padded
+        to the longest."""
         return self._feed(0, tokens)
 
     def forget(self, count: int) -> None:
@@ -152,7 +172,8 @@ class Rows:
         for key, prefix in self._prefixes.items():
             if len(prefix.ids_S) > longest and (shared := _shared(prefix.ids_S, body)) > longest:
                 best, best_key, longest = prefix.latent_LSW, key, shared
-        for row, prompt in enumerate(self._prompts):
+        for row, whole in enumerate(self._prompts):
+            prompt = whole[: self._lengths[row]]
             if len(prompt) > longest and (shared := _shared(prompt, body)) > longest:
                 best, best_key, longest = self._pool.latent_LBSW[:, row], None, shared
         if longest < _SHORTEST_PREFIX:

@@ -162,6 +162,7 @@ class Sequence:
     """One request in progress.
 
     `ids` are decided; `logprobs` may lag behind them, and `pending` are the last of them that the model has not seen.
+    `unread` is what it has not seen of the prompt.
     """
 
     def __init__(self, index: int, request: Request, grammar: Grammar, context: int) -> None:
@@ -173,6 +174,7 @@ class Sequence:
         self.stopped_by: str | None = None
         self.cached_tokens = 0
         self.pending: list[int] = []
+        self.unread: list[int] = []
         self.finish_reason: Literal["stop", "length"] | None = None
         self.limit = request.room(context)
         # Prompt and ids once more, as an array that a guess can search without copying.
