@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from openk2.core import ContextOverflow, UserError
 from openk2.model import LatentCache, ModelConfig, Transformer
+from openk2.model.attention import MLA
 
 
 def build(**changes: object) -> Transformer:
@@ -96,6 +97,20 @@ def test_bf16_stays_close() -> None:
     ]
     error = (torch.cat(parts, 1).float() - whole).norm() / whole.norm()
     assert error < 0.2  # one expert chosen differently already costs a few percent
+
+
+@pytest.mark.parametrize("attention", ["_attend_to_cache", "_attend_expanded"])
+def test_many_tokens_behind_others_both_ways(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MLA, "_should_expand", lambda self, time: attention == "_attend_expanded")
+    rows = [torch.randint(0, 500, (size,), generator=torch.Generator().manual_seed(size)) for size in (60, 47, 5)]
+    cache = LatentCache(MODEL.config, 3, max_len=60)
+    for start, stop in ((0, 3), (3, 44), (44, 60)):
+        parts = [row[start:stop].tolist() for row in rows]
+        counts = [len(part) for part in parts]
+        x_BTD = MODEL.hidden(pad(parts), cache=cache, lengths_B=torch.tensor(counts))
+        for row, x_TD, count in zip(rows, x_BTD, counts, strict=True):
+            wanted_TD = MODEL.hidden(row[None, : start + count])[0, start:]
+            torch.testing.assert_close(x_TD[:count], wanted_TD, rtol=1e-4, atol=1e-4)
 
 
 def test_a_full_cache_is_a_clear_error_and_changes_nothing() -> None:

@@ -73,7 +73,8 @@ class MLA(nn.Module):
         q, latent_BTC, rope_BTR = self._project(x_BTD)
         q_BTHQ = q.view(batch, time, self.num_heads, self.qk_head_dim)
         if step is not None and not step.fresh:
-            return F.linear(self._attend_to_cache(q_BTHQ, latent_BTC, rope_BTR, rotary, step), self.o_proj.weight)
+            attend = self._attend_expanded if self._should_expand(time) else self._attend_to_cache
+            return F.linear(attend(q_BTHQ, latent_BTC, rope_BTR, rotary, step), self.o_proj.weight)
         if step is not None:
             rotated_BTR = rotate(rope_BTR.unsqueeze(2), *rotary).squeeze(2)
             step.write(self.layer, torch.cat([latent_BTC, rotated_BTR], dim=-1))
@@ -147,6 +148,35 @@ class MLA(nn.Module):
             return out[..., : self.v_head_dim], lse_BHT.amax(dim=(0, 2))
         out = F.scaled_dot_product_attention(q_BHTQ, k_BHTQ, v_BHTV, is_causal=True, scale=self.scale)
         return out, q_BHTQ.new_full((self.num_heads,), torch.inf)
+
+    def _should_expand(self, time: int) -> bool:
+        """Whether keys and values of all that is cached cost less than what so many queries save by them."""
+        expansion = self.kv_lora_rank * (self.qk_nope_head_dim + self.v_head_dim)
+        absorbed = 2 * self.kv_lora_rank + self.qk_rope_head_dim
+        return time * (absorbed - self.qk_head_dim - self.v_head_dim) > expansion
+
+    def _attend_expanded(
+        self,
+        q_BTHQ: torch.Tensor,
+        latent_BTC: torch.Tensor,
+        rope_BTR: torch.Tensor,
+        rotary: Rotary,
+        step: CacheStep,
+    ) -> torch.Tensor:
+        """The same as `_attend_to_cache`, for many tokens: by the keys and values of all that is cached."""
+        nope, rank = self.qk_nope_head_dim, self.kv_lora_rank
+        step.write(self.layer, torch.cat([latent_BTC, rotate(rope_BTR.unsqueeze(2), *rotary).squeeze(2)], dim=-1))
+        cached_BSW = step.read(self.layer)
+        kv_BSHX = F.linear(cached_BSW[..., :rank], self.kv_b_proj.weight)
+        kv_BSHX = kv_BSHX.view(*cached_BSW.shape[:2], self.num_heads, -1)
+        rope_BSHR = cached_BSW[..., rank:].unsqueeze(2).expand(-1, -1, self.num_heads, -1)
+        k_BHSQ = torch.cat([kv_BSHX[..., :nope], rope_BSHR], dim=-1).transpose(1, 2)
+        q_BHTQ = torch.cat([q_BTHQ[..., :nope], rotate(q_BTHQ[..., nope:], *rotary)], dim=-1).transpose(1, 2)
+        # One head size for all, which the flash kernels want.
+        v_BHSQ = F.pad(kv_BSHX[..., nope:].transpose(1, 2), (0, max(0, self.qk_head_dim - self.v_head_dim)))
+        mask = None if step.mask_BTS is None else step.mask_BTS.unsqueeze(1)
+        out_BHTQ = F.scaled_dot_product_attention(q_BHTQ, k_BHSQ, v_BHSQ, attn_mask=mask, scale=self.scale)
+        return out_BHTQ[..., : self.v_head_dim].transpose(1, 2).flatten(2)
 
     def _attend_to_cache(
         self,
