@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -51,10 +54,9 @@ def resolve_policy(
     if colon and scheme in ("openai", "anthropic", "moonshot"):
         return _endpoint(scheme, rest, temperature=temperature, top_p=top_p, seed=seed)
     where = check_device(device)
+    options: dict[str, Any] = {"max_batch": max_running, "context": context, "compiled": compiled}
     if colon and scheme == "random":
-        engine = random_engine(
-            rest, device=where, seed=seed, max_running=max_running, context=context, compiled=compiled
-        )
+        engine = _elsewhere(lambda: random_engine(rest, device=where, seed=seed, **options))
     elif spec == "nano":
         with resources.as_file(resources.files(openk2) / "weights" / "nano") as folder:
             if not (folder / "config.json").exists():
@@ -62,9 +64,9 @@ def resolve_policy(
                     "this installation has no embedded nano weights: train them "
                     f"({command.typed} train recipes/nano.toml) and name the folder"
                 )
-            engine = load_engine(folder, device=where, max_running=max_running, context=context, compiled=compiled)
+            engine = _elsewhere(lambda: load_engine(folder, device=where, **options))
     elif _is_folder(spec):
-        engine = load_engine(Path(spec), device=where, max_running=max_running, context=context, compiled=compiled)
+        engine = _elsewhere(lambda: load_engine(Path(spec), device=where, **options))
     else:
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
         raise UserError(f"there is no model {shown!r}: use {_FORMS}")
@@ -100,28 +102,23 @@ def _is_folder(spec: str) -> bool:
         return False
 
 
-def load_engine(
-    folder: Path,
-    *,
-    device: torch.device,
-    max_running: int = 64,
-    context: int | None = None,
-    compiled: bool = False,
-) -> Engine:
+def _elsewhere(make: Callable[[], Engine]) -> Engine:
+    """Make it in a thread that ends.
+
+    An engine computes in a thread of its own. OpenMP counts the threads of every pool, and where they are more than
+    the cores it lets them sleep between two loops; a pool of the main thread, from loading a model, would make every
+    step three times as slow.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(make).result()
+
+
+def load_engine(folder: Path, *, device: torch.device, **options: Any) -> Engine:
     """The engine of a model folder with its tokenizer. Raises UserError naming the file that is missing or damaged."""
-    model = load(folder, dtype=engine_dtype(device), device=device)
-    return Engine(model, Tokenizer.load(folder), max_batch=max_running, context=context, compiled=compiled)
+    return Engine(load(folder, dtype=engine_dtype(device), device=device), Tokenizer.load(folder), **options)
 
 
-def random_engine(
-    preset: str,
-    *,
-    device: torch.device,
-    seed: int,
-    max_running: int = 64,
-    context: int | None = None,
-    compiled: bool = False,
-) -> Engine:
+def random_engine(preset: str, *, device: torch.device, seed: int, **options: Any) -> Engine:
     """An untrained model of a small preset, with a tokenizer learned from this package's own text.
 
     Raises UserError for a preset that is too large to be filled with random numbers for fun.
@@ -134,8 +131,7 @@ def random_engine(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Transformer(config)
-    model = model.to(device, engine_dtype(device)).eval()
-    return Engine(model, tokenizer, max_batch=max_running, context=context, compiled=compiled)
+    return Engine(model.to(device, engine_dtype(device)).eval(), tokenizer, **options)
 
 
 def check_device(name: str) -> torch.device:
