@@ -3,12 +3,12 @@
     python bench/generate.py --model FOLDER        # a folder with weights and tokenizer
     python bench/generate.py                       # the nano preset with random weights
 
-Greedy, no grammar, same prompts (pieces of this project's sources), same dtype, threads and allocator, in one process,
-prompt by prompt in turns. The peer runs in the fastest of its attention and expert implementations, found first, and
-with the defaults of its `generate`; the engine, alone with one sequence, guesses ahead from the prompt (its default), or
-with --compile has a compiled step.
-Before any timing the fp32 logits must agree within 1e-4. Texts are compared: they may part only where the two likeliest
-tokens are closer than 1e-3 (rounding depends on the order of sums), and how many did is reported.
+Greedy, no grammar, same prompts (pieces of this project's sources), same dtype, threads and allocator, in one
+process, prompt by prompt in turns. The peer runs in the fastest of its attention and expert implementations, found
+first, and with the defaults of its `generate`; the engine, alone with one sequence, guesses ahead from the prompt
+(its default), or with --compile has a compiled step. Before any timing the fp32 logits must agree within 1e-4. Texts
+are compared: they may part only where the two likeliest tokens are closer than 1e-3 (rounding depends on the order of
+sums), and how many did is reported.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openk2.chat import (
@@ -86,8 +86,13 @@ def test_chunks_change_nothing_but_the_pieces(ids: list[int], cuts: list[int]) -
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text("ab|é中 ", max_size=20), stops=st.lists(st.text("ab|é中", min_size=1, max_size=4), max_size=3))
-def test_text_ends_before_the_first_stop_text(text: str, stops: list[str]) -> None:
-    places = [text.index(stop) for stop in stops if stop in text]
+@example(text="a中a", stops=["中", "a中a"])
+@example(text="a中", stops=["中", "a中"])
+def test_text_ends_before_the_stop_text_that_is_complete_first(text: str, stops: list[str]) -> None:
+    ends = [(end, end - len(stop)) for end in range(len(text) + 1) for stop in stops if text[:end].endswith(stop)]
+    wanted = text[: min(ends)[1]] if ends else text
+    whole = TextReader(stops)
+    assert whole.feed(text.encode()) + whole.close() == wanted
     reader = CompletionReader(NANO, stop=stops)
     said = ""
     for token in NANO.encode(text):
@@ -95,7 +100,7 @@ def test_text_ends_before_the_first_stop_text(text: str, stops: list[str]) -> No
         # Nothing of a stop text is ever shown.
         assert text.startswith(said) and not any(stop in said for stop in stops)
     said += fold(reader.close()).content
-    assert said == (text[: min(places)] if places else text)
+    assert said == wanted
 
 
 def test_events_of_a_turn_in_order() -> None:

@@ -12,7 +12,17 @@ from openk2.chat.format import (
     render,
     tool_name,
 )
-from openk2.chat.stream import ArgumentsPart, CallBegin, CallEnd, CompletionReader, Event, TextPart, TextReader, fold
+from openk2.chat.stream import (
+    ArgumentsPart,
+    CallBegin,
+    CallEnd,
+    CompletionReader,
+    Event,
+    TextPart,
+    TextReader,
+    first_stop,
+    fold,
+)
 from openk2.chat.tokenizer import Tokenizer, chat_template, nano_tokenizer
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "call_id",
     "canonicalise",
     "chat_template",
+    "first_stop",
     "fold",
     "nano_tokenizer",
     "parse",

@@ -52,8 +52,17 @@ class CallEnd:
 Event = TextPart | CallBegin | ArgumentsPart | CallEnd
 
 
+def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """Where the stop text begins that is complete first, and which it is; of two that end together the longer one.
+
+    So it does not matter in which pieces the text came.
+    """
+    found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found)[1:] if found else None
+
+
 class TextReader:
-    """Bytes to text, piece by piece, up to the first of some stop texts."""
+    """Bytes to text, piece by piece, up to the stop text that is complete first."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = tuple(stop)
@@ -76,10 +85,9 @@ class TextReader:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
+        if (found := first_stop(text, self._stop)) is not None:
             self._held, self.stopped = "", True
-            return text[: min(found)]
+            return text[: found[0]]
         kept = max((_overlap(text, stop) for stop in self._stop), default=0)
         text, self._held = text[: len(text) - kept], text[len(text) - kept :]
         return text

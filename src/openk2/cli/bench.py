@@ -13,7 +13,7 @@ from openk2.core.errors import UserError
 
 def bench(
     context: typer.Context,
-    name: str = typer.Argument(metavar="NAME", help="serve, generate, train, optimizer or qk_clip."),
+    name: str = typer.Argument(metavar="NAME", help="serve, engine, generate, train, optimizer or qk_clip."),
 ) -> None:
     """Measure this project beside others, on equal work.
 

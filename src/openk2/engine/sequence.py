@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from openk2.chat import first_stop
 from openk2.core import ContextOverflow, ToolSpec, UserError
 from openk2.core.messages import is_unicode
 from openk2.engine.grammar import Grammar, Guide, Mask
@@ -257,10 +258,9 @@ class Sequence:
             return False
         tail = self.ids[max(self._text_from, len(self.ids) - self._stop_ids_back) :]
         text = self._grammar.tokenizer.decode(tail)
-        self.stopped_by = min(
-            (stop for stop in self.request.stop if stop in text), key=lambda stop: text.index(stop), default=None
-        )
-        return self.stopped_by is not None
+        found = first_stop(text, self.request.stop)
+        self.stopped_by = None if found is None else found[1]
+        return found is not None
 
     def part(self, start: int) -> Part:
         """What is decided and scored, from the id number `start` on."""
