@@ -16,6 +16,7 @@ from openk2.chat import (
     CompletionReader,
     Event,
     TextPart,
+    TextReader,
     Tokenizer,
     fold,
     nano_tokenizer,
