@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SCHEMA = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "minLength": 200},
+        "name": {"type": "string", "minLength": 1},
         "kind": {"enum": ["small", "large"]},
         "items": {
             "type": "array",
