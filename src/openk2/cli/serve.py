@@ -37,7 +37,7 @@ def serve(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the step of a single stream, which makes it two to four times as fast on a CPU. Needs g++ "
+            help="Compile the step of a single stream, which makes it two to three times as fast on a CPU. Needs g++ "
             "and takes ten seconds, the first time more.",
         ),
     ] = False,

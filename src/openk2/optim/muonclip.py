@@ -537,8 +537,9 @@ def _check_numbers(
         "weight_decay": weight_decay,
         "momentum": momentum,
         "qk_clip_threshold": threshold,
+        "ns_steps": ns_steps,
+        "adam_eps": eps,
     }
-    named |= {"ns_steps": ns_steps, "adam_eps": eps}
     no_number = next((name for name, value in named.items() if not isinstance(value, Real | Tensor)), None)
     wrong = None
     if no_number:
