@@ -1,38 +1,56 @@
-"""An answer while it is being said, the same for every route."""
+"""An answer while it is being said, the same for every route and wherever it comes from."""
 
 from __future__ import annotations
 
-from openk2.chat import CallBegin, CompletionReader, Event, Tokenizer, fold
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from openk2.chat import CallBegin, Event, fold
 from openk2.core import Message
-from openk2.engine import Generation, Part
-from openk2.serve.names import ToolNames
+from openk2.engine import Part
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an answer ended, and what it took. `stop` is the stop text that ended it."""
+
+    finish_reason: Literal["stop", "length"]
+    stop: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """News of an answer: events with the client's names, the ids behind them where they are known, the end."""
+
+    events: tuple[Event, ...] = ()
+    part: Part | None = None
+    end: End | None = None
+
+
+@dataclass(slots=True)
 class Answer:
-    """Takes the engine's news of one request and gives events with the client's names; what it has given adds up to
-    `message`, so a whole answer is a streamed one that nobody watched."""
+    """Takes the news of one answer. What it has taken adds up to `message`, so a whole answer is a streamed one that
+    nobody watched."""
 
-    def __init__(self, tokenizer: Tokenizer, names: ToolNames, stop: tuple[str, ...]) -> None:
-        self.tokenizer = tokenizer
-        self._names = names
-        self._reader = CompletionReader(tokenizer, stop=stop)
-        self._events: list[Event] = []
-        self.ids: list[int] = []
-        self.generation: Generation | None = None
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    end: End | None = None
+    _events: list[Event] = field(default_factory=list)
 
-    def take(self, news: Part | Generation) -> list[Event]:
-        """What a part says, or at the end what was held back."""
-        if isinstance(news, Part):
-            self.ids += news.ids
-            events = self._reader.feed(news.ids)
-        else:
-            self.generation = news
-            events = self._reader.close()
-        events = [
-            CallBegin(e.index, e.id, self._names.to_client(e.name)) if isinstance(e, CallBegin) else e for e in events
-        ]
-        self._events += events
-        return events
+    def take(self, said: Said) -> None:
+        """One more piece of news."""
+        self._events += said.events
+        if said.end is not None:
+            self.end = said.end
+            self.prompt_tokens = said.end.prompt_tokens
+            self.completion_tokens = said.end.completion_tokens
+            self.cached_tokens = said.end.cached_tokens
 
     @property
     def message(self) -> Message:
@@ -41,10 +59,32 @@ class Answer:
     @property
     def finish_reason(self) -> str:
         """OpenAI's word for why it ended."""
-        assert self.generation is not None
+        assert self.end is not None
         called = any(isinstance(event, CallBegin) for event in self._events)
-        return "tool_calls" if called and self.generation.finish_reason == "stop" else self.generation.finish_reason
+        return "tool_calls" if called and self.end.finish_reason == "stop" else self.end.finish_reason
 
-    @property
-    def cached_tokens(self) -> int:
-        return 0 if self.generation is None else self.generation.cached_tokens
+
+class Ready(ABC):
+    """A request that has been checked and can be answered, in `n` choices.
+
+    Attributes:
+        model: the name of who answers.
+        n: how many answers there will be.
+        prompt_ids: what is completed, where it is known before the answer.
+    """
+
+    model: str
+    n: int
+    prompt_ids: tuple[int, ...] = ()
+
+    def shown(self, token: int) -> bytes:
+        """The bytes of an id, where ids are known."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
+        """(number of the choice, news of it), until each has come to its end.
+
+        News come as they are said if `streamed`, else in as few as possible. Closing the iterator gives the rest up.
+        Raises ApiError if there is no place, and when it fails.
+        """

@@ -16,11 +16,11 @@ from pydantic import Field
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart
 from openk2.core import Message, ToolCall
 from openk2.core.messages import compact_json, is_unicode
-from openk2.serve.answer import Answer
+from openk2.serve.answer import Answer, Ready
 from openk2.serve.errors import invalid
-from openk2.serve.fields import NEAR_ZERO, Fields, Number
-from openk2.serve.prompt import Asked, Ready, Tool
-from openk2.serve.service import Service
+from openk2.serve.fields import Fields, Number, temperature_field
+from openk2.serve.prompt import Asked, Tool
+from openk2.serve.service import Settings
 
 TEMPERATURE_SCALE = 0.6
 _MOST_STOPS = 16
@@ -60,7 +60,7 @@ class CountRequest(Fields):
     tools: list[ToolEntry] | None = None
     tool_choice: Choice | None = None
 
-    def asked(self, service: Service) -> Asked:
+    def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
         messages: list[Message] = []
         if self.system:
@@ -88,15 +88,15 @@ class MessagesRequest(CountRequest):
     stop_sequences: list[str] | None = None
     stream: bool | None = None
 
-    def asked(self, service: Service) -> Asked:
+    def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
-        base = super().asked(service)
+        base = super().asked(settings)
         stops = tuple(self.stop_sequences or ())
         if len(stops) > _MOST_STOPS:
             raise invalid("stop_sequences", f"there are {len(stops)}, and at most {_MOST_STOPS} are allowed")
         if not all(text and is_unicode(text) for text in stops):
             raise invalid("stop_sequences", "they must be texts that are not empty")
-        temperature = service.settings.temperature
+        temperature = settings.temperature
         if self.temperature is not None:
             temperature = TEMPERATURE_SCALE * self.temperature
         return Asked(
@@ -107,8 +107,8 @@ class MessagesRequest(CountRequest):
             partial=base.partial,
             max_tokens=self.max_tokens,
             stop=stops,
-            sampling={
-                "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
+            sampling=temperature_field(temperature)
+            | {
                 "top_p": 1.0 if self.top_p is None else self.top_p,
                 "top_k": self.top_k or 0,
             },
@@ -188,56 +188,53 @@ _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 
 def _why(answer: Answer) -> dict[str, Any]:
     """Why it ended."""
-    sequence = None if answer.generation is None else answer.generation.stop
+    sequence = None if answer.end is None else answer.end.stop
     ended = "end_turn" if sequence is None else "stop_sequence"
     reason = _STOP_REASONS.get(answer.finish_reason, ended)
     return {"stop_reason": reason, "stop_sequence": sequence if reason == "stop_sequence" else None}
 
 
-def _usage(ready: Ready, answer: Answer) -> dict[str, int]:
+def _usage(answer: Answer) -> dict[str, int]:
     return {
-        "input_tokens": len(ready.requests[0].prompt_ids) - answer.cached_tokens,
-        "output_tokens": len(answer.ids),
+        "input_tokens": answer.prompt_tokens - answer.cached_tokens,
+        "output_tokens": answer.completion_tokens,
         "cache_read_input_tokens": answer.cached_tokens,
         "cache_creation_input_tokens": 0,
     }
 
 
-def _answer(service: Service, ready: Ready) -> Answer:
-    return Answer(service.tokenizer, ready.names, ready.requests[0].stop)
-
-
-def _head(service: Service) -> dict[str, Any]:
+def _head(ready: Ready) -> dict[str, Any]:
     return {
         "id": f"msg_{uuid.uuid4().hex}",
         "type": "message",
         "role": "assistant",
-        "model": service.settings.name,
+        "model": ready.model,
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
     }
 
 
-async def whole(service: Service, ready: Ready) -> dict[str, Any]:
+async def whole(ready: Ready) -> dict[str, Any]:
     """The answer at once."""
-    answer = _answer(service, ready)
-    async for _, news in service.run(ready.requests, streamed=False):
-        answer.take(news)
+    answer = Answer(len(ready.prompt_ids))
+    async for _, said in ready.say(streamed=False):
+        answer.take(said)
     message = answer.message
     content: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
     for call in message.tool_calls:
         content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)})
-    return _head(service) | {"content": content} | _why(answer) | {"usage": _usage(ready, answer)}
+    return _head(ready) | {"content": content} | _why(answer) | {"usage": _usage(answer)}
 
 
-async def streamed(service: Service, ready: Ready) -> AsyncIterator[str]:
+async def streamed(ready: Ready) -> AsyncIterator[str]:
     """The answer as Anthropic's events, each as JSON."""
-    answer = _answer(service, ready)
-    yield compact_json({"type": "message_start", "message": _head(service) | {"usage": _usage(ready, answer)}})
+    answer = Answer(len(ready.prompt_ids))
+    yield compact_json({"type": "message_start", "message": _head(ready) | {"usage": _usage(answer)}})
     index, in_text = -1, False
-    async for _, news in service.run(ready.requests, streamed=True):
-        for event in answer.take(news):
+    async for _, said in ready.say(streamed=True):
+        answer.take(said)
+        for event in said.events:
             if in_text and not isinstance(event, TextPart):
                 yield _stop(index)
                 in_text = False
@@ -255,7 +252,7 @@ async def streamed(service: Service, ready: Ready) -> AsyncIterator[str]:
                 yield _stop(index)
     if in_text:
         yield _stop(index)
-    yield compact_json({"type": "message_delta", "delta": _why(answer), "usage": _usage(ready, answer)})
+    yield compact_json({"type": "message_delta", "delta": _why(answer), "usage": _usage(answer)})
     yield compact_json({"type": "message_stop"})
 
 

@@ -23,8 +23,8 @@ from openk2 import __version__
 from openk2.core.messages import compact_json
 from openk2.serve import anthropic, chat, completions, responses
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
+from openk2.serve.local import LocalService
 from openk2.serve.metrics import Metrics
-from openk2.serve.prompt import prepare, render_prompt
 from openk2.serve.service import Service
 from openk2.serve.tokens import TokenizeRequest
 
@@ -47,57 +47,56 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions", openapi_extra=_takes(chat.ChatRequest))
     async def chat_completions(request: Request) -> Response:
         asked, raw = await read(request, chat.ChatRequest)
-        ready = await asyncio.to_thread(lambda: prepare(service, asked.asked(service, raw)))
-        service.admit(len(ready.requests))
+        ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings, raw)))
+        service.admit(ready.n)
         if asked.stream:
-            return _events(chat.streamed(service, ready, asked), ApiError.openai)
-        return await _while_there(request, chat.whole(service, ready, asked))
+            return _events(chat.streamed(ready, asked), ApiError.openai)
+        return await _while_there(request, chat.whole(ready, asked))
 
     @app.post("/v1/responses", openapi_extra=_takes(responses.ResponsesRequest))
     async def respond(request: Request) -> Response:
         asked, _ = await read(request, responses.ResponsesRequest)
-        ready = await asyncio.to_thread(lambda: prepare(service, asked.asked(service)))
+        ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return _events(responses.streamed(service, ready, asked), ApiError.openai, named=True)
-        return await _while_there(request, responses.whole(service, ready, asked))
+            return _events(responses.streamed(ready, asked), ApiError.openai, named=True)
+        return await _while_there(request, responses.whole(ready, asked))
 
     @app.post("/v1/completions", openapi_extra=_takes(completions.CompletionRequest))
     async def plain_completions(request: Request) -> Response:
         asked, _ = await read(request, completions.CompletionRequest)
-        requests = await asyncio.to_thread(asked.requests, service)
+        local = _local(service)
+        requests = await asyncio.to_thread(asked.requests, local)
         service.admit(len(requests))
         if asked.stream:
-            return _events(completions.streamed(service, asked, requests), ApiError.openai)
-        return await _while_there(request, completions.whole(service, asked, requests))
+            return _events(completions.streamed(local, asked, requests), ApiError.openai)
+        return await _while_there(request, completions.whole(local, asked, requests))
 
     @app.post("/anthropic/v1/messages", openapi_extra=_takes(anthropic.MessagesRequest))
     @app.post("/v1/messages", openapi_extra=_takes(anthropic.MessagesRequest))
     async def messages(request: Request) -> Response:
         asked, _ = await read(request, anthropic.MessagesRequest)
-        ready = await asyncio.to_thread(lambda: prepare(service, asked.asked(service)))
+        ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return _events(anthropic.streamed(service, ready), ApiError.anthropic, named=True)
-        return await _while_there(request, anthropic.whole(service, ready))
+            return _events(anthropic.streamed(ready), ApiError.anthropic, named=True)
+        return await _while_there(request, anthropic.whole(ready))
 
     @app.post("/anthropic/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
     @app.post("/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
     async def count_tokens(request: Request) -> Response:
         asked, _ = await read(request, anthropic.CountRequest)
-        ids = await asyncio.to_thread(lambda: render_prompt(service, asked.asked(service)))
-        return JSONResponse({"input_tokens": len(ids)})
+        return JSONResponse({"input_tokens": await service.count(asked.asked(service.settings))})
 
     @app.post("/v1/tokenizers/estimate-token-count", openapi_extra=_takes(chat.ChatRequest))
     async def estimate(request: Request) -> Response:
         asked, raw = await read(request, chat.ChatRequest)
-        ids = await asyncio.to_thread(lambda: render_prompt(service, asked.asked(service, raw)))
-        return JSONResponse({"data": {"total_tokens": len(ids)}})
+        return JSONResponse({"data": {"total_tokens": await service.count(asked.asked(service.settings, raw))}})
 
     @app.post("/tokenize", openapi_extra=_takes(TokenizeRequest))
     async def tokenize(request: Request) -> Response:
         asked, raw = await read(request, TokenizeRequest)
-        ids = await asyncio.to_thread(asked.ids, service, raw)
+        ids = await asyncio.to_thread(asked.ids, _local(service), raw)
         return JSONResponse({"count": len(ids), "max_model_len": service.context, "tokens": ids})
 
     @app.get("/v1/models")
@@ -191,6 +190,13 @@ def _model(service: Service) -> dict[str, Any]:
         "owned_by": "openk2",
         "max_model_len": service.context,
     }
+
+
+def _local(service: Service) -> LocalService:
+    """The service, for routes that need the model's ids. Raises ApiError if the model is not here."""
+    if isinstance(service, LocalService):
+        return service
+    raise ApiError(404, "this route needs the model's token ids, and the model is behind another server: ask that one")
 
 
 def _authorise(service: Service, request: Request) -> None:

@@ -12,12 +12,11 @@ from pydantic import Field
 from openk2.chat import ArgumentsPart, CallBegin, Event, TextPart
 from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
-from openk2.engine import Generation, Part
-from openk2.serve.answer import Answer
+from openk2.serve.answer import Answer, Ready, Said
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Fields, Sampling
-from openk2.serve.prompt import Asked, Ready, Tool
-from openk2.serve.service import Service
+from openk2.serve.prompt import Asked, Tool
+from openk2.serve.service import Settings
 
 _SYSTEM = ("developer", "_input")
 """Other names of the system role: OpenAI's newer one, and one of Moonshot's verifier."""
@@ -68,7 +67,7 @@ class ChatRequest(Sampling):
     functions: Any = None
     function_call: Any = None
 
-    def asked(self, service: Service, body: Mapping[str, Any]) -> Asked:
+    def asked(self, settings: Settings, body: Mapping[str, Any]) -> Asked:
         """In the program's own words. `body` is the request as it was sent. Raises ApiError."""
         for legacy in ("functions", "function_call"):
             if getattr(self, legacy) is not None:
@@ -93,7 +92,9 @@ class ChatRequest(Sampling):
             n=self.n or 1,
             seed=self.seed,
             stop=self.stops,
-            sampling=self.engine_fields(service) | {"top_logprobs": self.top_logprobs or 0},
+            logprobs=bool(self.logprobs),
+            token_ids=bool(self.return_token_ids),
+            sampling=self.engine_fields(settings) | {"top_logprobs": self.top_logprobs or 0},
         )
 
     def _choice(self) -> tuple[Literal["auto", "none", "required", "tool"], str]:
@@ -145,24 +146,29 @@ def _tool(index: int, entry: ToolEntry, raw: dict[str, Any]) -> Tool:
     )
 
 
-class Choice(Answer):
+class _Choice(Answer):
     """With what OpenAI's clients ask besides the message."""
 
-    def __init__(self, service: Service, ready: Ready, request: ChatRequest) -> None:
-        super().__init__(service.tokenizer, ready.names, request.stops)
+    def __init__(self, ready: Ready, request: ChatRequest) -> None:
+        super().__init__(len(ready.prompt_ids))
+        self.ids: list[int] = []
+        self._ready = ready
         self._with_logprobs, self._with_ids = bool(request.logprobs), bool(request.return_token_ids)
         self._logprobs: list[dict[str, Any]] = []
 
-    def take(self, news: Part | Generation) -> list[Event]:
-        if self._with_logprobs and isinstance(news, Part):
-            tops = news.top_logprobs or ((),) * len(news.ids)
-            for token, logprob, top in zip(news.ids, news.logprobs, tops, strict=True):
+    def take(self, said: Said) -> None:
+        super().take(said)
+        if said.part is None:
+            return
+        self.ids += said.part.ids
+        if self._with_logprobs:
+            tops = said.part.top_logprobs or ((),) * len(said.part.ids)
+            for token, logprob, top in zip(said.part.ids, said.part.logprobs, tops, strict=True):
                 entry = self._logprob(token, logprob)
                 self._logprobs.append(entry | {"top_logprobs": [self._logprob(*one) for one in top]})
-        return super().take(news)
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
-        raw = self.tokenizer.shown(token)
+        raw = self._ready.shown(token)
         return {"token": raw.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(raw)}
 
     def extras(self, start: int = 0) -> dict[str, Any]:
@@ -179,9 +185,9 @@ class Choice(Answer):
         return {"index": index, "message": raw, "finish_reason": self.finish_reason} | self.extras()
 
 
-def usage(ready: Ready, choices: list[Choice]) -> dict[str, Any]:
-    prompt = len(ready.requests[0].prompt_ids)
-    completion = sum(len(choice.ids) for choice in choices)
+def _usage(choices: list[_Choice]) -> dict[str, Any]:
+    prompt = choices[0].prompt_tokens
+    completion = sum(choice.completion_tokens for choice in choices)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -190,38 +196,38 @@ def usage(ready: Ready, choices: list[Choice]) -> dict[str, Any]:
     }
 
 
-def _head(service: Service, kind: str) -> dict[str, Any]:
+def _head(ready: Ready, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
-        "model": service.settings.name,
+        "model": ready.model,
     }
 
 
-async def whole(service: Service, ready: Ready, request: ChatRequest) -> dict[str, Any]:
+async def whole(ready: Ready, request: ChatRequest) -> dict[str, Any]:
     """The answer at once."""
-    choices = [Choice(service, ready, request) for _ in ready.requests]
-    async for index, news in service.run(ready.requests, streamed=False):
-        choices[index].take(news)
-    answer = _head(service, "chat.completion") | {
+    choices = [_Choice(ready, request) for _ in range(ready.n)]
+    async for index, said in ready.say(streamed=False):
+        choices[index].take(said)
+    answer = _head(ready, "chat.completion") | {
         "choices": [choice.openai(index) for index, choice in enumerate(choices)],
-        "usage": usage(ready, choices),
+        "usage": _usage(choices),
     }
     if request.return_token_ids:
-        answer["prompt_token_ids"] = list(ready.requests[0].prompt_ids)
+        answer["prompt_token_ids"] = list(ready.prompt_ids)
     return answer
 
 
-async def streamed(service: Service, ready: Ready, request: ChatRequest) -> AsyncIterator[str]:
+async def streamed(ready: Ready, request: ChatRequest) -> AsyncIterator[str]:
     """The answer in chunks, each as JSON, and the last word."""
-    choices = [Choice(service, ready, request) for _ in ready.requests]
-    head = _head(service, "chat.completion.chunk")
+    choices = [_Choice(ready, request) for _ in range(ready.n)]
+    head = _head(ready, "chat.completion.chunk")
 
     def chunk(index: int, delta: dict[str, Any], **more: Any) -> str:
         return compact_json(head | {"choices": [{"index": index, "delta": delta, "finish_reason": None} | more]})
 
-    first = {"prompt_token_ids": list(ready.requests[0].prompt_ids)} if request.return_token_ids else {}
+    first = {"prompt_token_ids": list(ready.prompt_ids)} if request.return_token_ids else {}
     for index in range(len(choices)):
         yield compact_json(
             head
@@ -229,24 +235,23 @@ async def streamed(service: Service, ready: Ready, request: ChatRequest) -> Asyn
             | first
         )
     sent = [0] * len(choices)
-    async for index, news in service.run(ready.requests, streamed=True):
+    async for index, said in ready.say(streamed=True):
         choice = choices[index]
-        events = choice.take(news)
+        choice.take(said)
         extras = choice.extras(sent[index])
         sent[index] = len(choice.ids)
-        for delta in map(_delta, events):
+        for delta in map(_delta, said.events):
             if delta is not None:
                 yield chunk(index, delta, **extras)
                 extras = {}
-        if isinstance(news, Part):
-            # Ids that say nothing by themselves still have log-probs.
-            if extras.get("token_ids") or (extras.get("logprobs") or {}).get("content"):
-                yield chunk(index, {}, **extras)
-            continue
-        # Kimi's clients look for the usage in the last chunk of a choice, OpenAI's in one of its own.
-        yield chunk(index, {}, finish_reason=choice.finish_reason, usage=usage(ready, [choice]))
+        # Ids that say nothing by themselves still have log-probs.
+        if extras.get("token_ids") or (extras.get("logprobs") or {}).get("content"):
+            yield chunk(index, {}, **extras)
+        if said.end is not None:
+            # Kimi's clients look for the usage in the last chunk of a choice, OpenAI's in one of its own.
+            yield chunk(index, {}, finish_reason=choice.finish_reason, usage=_usage([choice]))
     if request.stream_options is not None and request.stream_options.include_usage:
-        yield compact_json(head | {"choices": [], "usage": usage(ready, choices)})
+        yield compact_json(head | {"choices": [], "usage": _usage(choices)})
     yield "[DONE]"
 
 

@@ -21,7 +21,7 @@ from openk2.core.messages import compact_json, is_unicode
 from openk2.engine import Generation, Part, Request
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Sampling
-from openk2.serve.service import Service
+from openk2.serve.local import LocalService
 
 _DEFAULT_TOKENS = 16
 _MOST_PROMPTS = 64
@@ -35,7 +35,7 @@ class CompletionRequest(Sampling):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     suffix: Any = None
 
-    def prompts(self, service: Service) -> list[list[int]]:
+    def prompts(self, service: LocalService) -> list[list[int]]:
         """The ids of each prompt. Raises ApiError."""
         given: list[Any] = [self.prompt] if isinstance(self.prompt, str) else list(self.prompt)
         if given and all(isinstance(one, int) for one in given):
@@ -44,13 +44,13 @@ class CompletionRequest(Sampling):
             raise invalid("prompt", f"there are {len(given)} prompts: send 1 to {_MOST_PROMPTS}")
         return [one if isinstance(one, list) else _encoded(service, one) for one in given]
 
-    def requests(self, service: Service) -> list[Request]:
+    def requests(self, service: LocalService) -> list[Request]:
         """What the engine is asked, `n` times for each prompt. Heavy: not for the event loop. Raises ApiError."""
         if self.suffix is not None:
             raise invalid("suffix", "inserting into text is not served: leave it out")
         if self.max_tokens == 0 and not self.echo:
             raise invalid("max_tokens", "0 is for scoring, together with echo")
-        fields = self.engine_fields(service)
+        fields = self.engine_fields(service.settings)
         seed = secrets.randbits(63) if self.seed is None else self.seed
         requests = []
         for prompt in self.prompts(service):
@@ -74,7 +74,7 @@ class CompletionRequest(Sampling):
         return requests
 
 
-def _encoded(service: Service, text: str) -> list[int]:
+def _encoded(service: LocalService, text: str) -> list[int]:
     if not is_unicode(text):
         raise invalid("prompt", "the text has half a character (a lone surrogate), which no encoding has")
     if len(text) // service.engine.grammar.closer.longest_piece >= service.context:
@@ -86,7 +86,7 @@ def _encoded(service: Service, text: str) -> list[int]:
 class _Choice:
     """One completion while it is being said."""
 
-    def __init__(self, service: Service, asked: CompletionRequest, request: Request) -> None:
+    def __init__(self, service: LocalService, asked: CompletionRequest, request: Request) -> None:
         self._tokenizer = service.tokenizer
         self._reader = TextReader(request.stop)
         self._asked = asked
@@ -166,7 +166,7 @@ def _usage(choices: list[_Choice]) -> dict[str, Any]:
     }
 
 
-async def _begin(service: Service, asked: CompletionRequest, requests: list[Request]) -> list[_Choice]:
+async def _begin(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> list[_Choice]:
     choices = [_Choice(service, asked, request) for request in requests]
     for choice in choices if asked.echo else []:
         scores = None
@@ -176,7 +176,7 @@ async def _begin(service: Service, asked: CompletionRequest, requests: list[Requ
     return choices
 
 
-def _head(service: Service) -> dict[str, Any]:
+def _head(service: LocalService) -> dict[str, Any]:
     return {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -185,7 +185,7 @@ def _head(service: Service) -> dict[str, Any]:
     }
 
 
-async def whole(service: Service, asked: CompletionRequest, requests: list[Request]) -> dict[str, Any]:
+async def whole(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> dict[str, Any]:
     """The completions at once."""
     choices = await _begin(service, asked, requests)
     if asked.max_tokens != 0:
@@ -197,7 +197,7 @@ async def whole(service: Service, asked: CompletionRequest, requests: list[Reque
     }
 
 
-async def streamed(service: Service, asked: CompletionRequest, requests: list[Request]) -> AsyncIterator[str]:
+async def streamed(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> AsyncIterator[str]:
     """The completions in chunks, each as JSON, and the last word."""
     choices = await _begin(service, asked, requests)
     head = _head(service)

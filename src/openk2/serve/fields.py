@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from openk2.core.messages import is_unicode
 from openk2.serve.errors import invalid
-from openk2.serve.service import Service
+from openk2.serve.service import Settings
 
 MOST_CHOICES = 5
 MOST_STOPS, LONGEST_STOP = 5, 32
-NEAR_ZERO = 1e-3
+_NEAR_ZERO = 1e-3
 
 
 class Fields(BaseModel):
@@ -59,19 +59,18 @@ class Sampling(Fields):
                 raise invalid("stop", f"a text must have 1 to {LONGEST_STOP} bytes, not {text[:40]!r}")
         return tuple(stops)
 
-    def engine_fields(self, service: Service) -> dict[str, Any]:
+    def engine_fields(self, settings: Settings) -> dict[str, Any]:
         """The fields of the engine's Request. Raises ApiError for combinations that make no sense."""
-        temperature = service.settings.temperature if self.temperature is None else self.temperature
-        if (self.n or 1) > 1 and temperature < NEAR_ZERO:
-            raise invalid("n", f"with temperature {temperature} all {self.n} choices would be the same: raise it")
+        drawn = temperature_field(settings.temperature if self.temperature is None else self.temperature)
+        if (self.n or 1) > 1 and drawn.get("temperature") == 0:
+            raise invalid("n", f"with a temperature near 0 all {self.n} choices would be the same: raise it")
         bias = []
         for key, value in (self.logit_bias or {}).items():
-            if not key.isdecimal() or int(key) >= service.tokenizer.vocab_size or abs(value) > 100:
+            if not key.isdecimal() or abs(value) > 100:
                 raise invalid("logit_bias", f"{key[:20]!r}: {value} is no token id with a number from -100 to 100")
             bias.append((int(key), value))
         top_k = self.top_k or 0
-        return {
-            "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
+        return drawn | {
             "top_p": 1.0 if self.top_p is None else self.top_p,
             "top_k": max(top_k, 0),  # some clients say -1 for all
             "min_p": self.min_p or 0.0,
@@ -81,3 +80,10 @@ class Sampling(Fields):
             "logit_bias": tuple(bias),
             "stop_ids": tuple(self.stop_token_ids or ()),
         }
+
+
+def temperature_field(temperature: float | None) -> dict[str, float]:
+    """The temperature as a field of the engine's Request; none if it is left to the server behind."""
+    if temperature is None:
+        return {}
+    return {"temperature": 0.0 if temperature < _NEAR_ZERO else temperature}

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from openk2.chat import canonicalise, render
+from openk2.chat import Tokenizer, canonicalise, render
 from openk2.core import NANO_SYSTEM, ContextOverflow, Message, ToolSpec, UserError
-from openk2.engine import Request
+from openk2.engine import Engine, Request
 from openk2.serve.errors import ApiError, invalid
 from openk2.serve.names import ToolNames
-from openk2.serve.service import Service
 
 MOST_TOOLS = 128
 
@@ -36,6 +35,7 @@ class Asked:
     `messages` still have the client's names and ids. `choice` is auto, none, required, or the name of the tool that is
     to be called. `answer` is a JSON Schema for the text, refused if it cannot be enforced in full and is strict.
     `partial`: the last message is the beginning of the answer. `sampling` are fields of the engine's Request.
+    `logprobs` and `token_ids`: whether the client wants those of the answer.
     """
 
     messages: Sequence[Message]
@@ -49,70 +49,80 @@ class Asked:
     n: int = 1
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    token_ids: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def must_call(self) -> bool:
+        """Whether a text alone is no answer."""
+        return self.choice[0] in ("required", "tool")
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What the engine is asked, one request per choice, and the names that the client knows."""
-
-    requests: tuple[Request, ...]
-    names: ToolNames
+    @property
+    def one_call(self) -> bool:
+        """Whether there may be no second call."""
+        return self.choice[0] == "tool" or not self.parallel
 
 
-def prepare(service: Service, asked: Asked) -> Ready:
-    """Render and check. Heavy: not for the event loop. Raises ApiError for what cannot be served."""
-    names = _names(asked)
+def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], ToolNames]:
+    """What the engine is asked, one request per choice, and the names that the client knows.
+
+    Heavy: not for the event loop. Raises ApiError for what cannot be served.
+    """
+    names = tool_names(asked)
     try:
-        ids, calls = _render(service, asked, names)
+        ids, calls = _render(engine, asked, names)
         request = _constrained(
             asked,
             names,
             Request(
                 tuple(ids),
-                service.context if asked.max_tokens is None else asked.max_tokens,
+                engine.context if asked.max_tokens is None else asked.max_tokens,
                 stop=asked.stop,
                 first_call_index=calls,
                 **asked.sampling,
             ),
         )
-        _check_schemas(service, asked, names)
-        service.engine.check(request)
+        _check_schemas(engine, asked, names)
+        engine.check(request)
     except ContextOverflow as e:
         raise invalid("messages", str(e), code="context_length_exceeded") from None
     except UserError as e:
         raise invalid(None, str(e)) from None
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    return Ready(tuple(replace(request, seed=seed + i) for i in range(asked.n)), names)
+    return tuple(replace(request, seed=seed + i) for i in range(asked.n)), names
 
 
-def render_prompt(service: Service, asked: Asked) -> Sequence[int]:
+def render_prompt(engine: Engine, asked: Asked) -> Sequence[int]:
     """The ids of the prompt alone. Heavy. Raises ApiError for a conversation that makes no sense."""
     try:
-        return _render(service, asked, _names(asked))[0]
+        return _render(engine, asked, tool_names(asked))[0]
     except UserError as e:
         raise invalid("messages", str(e)) from None
 
 
-def _render(service: Service, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
+def _render(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
     """The prompt's ids, and how many calls are in it."""
-    messages = [_named(message, names) for message in asked.messages]
-    prefix = messages.pop() if asked.partial else None
-    if not messages:
-        raise invalid("messages", "there is none: send at least one")
+    messages, prefix = named_messages(asked, names)
     first = messages[0].role
     messages = canonicalise(messages)
-    if service.is_nano:
+    for_nano = _is_nano(engine.tokenizer)
+    if for_nano:
         messages = _as_nano_knows(messages, first != "system")
-    _check_length(service, messages)
+    _check_length(engine, messages)
     rendered = render(
         messages,
-        [_declaration(tool, names, service.is_nano) for tool in asked.tools],
-        tokenizer=service.tokenizer,
+        [_declaration(tool, names, for_nano) for tool in asked.tools],
+        tokenizer=engine.tokenizer,
         add_generation_prompt=True,
         prefix=prefix,
     )
     return rendered.ids, sum(len(m.tool_calls) for m in messages)
+
+
+def _is_nano(tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary is one of nano's kind, to which the skeleton of its own declarations is one piece."""
+    return len(tokenizer.encode(NANO_SYSTEM)) == 1
 
 
 def _as_nano_knows(messages: list[Message], without_system: bool) -> list[Message]:
@@ -126,7 +136,8 @@ def _as_nano_knows(messages: list[Message], without_system: bool) -> list[Messag
     ]
 
 
-def _names(asked: Asked) -> ToolNames:
+def tool_names(asked: Asked) -> ToolNames:
+    """The names of the declared tools. Raises ApiError for too many, and for those that no tool can have."""
     seen: set[str] = set()
     if len(asked.tools) > MOST_TOOLS:
         raise invalid("tools", f"there are {len(asked.tools)}, and at most {MOST_TOOLS} are allowed: declare fewer")
@@ -137,6 +148,15 @@ def _names(asked: Asked) -> ToolNames:
             raise invalid(f"{tool.field}.name", f"{tool.name!r} is declared twice: give every tool its own name")
         seen.add(tool.name)
     return ToolNames(tool.name for tool in asked.tools)
+
+
+def named_messages(asked: Asked, names: ToolNames) -> tuple[list[Message], Message | None]:
+    """The conversation with tool names as the model knows them, and the beginning of the answer. Raises ApiError."""
+    messages = [_named(message, names) for message in asked.messages]
+    prefix = messages.pop() if asked.partial else None
+    if not messages:
+        raise invalid("messages", "there is none: send at least one")
+    return messages, prefix
 
 
 def _named(message: Message, names: ToolNames) -> Message:
@@ -158,33 +178,40 @@ def _declaration(tool: Tool, names: ToolNames, for_nano: bool) -> ToolSpec | Map
 
 
 def _constrained(asked: Asked, names: ToolNames, request: Request) -> Request:
-    kind, wanted = asked.choice
-    chosen = [tool for tool in asked.tools if kind != "none" and (kind != "tool" or tool.name == wanted)]
-    if kind in ("required", "tool") and not chosen:
-        problem = f"no tool {wanted!r} is declared" if kind == "tool" else "a call is required and no tool is declared"
-        raise invalid("tool_choice", f"{problem}: declare it in tools")
     return replace(
         request,
-        tools=tuple(ToolSpec(names.to_model(tool.name), tool.description, tool.parameters) for tool in chosen),
-        must_call=kind in ("required", "tool"),
-        one_call=kind == "tool" or not asked.parallel,
+        tools=tuple(
+            ToolSpec(names.to_model(tool.name), tool.description, tool.parameters) for tool in chosen_tools(asked)
+        ),
+        must_call=asked.must_call,
+        one_call=asked.one_call,
         answer=asked.answer,
     )
 
 
-def _check_schemas(service: Service, asked: Asked, names: ToolNames) -> None:
+def chosen_tools(asked: Asked) -> list[Tool]:
+    """The tools that may be called. Raises ApiError if there is none and a call is required."""
+    kind, wanted = asked.choice
+    chosen = [tool for tool in asked.tools if kind != "none" and (kind != "tool" or tool.name == wanted)]
+    if asked.must_call and not chosen:
+        problem = f"no tool {wanted!r} is declared" if kind == "tool" else "a call is required and no tool is declared"
+        raise invalid("tool_choice", f"{problem}: declare it in tools")
+    return chosen
+
+
+def _check_schemas(engine: Engine, asked: Asked, names: ToolNames) -> None:
     """Raises ApiError for a schema that the grammar does not hold the model to, in full."""
     for tool in asked.tools:
         spec = ToolSpec(names.to_model(tool.name), tool.description, tool.parameters)
         try:
-            compiled = service.engine.grammar.compile([spec])[spec.name]
+            compiled = engine.grammar.compile([spec])[spec.name]
         except UserError as e:
             raise invalid(f"{tool.field}.parameters", str(e)) from None
         if compiled.not_enforced and tool.strict:
             raise _not_enforced(f"{tool.field}.parameters", compiled.not_enforced, f"{tool.field}.strict")
     if asked.answer is not None:
         try:
-            compiled = service.engine.grammar.compile_answer(asked.answer)
+            compiled = engine.grammar.compile_answer(asked.answer)
         except UserError as e:
             raise invalid("response_format", str(e)) from None
         if compiled.not_enforced and asked.answer_strict:
@@ -200,11 +227,11 @@ def _not_enforced(field: str, remarks: Sequence[str], switch: str) -> ApiError:
     )
 
 
-def _check_length(service: Service, messages: Sequence[Message]) -> None:
+def _check_length(engine: Engine, messages: Sequence[Message]) -> None:
     """Refuse what is far too long before it is tokenised: no id stands for more bytes than the longest piece."""
     size = sum(len(m.content) + sum(len(c.arguments) for c in m.tool_calls) for m in messages)
-    least = size // service.engine.grammar.closer.longest_piece
-    if least >= service.context:
+    least = size // engine.grammar.closer.longest_piece
+    if least >= engine.context:
         raise ContextOverflow(
-            f"the conversation has at least {least} tokens and the context is {service.context}: shorten it"
+            f"the conversation has at least {least} tokens and the context is {engine.context}: shorten it"
         )

@@ -13,11 +13,11 @@ from pydantic import Field
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart
 from openk2.core import Message, ToolCall
 from openk2.core.messages import Role, compact_json, is_unicode
-from openk2.serve.answer import Answer
+from openk2.serve.answer import Answer, Ready, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import NEAR_ZERO, Fields, Number
-from openk2.serve.prompt import Asked, Ready, Tool
-from openk2.serve.service import Service
+from openk2.serve.fields import Fields, Number, temperature_field
+from openk2.serve.prompt import Asked, Tool
+from openk2.serve.service import Settings
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _TEXTS = ("input_text", "output_text", "text")
@@ -64,7 +64,7 @@ class ResponsesRequest(Fields):
     background: bool | None = None
     metadata: dict[str, str] | None = None
 
-    def asked(self, service: Service) -> Asked:
+    def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
         for field in ("previous_response_id", "conversation", "background"):
             if getattr(self, field):
@@ -73,7 +73,6 @@ class ResponsesRequest(Fields):
         items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         for index, item in enumerate(items):
             _add(messages, f"input.{index}", item)
-        temperature = service.settings.temperature if self.temperature is None else self.temperature
         choice: tuple[Literal["auto", "none", "required", "tool"], str] = (
             ("tool", self.tool_choice.name)
             if isinstance(self.tool_choice, NamedTool)
@@ -87,10 +86,8 @@ class ResponsesRequest(Fields):
             answer=self._answer(),
             answer_strict=self.text is None or self.text.format is None or self.text.format.strict is not False,
             max_tokens=self.max_output_tokens,
-            sampling={
-                "temperature": 0.0 if temperature < NEAR_ZERO else temperature,
-                "top_p": 1.0 if self.top_p is None else self.top_p,
-            },
+            sampling=temperature_field(settings.temperature if self.temperature is None else self.temperature)
+            | {"top_p": 1.0 if self.top_p is None else self.top_p},
         )
 
     def _answer(self) -> dict[str, Any] | None:
@@ -161,9 +158,8 @@ def _add(messages: list[Message], field: str, item: dict[str, Any]) -> None:
 class _Response:
     """A response while it is being said: its items, and the events that tell of them."""
 
-    def __init__(self, service: Service, ready: Ready, request: ResponsesRequest) -> None:
-        self.answer = Answer(service.tokenizer, ready.names, ())
-        self._prompt = len(ready.requests[0].prompt_ids)
+    def __init__(self, ready: Ready, request: ResponsesRequest) -> None:
+        self._answer = Answer(len(ready.prompt_ids))
         self._items: list[dict[str, Any]] = []
         self._numbers = count()
         given = request.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -171,7 +167,7 @@ class _Response:
             "id": f"resp_{uuid.uuid4().hex}",
             "object": "response",
             "created_at": int(time.time()),
-            "model": service.settings.name,
+            "model": ready.model,
             "error": None,
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
@@ -190,30 +186,33 @@ class _Response:
 
     def to_json(self) -> dict[str, Any]:
         """As it is now."""
-        generation = self.answer.generation
-        cut = generation is not None and generation.finish_reason == "length"
-        status = "in_progress" if generation is None else "incomplete" if cut else "completed"
-        used = len(self.answer.ids)
+        answer = self._answer
+        cut = answer.end is not None and answer.end.finish_reason == "length"
+        status = "in_progress" if answer.end is None else "incomplete" if cut else "completed"
         usage = {
-            "input_tokens": self._prompt,
-            "input_tokens_details": {"cached_tokens": self.answer.cached_tokens},
-            "output_tokens": used,
+            "input_tokens": answer.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": answer.cached_tokens},
+            "output_tokens": answer.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": self._prompt + used,
+            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
         }
         return self._head | {
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items,
-            "usage": None if generation is None else usage,
+            "usage": None if answer.end is None else usage,
         }
 
     def event(self, kind: str, **fields: Any) -> str:
         """One event of the stream."""
         return compact_json({"type": f"response.{kind}", "sequence_number": next(self._numbers)} | fields)
 
-    def take(self, event: Event) -> list[str]:
-        """What an event of the answer is here."""
+    def take(self, said: Said) -> list[str]:
+        """What news of the answer are here."""
+        self._answer.take(said)
+        return [told for event in said.events for told in self._told_of(event)]
+
+    def _told_of(self, event: Event) -> list[str]:
         if isinstance(event, TextPart):
             out = [] if self._in_text else self._begin_text()
             part = self._items[-1]["content"][0]
@@ -269,25 +268,23 @@ class _Response:
         return self.event(kind, item_id=self._items[-1]["id"], output_index=len(self._items) - 1, **fields)
 
 
-async def whole(service: Service, ready: Ready, request: ResponsesRequest) -> dict[str, Any]:
+async def whole(ready: Ready, request: ResponsesRequest) -> dict[str, Any]:
     """The response at once."""
-    response = _Response(service, ready, request)
-    async for _, news in service.run(ready.requests, streamed=False):
-        for event in response.answer.take(news):
-            response.take(event)
+    response = _Response(ready, request)
+    async for _, said in ready.say(streamed=False):
+        response.take(said)
     response.end_text()
     return response.to_json()
 
 
-async def streamed(service: Service, ready: Ready, request: ResponsesRequest) -> AsyncIterator[str]:
+async def streamed(ready: Ready, request: ResponsesRequest) -> AsyncIterator[str]:
     """The response as events, each as JSON."""
-    response = _Response(service, ready, request)
+    response = _Response(ready, request)
     for kind in ("created", "in_progress"):
         yield response.event(kind, response=response.to_json())
-    async for _, news in service.run(ready.requests, streamed=True):
-        for event in response.answer.take(news):
-            for told in response.take(event):
-                yield told
+    async for _, said in ready.say(streamed=True):
+        for told in response.take(said):
+            yield told
     for told in response.end_text():
         yield told
     final = response.to_json()

@@ -16,6 +16,7 @@ from sse_starlette.sse import AppStatus
 from openk2.core import UserError
 from openk2.policy import LocalPolicy, resolve_policy
 from openk2.serve.app import create_app
+from openk2.serve.local import LocalService
 from openk2.serve.service import Service, Settings
 
 _GRACE = 20.0
@@ -60,9 +61,9 @@ def make_service(options: ServeOptions) -> Service:
         raise UserError(f"{options.model} cannot be served: name nano, a model folder or random:PRESET")
     name = "openk2-nano" if options.model == "nano" else Path(options.model).name or options.model
     # Nano's numbers are those of greedy decoding.
-    settings = Settings(name=name, temperature=0.0 if options.model == "nano" else 0.6, max_queued=options.max_queued,
-                        keys=keys)  # fmt: skip
-    return Service(policy.engine, settings)
+    settings = Settings(name=name, temperature=0.0 if options.model == "nano" else 0.6, max_running=options.max_running,
+                        max_queued=options.max_queued, keys=keys)  # fmt: skip
+    return LocalService(policy.engine, settings)
 
 
 def serve(options: ServeOptions) -> None:

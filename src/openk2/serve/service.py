@@ -1,18 +1,14 @@
-"""One engine for all requests: who gets in, what comes out, and how it ends."""
+"""Who answers requests: what every service can do, whether the model is here or behind another server."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import CancelledError as Cancelled
-from concurrent.futures import Future
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
+from typing import Literal
 
-from openk2.chat import Tokenizer
-from openk2.core import NANO_SYSTEM
-from openk2.engine import Engine, Generation, Part, Request, Worker
-from openk2.serve.errors import our_fault, shutting_down, too_many
+from openk2.serve.answer import Ready
+from openk2.serve.errors import shutting_down, too_many
+from openk2.serve.prompt import Asked
 
 _RETRY_AFTER = 1
 
@@ -21,108 +17,61 @@ _RETRY_AFTER = 1
 class Settings:
     """What the server allows.
 
-    `temperature` is the one of requests that name none. `max_queued` requests wait beyond those that are generated.
+    `temperature` is the one of requests that name none; None leaves it to the server behind. `max_running` requests are
+    answered at the same time, `max_queued` wait beyond them.
     """
 
     name: str
-    temperature: float = 0.6
+    temperature: float | None = 0.6
+    max_running: int = 64
     max_queued: int = 256
     max_body: int = 32 << 20
     keys: frozenset[str] = frozenset()
 
 
-class Service:
-    """Runs requests on the engine."""
+class Service(ABC):
+    """Answers conversations.
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine = engine
+    `tokens` counts those of the answered requests. `context` is None where it is not known.
+    """
+
+    context: int | None
+
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._worker = Worker(engine)
-        self._futures: set[Future[Generation]] = set()
-        self.tokens = {"prompt": 0, "cached": 0, "completion": 0}
+        self.tokens: dict[Literal["prompt", "cached", "completion"], int] = {"prompt": 0, "cached": 0, "completion": 0}
         self._closing = False
-        self.is_nano = len(engine.tokenizer.encode(NANO_SYSTEM)) == 1
-        """Whether the vocabulary is one of nano's kind, to which the skeleton of its own declarations is one piece."""
+
+    @abstractmethod
+    def prepare(self, asked: Asked) -> Ready:
+        """Check all that can be checked. Heavy: not for the event loop. Raises ApiError for what cannot be served."""
+
+    @abstractmethod
+    async def count(self, asked: Asked) -> int:
+        """How many tokens the prompt has. Raises ApiError."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        return self.engine.tokenizer
+    @abstractmethod
+    def load(self) -> tuple[int, int]:
+        """How many requests are being answered, and how many wait."""
 
     @property
-    def context(self) -> int:
-        return self.engine.context
-
-    @property
+    @abstractmethod
     def busy(self) -> int:
         """How many requests are on their way."""
-        return len(self._futures)
 
-    @property
-    def load(self) -> tuple[int, int]:
-        """How many requests are being generated, and how many wait."""
-        return self._worker.load
+    @abstractmethod
+    async def close(self, grace: float) -> None:
+        """Take nothing new, give what runs `grace` seconds, then end it."""
 
     def admit(self, count: int) -> None:
         """Raises ApiError if there is no place for so many more requests."""
         if self._closing:
             raise shutting_down()
-        if self.busy + count > self.engine.max_batch + self.settings.max_queued:
+        if self.busy + count > self.settings.max_running + self.settings.max_queued:
             raise too_many(_RETRY_AFTER)
 
-    async def run(self, requests: Sequence[Request], *, streamed: bool) -> AsyncIterator[tuple[int, Part | Generation]]:
-        """(number of the request, news of it), until each has come to its generation.
-
-        All of a request's ids come as parts before its generation: as they are said if `streamed`, else in one. Closing
-        the iterator gives the rest up. Raises ApiError if there is no place, and when the engine fails or is stopped.
-        """
-        self.admit(len(requests))
-        loop = asyncio.get_running_loop()
-        news: asyncio.Queue[tuple[int, Part | Future[Generation]]] = asyncio.Queue()
-
-        def tell(index: int, what: Part | Future[Generation]) -> None:
-            # From the engine's thread. A loop that has ended has nobody who listens.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(news.put_nowait, (index, what))
-
-        futures = []
-        try:
-            for index, request in enumerate(requests):
-                # What is not streamed wakes the event loop once, and not for every id.
-                listener = partial(tell, index) if streamed else None
-                future = self._worker.submit(request, listener)
-                futures.append(future)
-                self._futures.add(future)
-                future.add_done_callback(partial(tell, index))
-            missing = len(futures)
-            while missing:
-                index, what = await news.get()
-                if isinstance(what, Part):
-                    yield index, what
-                    continue
-                missing -= 1
-                try:
-                    generation = what.result()
-                except Cancelled:
-                    raise shutting_down() from None
-                except Exception as e:
-                    raise our_fault() from e
-                self.tokens["prompt"] += len(requests[index].prompt_ids)
-                self.tokens["cached"] += generation.cached_tokens
-                self.tokens["completion"] += len(generation.ids)
-                if not streamed:
-                    yield index, generation.part(0)
-                yield index, generation
-        finally:
-            for future in futures:
-                future.cancel()
-                self._futures.discard(future)
-
-    async def close(self, grace: float) -> None:
-        """Take nothing new, give what runs `grace` seconds, then end it."""
-        self._closing = True
-        deadline = asyncio.get_running_loop().time() + grace
-        while self._futures and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.05)
-        for future in list(self._futures):
-            future.cancel()
-        await asyncio.to_thread(self._worker.close)
+    def _count(self, prompt: int, cached: int, completion: int) -> None:
+        self.tokens["prompt"] += prompt
+        self.tokens["cached"] += cached
+        self.tokens["completion"] += completion

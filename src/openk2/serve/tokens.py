@@ -9,8 +9,8 @@ from openk2.core.messages import is_unicode
 from openk2.serve.chat import ChatRequest, ToolEntry
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Fields
+from openk2.serve.local import LocalService
 from openk2.serve.prompt import render_prompt
-from openk2.serve.service import Service
 
 
 class TokenizeRequest(Fields):
@@ -21,7 +21,7 @@ class TokenizeRequest(Fields):
     messages: list[dict[str, Any]] | None = None
     tools: list[ToolEntry] | None = None
 
-    def ids(self, service: Service, body: Mapping[str, Any]) -> list[int]:
+    def ids(self, service: LocalService, body: Mapping[str, Any]) -> list[int]:
         """The ids. Raises ApiError."""
         if (self.prompt is None) == (self.messages is None):
             raise invalid(None, "send either prompt or messages")
@@ -30,4 +30,4 @@ class TokenizeRequest(Fields):
                 raise invalid("prompt", "the text has half a character (a lone surrogate), which no encoding has")
             return service.tokenizer.encode(self.prompt)
         chat = ChatRequest(messages=self.messages or [], tools=self.tools)
-        return list(render_prompt(service, chat.asked(service, body)))
+        return list(render_prompt(service.engine, chat.asked(service.settings, body)))
