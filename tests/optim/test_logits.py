@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -37,14 +38,19 @@ MODELS: dict[str, Any] = {
         )
     ),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES, num_key_value_heads=2)),
-    "deepseek": lambda: transformers.DeepseekV3ForCausalLM(
-        transformers.DeepseekV3Config(
-            **SIZES, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
-            v_head_dim=8, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, n_group=1, topk_group=1,
-            first_k_dense_replace=2,
-        )
-    ),
+    "deepseek": lambda: deepseek(16),
+    "deepseek-no-latent-query": lambda: deepseek(None),
 }  # fmt: skip
+
+
+def deepseek(query_rank: int | None) -> Any:
+    return transformers.DeepseekV3ForCausalLM(
+        transformers.DeepseekV3Config(
+            **SIZES, num_key_value_heads=4, q_lora_rank=query_rank, kv_lora_rank=16, qk_nope_head_dim=8,
+            qk_rope_head_dim=8, v_head_dim=8, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+            n_group=1, topk_group=1, first_k_dense_replace=2,
+        )
+    )  # fmt: skip
 
 
 def made(name: str) -> Any:
@@ -390,6 +396,86 @@ def test_pefts_adapters(family: str, targets: list[str], whole: bool) -> None:
     torch.testing.assert_close(monitor.max_logit_LH[0], wanted_H, rtol=1e-4, atol=1e-4)
 
 
+def peft_model(config: Any, **more: Any) -> Any:
+    model = pytest.importorskip("peft").get_peft_model(made("llama"), config).train()
+    return model.requires_grad_(True)
+
+
+def clipped_to_half(model: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """The first layer's maxima, as they are after a step that halves the largest, and the heads that were clipped."""
+    monitor = attach_logit_monitor(model, EXACT)
+    model(**some_ids())
+    before_H = monitor.max_logit_LH[0].clone()
+    threshold = float(before_H.max()) / 2
+    optimizer = MuonClip(model, lr=0.0, qk_clip_threshold=threshold, logit_monitor=monitor)
+    monitor.threshold = EXACT
+    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+    clipped = optimizer.step().clipped_heads
+    model(**some_ids())
+    return before_H.clamp(max=threshold), monitor.max_logit_LH[0], clipped
+
+
+@pytest.mark.parametrize("kind", ["LoraConfig", "AdaLoraConfig", "VeraConfig", "OFTConfig"])
+def test_adapters_whose_form_is_known_are_clipped(kind: str) -> None:
+    peft = pytest.importorskip("peft")
+    # As many ranks as the queries have rows: an inner matrix of their number is no outer one.
+    more = {"LoraConfig": {"r": 48, "init_lora_weights": False}, "AdaLoraConfig": {"total_step": 9, "init_r": 48},
+            "VeraConfig": {"r": 48}, "OFTConfig": {"oft_block_size": 8}}[kind]  # fmt: skip
+    model = peft_model(getattr(peft, kind)(target_modules=["q_proj", "k_proj"], **more))
+    wanted_H, found_H, clipped = clipped_to_half(model)
+    assert clipped > 0
+    torch.testing.assert_close(found_H, wanted_H, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["LoKrConfig", "FourierFTConfig", "HRAConfig"])
+def test_over_other_adapters_no_head_is_clipped_and_it_is_said(kind: str) -> None:
+    peft = pytest.importorskip("peft")
+    model = peft_model(getattr(peft, kind)(target_modules=["q_proj", "k_proj"]))
+    with pytest.warns(UserWarning, match="adapters of an unknown kind"):
+        assert clipped_to_half(model)[2] == 0
+
+
+def test_an_inactive_adapter_is_no_hindrance() -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=3, target_modules=["q_proj", "k_proj"], init_lora_weights=False)
+    model = peft_model(config)
+    model.add_adapter("other", config)
+    model.set_adapter("default")
+    model.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("other" not in name)
+    wanted_H, found_H, clipped = clipped_to_half(model)
+    assert clipped > 0
+    torch.testing.assert_close(found_H, wanted_H, rtol=1e-4, atol=1e-4)
+
+
+def test_heads_that_cannot_be_clipped_are_said_beside_others_that_are() -> None:
+    model = made("llama").train()
+    model.model.layers[1].requires_grad_(False)
+    monitor = attach_logit_monitor(model, EXACT)
+    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
+    threshold = float(monitor.max_logit_LH.min()) / 2
+    optimizer = MuonClip(model, lr=0.0, qk_clip_threshold=threshold, logit_monitor=monitor)
+    with pytest.warns(UserWarning, match="in heads that cannot be clipped"):
+        assert optimizer.step().clipped_heads == 4
+
+
+def test_a_query_that_is_the_key_is_not_scaled_twice() -> None:
+    model = made("llama")
+    attention = model.model.layers[0].self_attn
+    attention.q_proj = attention.k_proj
+    before = attention.q_proj.weight.clone()
+    assert qk_clip_([attention], torch.full((1, 4), 200.0), 100.0) == 0
+    assert torch.equal(attention.q_proj.weight, before)
+
+
+def test_latent_attention_without_a_latent_query() -> None:
+    model = made("deepseek-no-latent-query")
+    wanted_H, found_H, clipped = clipped_to_half(model)
+    assert clipped > 0
+    torch.testing.assert_close(found_H, wanted_H, rtol=1e-4, atol=1e-4)
+
+
 def test_layers_that_share_their_weights_are_scaled_once() -> None:
     model = made("llama")
     first, second = (layer.self_attn for layer in model.model.layers)
@@ -414,10 +500,14 @@ def test_a_monitor_of_other_layers_is_refused_before_anything_moves() -> None:
         MuonClip(model, lr=0.01, logit_monitor=attach_logit_monitor(other))
 
 
-def test_a_parameter_that_is_trained_too_late_is_said() -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_parameter_that_is_trained_too_late_is_said(copied: bool) -> None:
     model = made("llama")
-    late = model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
     optimizer = MuonClip(model, lr=0.01)
+    if copied:
+        model, optimizer = copy.deepcopy((model, optimizer))
+    late = model.model.layers[0].mlp.up_proj.weight
     late.requires_grad_(True)
     model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
     with pytest.warns(UserWarning, match="layers.0.mlp.up_proj.weight was frozen when the optimizer was made"):

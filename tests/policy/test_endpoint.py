@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,59 +14,10 @@ pytest.importorskip("anthropic")
 
 from openk2.core import ContextOverflow, Message, ToolCall, ToolSpec, Turn, Usage, UserError
 from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
+from shared.played import Played, call, chunk, served
 
 TOOLS = [ToolSpec("get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})]
 ASK = [Message("system", "s"), Message("user", "hi")]
-
-
-class Played:
-    """Gives its answers in order: (status, body or chunks, headers). Keeps what it was asked."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[Any] = []
-        self.gone = threading.Event()
-
-
-@contextmanager
-def served(played: Played) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            played.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            status, body, *more = played.answers.pop(0) if len(played.answers) > 1 else played.answers[0]
-            self.send_response(status)
-            for name, value in (more[0] if more else {}).items():
-                self.send_header(name, value)
-            if isinstance(body, dict):
-                data = json.dumps(body).encode()
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-                return
-            self.send_header("content-type", "text/event-stream")
-            self.end_headers()
-            try:
-                for chunk in body:
-                    text = chunk if isinstance(chunk, str) else json.dumps(chunk)
-                    kind = f"event: {chunk['type']}\n" if isinstance(chunk, dict) and "type" in chunk else ""
-                    self.wfile.write(f"{kind}data: {text}\n\n".encode())
-                    self.wfile.flush()
-            except OSError:
-                played.gone.set()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def ask(played: Played, messages: list[Message] = ASK, *, anthropic: bool = False, **options: Any) -> Turn:
@@ -83,17 +31,6 @@ def ask(played: Played, messages: list[Message] = ASK, *, anthropic: bool = Fals
 
     with served(played) as url:
         return asyncio.run(turn(url))
-
-
-def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m",
-            "choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]}  # fmt: skip
-
-
-def call(index: int | None, **function: Any) -> dict[str, Any]:
-    identifier = function.pop("id", None)
-    piece = {"function": function, "type": "function"} | ({} if index is None else {"index": index})
-    return chunk({"tool_calls": [piece | ({"id": identifier} if identifier else {})]})
 
 
 def whole(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> dict[str, Any]:
@@ -190,6 +127,24 @@ def test_k2s_markers_inside_of_arguments_are_text() -> None:
     unfinished = '<|tool_call_begin|>functions.cut:0<|tool_call_argument_begin|>{"path": <|tool_call_end|>'
     [call] = said("<|tool_calls_section_begin|>" + unfinished).message.tool_calls
     assert call.arguments == '{"path":'
+
+
+def test_calls_in_the_text_that_are_nearly_right() -> None:
+    begin, argument, end = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
+    section = "<|tool_calls_section_begin|>"
+    # Brackets without an end.
+    deep = '{"x":' + "[" * 5000
+    turn = said(f"{section}{begin}functions.a:0{argument}{deep}{end}")
+    assert turn.message.tool_calls[0].arguments == deep
+    # A line break in a string; an end that was left out; a second section.
+    calls = [f'functions.a:0{argument}{{"x":"1\n2 {end}"}}', f'functions.b:1{argument}{{"y":1}}{end}']
+    turn = said(f"{section}{begin}{calls[0]}{begin}{calls[1]}<|tool_calls_section_end|>{section}{begin}{calls[1]}")
+    assert [(call.name, call.arguments) for call in turn.message.tool_calls] == [
+        ("a", f'{{"x":"1\n2 {end}"}}'),
+        ("b", '{"y":1}'),
+        ("b", '{"y":1}'),
+    ]
+    assert turn.malformed is None
 
 
 def test_a_stream_that_breaks_off_is_asked_for_again_as_a_whole() -> None:

@@ -85,5 +85,5 @@ def test_addresses_of_endpoints() -> None:
     ):
         policy = resolve_policy(spec)
         assert isinstance(policy, OpenAIPolicy)
-        assert (policy.name, policy._model, policy._base_url) == (spec, name, address)
+        assert (policy.name, policy.endpoint.model, policy.endpoint.base_url) == (spec, name, address)
     assert isinstance(resolve_policy("anthropic:claude@20240620"), AnthropicPolicy)

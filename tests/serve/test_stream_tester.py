@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -16,42 +13,17 @@ pytest.importorskip("httpx2")
 
 from openk2.core import UserError
 from openk2.evals.stream import CHECKS, Case, make_cases, test_streams
+from shared.played import Played, served
 
 ask = test_streams
 del test_streams  # it is no test of this file's
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
 
 
-@contextmanager
-def other_server(whole: dict[str, Any], chunks: list[Any], last: str = "[DONE]") -> Iterator[str]:
+def other_server(whole: dict[str, Any], chunks: list[Any], last: str = "[DONE]") -> AbstractContextManager[str]:
     """Answers everything in the same way."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            data = [c if isinstance(c, str) else json.dumps({"choices": [{"index": 0, **c}]}) for c in chunks]
-            answer = (
-                "".join(f"data: {one}\n\n" for one in (*data, last))
-                if body.get("stream")
-                else json.dumps({"choices": [whole]})
-            ).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    data = [one if isinstance(one, str) else {"choices": [{"index": 0, **one}]} for one in chunks]
+    return served(Played(lambda body: (200, [*data, last] if body.get("stream") else {"choices": [whole]})))
 
 
 def failed(whole: dict[str, Any], chunks: list[Any], **more: Any) -> set[str]:

@@ -12,7 +12,12 @@ from openk2.cli.common import DeviceOption, given_path
 
 def serve(
     model: Annotated[
-        str, typer.Option("--model", metavar="MODEL", help="nano, a model folder or random:PRESET.")
+        str,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="nano, a model folder, random:PRESET, or one behind another server: openai:NAME@URL, moonshot:NAME.",
+        ),
     ] = "nano",
     host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="P", help="0 takes any free one.")] = 8000,
@@ -42,7 +47,11 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve a model to any client of OpenAI's API.
+    """Serve a model to any client of OpenAI's or Anthropic's API.
+
+    A model behind another server is given our API: Anthropic's messages, K2's ids, and tool calls that were checked
+    against their schemas, repaired, asked for again or refused. Its key is taken from OPENAI_API_KEY or
+    MOONSHOT_API_KEY.
 
     Prints one line with the URL when it is ready, and one line of JSON per request on stderr. Ctrl-C lets running
     answers finish.

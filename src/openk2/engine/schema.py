@@ -97,6 +97,13 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large
 def without_own_name(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema without its `$id`, if all references in it are local: names need not be addresses then."""
 
+    local = refers_to_itself(schema)
+    return {key: value for key, value in schema.items() if not (key == "$id" and local)}
+
+
+def refers_to_itself(schema: Any) -> bool:
+    """Whether all references in the schema are to other parts of it."""
+
     def references(part: Any) -> Iterator[Any]:
         if isinstance(part, Mapping):
             for key, value in part.items():
@@ -107,8 +114,7 @@ def without_own_name(schema: Mapping[str, Any]) -> dict[str, Any]:
             for value in part:
                 yield from references(value)
 
-    local = all(isinstance(reference, str) and reference.startswith("#") for reference in references(schema))
-    return {key: value for key, value in schema.items() if not (key == "$id" and local)}
+    return all(isinstance(reference, str) and reference.startswith("#") for reference in references(schema))
 
 
 def counts_free_names(schema: Any) -> bool:

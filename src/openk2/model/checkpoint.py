@@ -207,7 +207,7 @@ def _prediction_layers(folder: Path) -> int:
     """How many layers after the last one predict further tokens (DeepSeek-V3 has one, K2 none)."""
     path = folder / "config.json"
     count = read_json(path).get("num_nextn_predict_layers") or 0
-    if not isinstance(count, int):
+    if not isinstance(count, int) or count < 0:
         raise UserError(f"{path}: num_nextn_predict_layers is {count!r}, not a number of layers: repair the file")
     return count
 

@@ -96,8 +96,8 @@ def convert(
     )
     if (complete := _complete(target, job)) is not None:
         return complete
-    work, is_new = target / PROGRESS, not target.exists()
-    with locked(work, "name another folder"), _without_traces(target, is_new):
+    work, made = target / PROGRESS, [path for path in (target, *target.parents) if not path.exists()]
+    with locked(work, "name another folder"), _without_traces(work, made):
         progress = _begin(target, job)
         for i, (name, members) in enumerate(shards.items()):
             if on_shard is not None:
@@ -116,14 +116,17 @@ def convert(
 
 
 @contextmanager
-def _without_traces(target: Path, is_new: bool) -> Iterator[None]:
-    """A conversion that is refused before a shard is done leaves no folder behind that it made."""
+def _without_traces(work: Path, made: list[Path]) -> Iterator[None]:
+    """A conversion that is refused before a shard is done leaves nothing behind: neither what it was writing nor the
+    folders that it made, the innermost first."""
     try:
         yield
     except UserError:
-        begun = read_manifest(target / PROGRESS)
-        if is_new and begun is not None and not begun.outputs:
-            shutil.rmtree(target)
+        begun = read_manifest(work)
+        if begun is not None and not begun.outputs:
+            shutil.rmtree(work)
+            for folder in made:
+                folder.rmdir()
         raise
 
 
@@ -310,11 +313,13 @@ def left_out_remark(count: int) -> list[str]:
 class Comparison:
     """`max_abs_diff` is that of the weight or activation that differs, or the largest of all activations if none does;
     None where there is no such number, because shapes differ or a number is too large for the other's type.
+    `not_compared` counts the tensors of multi-token prediction heads in both folders.
     """
 
     equal: bool
     first_difference: str | None
     max_abs_diff: float | None
+    not_compared: int = 0
 
 
 TOLERANCE = 1e-4
@@ -334,13 +339,14 @@ def verify(first: Path, second: Path, *, tokens: int = 64, seed: int = 0) -> Com
     at the first layer that differs. Raises UserError for a folder that cannot be read.
     """
     sides = [_Side(folder) for folder in (first, second)]
+    not_compared = sum(side.left_out for side in sides)
     tokens = min(tokens, *(side.config.max_position_embeddings for side in sides))
     largest = 0.0
     x = torch.randint(sides[0].config.vocab_size, (2, tokens), generator=torch.Generator().manual_seed(seed))
     for part in max((side.parts for side in sides), key=len):
         shapes, others = (side.parts.get(part) for side in sides)
         if shapes is None or shapes != others:
-            return Comparison(False, part, None)
+            return Comparison(False, part, None, not_compared)
         targets = [side.take(part) for side in sides]
         for name in shapes:
             tensors = [side.stored.read(name) for side in sides]
@@ -349,16 +355,16 @@ def verify(first: Path, second: Path, *, tokens: int = 64, seed: int = 0) -> Com
                 if same:
                     break
             if not same:
-                return Comparison(False, part, difference)
+                return Comparison(False, part, difference, not_compared)
             for target, tensor in zip(targets, tensors, strict=True):
                 target[name].copy_(tensor.to(dtype))
         outputs = [side.run(part, x) for side in sides]
         same, difference = _compare(outputs, torch.float32, TOLERANCE)
         if not same:
-            return Comparison(False, part, difference)
+            return Comparison(False, part, difference, not_compared)
         largest = max(largest, difference or 0.0)
         x = x + outputs[0] if ".layers." in part else outputs[0]
-    return Comparison(True, None, largest)
+    return Comparison(True, None, largest, not_compared)
 
 
 def _roundings(tensors: list[torch.Tensor]) -> list[torch.dtype]:
@@ -391,7 +397,7 @@ class _Side:
         self.config = ModelConfig.from_folder(folder)
         self.stored = StoredTensors(folder)
         shapes = shapes_of(self.config)
-        check_names(self.stored, self.config, shapes)
+        self.left_out = check_names(self.stored, self.config, shapes)
         self.parts: dict[str, dict[str, tuple[int, ...]]] = {}
         for name, shape in shapes.items():
             layer = re.match(r"model\.layers\.\d+", name)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -38,9 +39,9 @@ from openk2.optim.qk_clip import (
     Monitor,
     attention_layers,
     check_form,
+    clip_heads,
     find_monitor,
     head_count,
-    qk_clip_,
 )
 from openk2.optim.sharding import groups_of, holds_whole_matrices, is_sharded, local, piece, total_norm, whole
 
@@ -82,6 +83,9 @@ class _Bucket:
     slots: tuple[_Slot, ...]
     shares: tuple[tuple[int, int], ...]
     apart: bool
+
+
+_NS_DTYPES = torch.bfloat16, torch.float16, torch.float32, torch.float64
 
 
 class MuonClip(Optimizer):
@@ -153,8 +157,8 @@ class MuonClip(Optimizer):
         groups: list[dict[str, Any]] = []
         muon = [plan.parameter for plan in plans if plan.method == "muon"]
         adam = [plan.parameter for plan in plans if plan.method == "adamw"]
-        if ns_dtype is not None and not (isinstance(ns_dtype, torch.dtype) and ns_dtype.is_floating_point):
-            raise UserError(f"ns_dtype must be a floating-point torch.dtype or None, not {ns_dtype!r}")
+        if ns_dtype is not None and ns_dtype not in _NS_DTYPES:
+            raise UserError(f"ns_dtype must be None or one of {', '.join(map(str, _NS_DTYPES))}, not {ns_dtype!r}")
         self._given_ns_dtype = None if ns_dtype is None else str(ns_dtype).removeprefix("torch.")
         if muon:
             shared = {"ns_steps": ns_steps, "ns_dtype": self._given_ns_dtype}
@@ -205,7 +209,9 @@ class MuonClip(Optimizer):
     def __deepcopy__(self, memo: dict[int, Any]) -> MuonClip:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
-        shared = {"_groups": self._groups, "_group": self._group}
+        # Frozen parameters are copied only with their model.
+        frozen = [(name, memo[id(p)]) for name, p in self._frozen if id(p) in memo]
+        shared = {"_groups": self._groups, "_group": self._group, "_frozen": frozen}
         own = {key: value for key, value in self._own().items() if key not in shared}
         other.__setstate__(copy.deepcopy(own, memo) | shared)
         return other
@@ -227,6 +233,7 @@ class MuonClip(Optimizer):
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every group, as a schedule does before each step."""
+        _check_lr(lr)
         for group in self.param_groups:
             group["lr"] = lr
 
@@ -279,7 +286,7 @@ class MuonClip(Optimizer):
             group["steps"] += counts
         max_logit, clipped = None, 0
         if counts and max_logit_LH is not None and self.monitor is not None:
-            clipped = qk_clip_(self.attention, max_logit_LH, self.threshold, form=self.form, alpha=self.alpha)
+            clipped, left = clip_heads(self.attention, max_logit_LH, self.threshold, self.form, self.alpha)
             self.monitor.reset()
             largest = float(max_logit_LH.max())
             if largest == -math.inf:
@@ -287,10 +294,11 @@ class MuonClip(Optimizer):
                     "the logit monitor saw no attention since the last step, so nothing is clipped: it watches in "
                     "training mode (model.train()), and the attention that was set when it was attached"
                 )
-            elif largest > self.threshold and not clipped:
+            elif left:
                 self._warn(
-                    "logits are over qk_clip_threshold and no head can be clipped: the weights that would have to "
-                    "shrink are frozen (adapters over frozen weights are watched only)"
+                    "logits are over qk_clip_threshold in heads that cannot be clipped: the weights that would have to "
+                    "shrink are frozen (adapters over frozen weights are watched only), or parts of other projections, "
+                    "or below adapters of an unknown kind"
                 )
             max_logit = largest if math.isfinite(largest) else None
         return StepStats(
@@ -317,7 +325,8 @@ class MuonClip(Optimizer):
                     "the parameters to be trained now"
                 )
                 break
-        if self.monitor is not None and self.attention and not self._groups and _rank_count() > 1:
+        clips = self.monitor is not None and self.attention and math.isfinite(self.threshold)
+        if clips and not self._groups and _rank_count() > 1:
             self._warn(
                 f"this is one of {_rank_count()} ranks and the optimizer knows no process group, so QK-Clip would "
                 "scale each rank's weights by its own logits: make it from the DistributedDataParallel model, or give "
@@ -544,19 +553,34 @@ def _check_numbers(
     wrong = None
     if no_number:
         wrong = f"{no_number} must be a number, not {named[no_number]!r}"
-    elif not (math.isfinite(lr) and lr >= 0):
-        wrong = f"lr must be a finite number >= 0, not {lr}"
     elif not (math.isfinite(weight_decay) and weight_decay >= 0):
         wrong = f"weight_decay must be a finite number >= 0, not {weight_decay}"
     elif not 0 <= momentum < 1:
         wrong = f"momentum must lie in [0, 1), not {momentum}"
     elif not threshold > 0:
         wrong = f"qk_clip_threshold must be positive (infinity switches clipping off), not {threshold}"
-    elif not 1 <= ns_steps <= 20:
-        wrong = f"ns_steps must lie between 1 and 20, not {ns_steps}"
-    elif not all(0 <= beta < 1 for beta in betas):
-        wrong = f"adam_betas must lie in [0, 1), not {betas}"
+    elif not (isinstance(ns_steps, int) and 1 <= ns_steps <= 20):
+        wrong = f"ns_steps must be a whole number between 1 and 20, not {ns_steps}"
+    elif not _are_betas(betas):
+        wrong = f"adam_betas must be two numbers in [0, 1), not {betas}"
     elif not eps > 0:
         wrong = f"adam_eps must be positive, not {eps}"
     if wrong:
         raise UserError(f"MuonClip: {wrong}")
+    _check_lr(lr)
+
+
+def _check_lr(lr: object) -> None:
+    """A tensor of one number is one as well."""
+    if isinstance(lr, Tensor | np.generic) and (not isinstance(lr, Tensor) or lr.numel() == 1):
+        lr = lr.item()
+    if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
+        raise UserError(f"MuonClip: lr must be a finite number >= 0, not {lr!r}")
+
+
+def _are_betas(betas: object) -> bool:
+    return (
+        isinstance(betas, tuple | list)
+        and len(betas) == 2
+        and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
+    )

@@ -60,8 +60,12 @@ def _seconds_of_products(device: torch.device, dtype: torch.dtype) -> float:
 
 def check_coefficients(coefficients: Coefficients) -> None:
     """Raise UserError unless they are three finite numbers."""
-    if not (isinstance(coefficients, tuple) and len(coefficients) == 3 and all(map(math.isfinite, coefficients))):
+    if not (isinstance(coefficients, tuple) and len(coefficients) == 3 and all(map(_is_finite, coefficients))):
         raise UserError(f"the coefficients of Newton-Schulz are three finite numbers (a, b, c), not {coefficients}")
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number)
 
 
 def newton_schulz(

@@ -13,7 +13,8 @@ The form of the launch post before it, `global`, has one gamma for all heads of 
 Frozen weights stay as they are, and so do those that layers with different other halves share: the one of the two that
 may move takes the whole gamma. Where that cannot be done (a frozen query over a key, or a part of it, that heads share)
 the head is not clipped. A projection may be any module with the `weight` and `out_features` of a linear one, so
-adapters such as PEFT's are scaled with the weight below them, if that one is trained.
+PEFT's adapters of LoRA's kind are scaled with the weight below them, if that one is trained; over an active adapter of
+an unknown kind no head is clipped.
 
 Shapes: L layers, H heads, R latent rank, P rows of one head.
 """
@@ -68,6 +69,10 @@ class PlainAttention(Protocol):
 
 Attention = LatentAttention | PlainAttention
 _LATENT = ("num_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_b_proj")
+# Parameters of PEFT's adapters that make rows of the result, and those that stand before them: LoRA with its variants,
+# AdaLoRA, VeRA, OFT.
+_OUTER = ("lora_B", "lora_magnitude_vector", "vera_lambda_b")
+_INNER = ("lora_A", "lora_E", "ranknum", "vera_lambda_d", "oft_R")
 # q_norm (Qwen3), q_layernorm (StableLM, Phi), query_layernorm (Hunyuan), q_layer_norm (Idefics), qk_norm (Llama 4).
 _QK_NORM = re.compile(r"(q|k|qk|query|key)_(layer_?)?norm")
 
@@ -90,7 +95,7 @@ def head_count(layer: Attention) -> int:
 
 
 def _is_latent(module: object) -> bool:
-    return all(hasattr(module, name) for name in _LATENT)
+    return all(hasattr(module, name) for name in _LATENT) and _is_projection(_latent_query(module))
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -120,14 +125,13 @@ Form = Literal["head", "global"]
 
 def check_form(form: Form, alpha: float) -> None:
     """Raise UserError for a form that does not exist or a share outside of [0, 1]."""
-    if form not in get_args(Form) or not 0 <= alpha <= 1:
+    if form not in get_args(Form) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
         raise UserError(
             f"the form of QK-Clip is one of {', '.join(get_args(Form))} and its alpha lies in [0, 1], not {form!r} and "
             f"{alpha}"
         )
 
 
-@torch.no_grad()
 def qk_clip_(
     layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float, *, form: Form = "head", alpha: float = 0.5
 ) -> int:
@@ -137,6 +141,14 @@ def qk_clip_(
     or under the threshold and heads that saw nothing (-inf) are not touched, in neither form those whose frozen weights
     leave no way. Raises UserError on a NaN logit, on shapes that do not fit, and as `check_form`.
     """
+    return clip_heads(layers, max_logit_LH, threshold, form, alpha)[0]
+
+
+@torch.no_grad()
+def clip_heads(
+    layers: Sequence[Attention], max_logit_LH: Tensor, threshold: float, form: Form, alpha: float
+) -> tuple[int, int]:
+    """`qk_clip_`, which returns as well how many heads would have to be clipped and cannot be."""
     if max_logit_LH.ndim != 2 or max_logit_LH.shape[0] != len(layers):
         raise UserError(f"max logits of shape {list(max_logit_LH.shape)} do not fit {len(layers)} attention layers")
     check_form(form, alpha)
@@ -148,19 +160,22 @@ def qk_clip_(
         max_logit_LH, over_LH = max_logit_LH.max().expand_as(max_logit_LH).clone(), torch.ones_like(over_LH)
     # Layers that share their weights are scaled once, by what the largest logit of any of them needs.
     first_L = _first_of_shared(layers)
-    uses = Counter(id(w) for index in sorted(set(first_L)) for w in set(_weights(layers[index])))
+    uses = Counter(id(w) for index in sorted(set(first_L)) for w in _weights(layers[index]))
     for index, first in enumerate(first_L):
         if first != index:
             max_logit_LH[first] = max_logit_LH[first].maximum(max_logit_LH[index])
             over_LH[first] |= over_LH[index]
             over_LH[index] = False
-    clipped = 0
+    clipped = left = 0
     for index in over_LH.any(dim=1).nonzero().flatten().tolist():
         gamma_H = torch.where(over_LH[index], threshold / max_logit_LH[index], 1.0)
         movable = {id(w) for w in _weights(layers[index]) if w.requires_grad and uses[id(w)] == 1}
+        heads = int(over_LH[index].sum())
         if _scale_heads(layers[index], gamma_H, alpha, movable):
-            clipped += int(over_LH[index].sum())
-    return clipped
+            clipped += heads
+        else:
+            left += heads
+    return clipped, left
 
 
 def _first_of_shared(layers: Sequence[Attention]) -> list[int]:
@@ -179,12 +194,29 @@ def _weights(layer: Attention) -> list[Tensor]:
 
 
 def _with_rows(linear: nn.Linear) -> list[Tensor]:
-    """What makes a projection's rows: its weight, its bias, the outer matrix of an adapter."""
-    return [parameter for parameter in linear.parameters() if parameter.shape[:1] == (linear.out_features,)]
+    """What makes a projection's rows: its weight, its bias, the outer matrices of active adapters."""
+    return [p for p, is_outer in _parameters(linear) if is_outer and p.shape[:1] == (linear.out_features,)]
 
 
-def _latent_query(layer: LatentAttention) -> nn.Linear:
-    return cast(nn.Linear, layer.q_b_proj if hasattr(layer, "q_b_proj") else getattr(layer, "q_proj", None))
+def _parameters(linear: nn.Linear) -> list[tuple[Tensor, bool | None]]:
+    """All parameters that what comes out depends on, and whether its rows are theirs. None: it is not known."""
+    if not hasattr(linear, "base_layer"):
+        return [(parameter, True) for parameter in linear.parameters()]
+    active = getattr(linear, "active_adapters", ())
+    found: list[tuple[Tensor, bool | None]] = []
+    for name, parameter in linear.named_parameters():
+        kind, _, rest = name.partition(".")
+        if kind == "base_layer":
+            found.append((parameter, True))
+        elif rest.partition(".")[0] in active:
+            found.append((parameter, True if kind in _OUTER else False if kind in _INNER else None))
+    return found
+
+
+def _latent_query(layer: object) -> nn.Linear:
+    """Without a latent query transformers leaves the name q_b_proj with nothing behind it."""
+    outer = getattr(layer, "q_b_proj", None)
+    return cast(nn.Linear, outer if outer is not None else getattr(layer, "q_proj", None))
 
 
 def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float, movable: set[int]) -> bool:
@@ -200,6 +232,8 @@ def _scale_heads(layer: Attention, gamma_H: Tensor, alpha: float, movable: set[i
 
 
 def _may_move(linear: nn.Linear, movable: set[int]) -> bool:
+    if any(is_outer is None for _, is_outer in _parameters(linear)):
+        return False
     return {id(linear.weight), *map(id, _with_rows(linear))} <= movable
 
 

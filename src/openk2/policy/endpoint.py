@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,16 @@ class _BrokenOff(Exception):
     """A stream ended without an end."""
 
 
+class EndpointError(UserError):
+    """The endpoint gave no answer. `status` is its HTTP status, if it came so far."""
+
+    def __init__(self, problem: str, status: int | None = None) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
 @dataclass(slots=True)
-class _Draft:
+class Draft:
     """An answer that is put together."""
 
     content: str = ""
@@ -84,32 +92,92 @@ def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]
     calls: list[dict[str, str]] = []
     rest, at = "", 0
     while found := _CALL.search(section, at):
-        end = section.find(tk.CALL_END, _json_end(section, found.end()))
+        behind = _json_end(section, found.end())
+        end = section.find(tk.CALL_END, behind)
         if end < 0:
             break
+        if behind > found.end() and tk.CALL_BEGIN in section[behind:end]:
+            # The end was left out.
+            end, at_end = behind, behind
+        else:
+            at_end = end + len(tk.CALL_END)
         arguments = section[found.end() : end].strip()
         calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
         rest += section[at : found.start()]
-        at = end + len(tk.CALL_END)
-    rest = (rest + section[at:]).replace(tk.SECTION_END, "").replace(tk.IM_END, "").strip()
-    return text, calls, rest or None
+        at = at_end
+    rest += section[at:]
+    for marker in (tk.SECTION_BEGIN, tk.SECTION_END, tk.IM_END):
+        rest = rest.replace(marker, "")
+    return text, calls, rest.strip() or None
 
 
 def _json_end(text: str, start: int) -> int:
     """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
     try:
-        return json.JSONDecoder().raw_decode(text, start)[1]
-    except ValueError:
+        return json.JSONDecoder(strict=False).raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
         return start
+
+
+class OpenAIEndpoint:
+    """The route `/chat/completions` of one model.
+
+    Args:
+        model: its name there.
+        base_url: the address up to `/v1`.
+        key: the API key.
+        retries: how often the client asks again after timeouts, 429 and 5xx.
+    """
+
+    def __init__(self, model: str, base_url: str, *, key: str = "none", retries: int = _RETRIES) -> None:
+        self.model = model
+        self.base_url = base_url
+        self._client: Any = _package("openai").AsyncOpenAI(
+            base_url=base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
+        )
+
+    async def answer(self, body: Mapping[str, Any], on_text: Callable[[str], None] | None = None) -> Draft:
+        """The answer to a request without `model`. `on_text` gets the text as it comes, of one attempt only.
+
+        Raises ContextOverflow if the conversation does not fit, EndpointError if there is no answer.
+        """
+        heard = False
+
+        def take(draft: Draft, chunk: dict[str, Any]) -> None:
+            nonlocal heard
+            known = len(draft.content)
+            _openai_chunk(draft, chunk)
+            if on_text is not None and len(draft.content) > known:
+                heard = True
+                on_text(draft.content[known:])
+
+        async def ask(stream: bool) -> Draft:
+            if heard:
+                raise EndpointError(f"{self.base_url} broke off in the middle of its answer")
+            create = self._client.chat.completions.create
+            # Not all servers' fields are parameters of the client.
+            fields = {key: value for key, value in body.items() if key != "messages"}
+            if not stream:
+                whole = await create(model=self.model, messages=body["messages"], extra_body=fields)
+                draft = _openai_answer(whole.model_dump(warnings=False))
+                if on_text is not None and draft.content:
+                    on_text(draft.content)
+                return draft
+            fields["stream_options"] = {"include_usage": True}
+            chunks = await create(model=self.model, messages=body["messages"], extra_body=fields, stream=True)
+            return await _read(chunks, take, _package("openai"))
+
+        return await _asked(ask, self.base_url, _package("openai"))
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 class OpenAIPolicy:
     """Answers through `/chat/completions`.
 
     Args:
-        model: its name there.
-        base_url: the address up to `/v1`.
-        key: the API key.
+        model, base_url, key, retries: as OpenAIEndpoint's.
         temperature, top_p, seed: sent along; None leaves them to the server.
         name: what trajectories call this policy.
     """
@@ -127,37 +195,23 @@ class OpenAIPolicy:
         retries: int = _RETRIES,
     ) -> None:
         self.name = name or f"openai:{model}@{base_url}"
-        self._model = model
-        self._base_url = base_url
+        self.endpoint = OpenAIEndpoint(model, base_url, key=key, retries=retries)
         self._sampling = _given(temperature=temperature, top_p=top_p, seed=seed)
-        self._client: Any = _package("openai").AsyncOpenAI(
-            base_url=base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
-        )
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
         """The next turn. Raises ContextOverflow if the conversation does not fit, UserError if there is no answer."""
         body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [_openai_message(message) for message in messages],
+            "messages": [openai_message(message) for message in messages],
             "max_tokens": max_tokens,
             **self._sampling,
         }
         if tools:
             body["tools"] = [tool.to_openai() for tool in tools]
-
-        async def ask(stream: bool) -> _Draft:
-            if not stream:
-                answer = await self._client.chat.completions.create(**body)
-                return _openai_answer(answer.model_dump(warnings=False))
-            streaming = {"stream": True, "stream_options": {"include_usage": True}}
-            chunks = await self._client.chat.completions.create(**body, **streaming)
-            return await _read(chunks, _openai_chunk, _package("openai"))
-
-        draft = await _asked(ask, self._base_url, _package("openai"))
+        draft = await self.endpoint.answer(body)
         return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
 
     async def close(self) -> None:
-        await self._client.close()
+        await self.endpoint.close()
 
 
 class AnthropicPolicy:
@@ -199,7 +253,7 @@ class AnthropicPolicy:
                 for tool in tools
             ]
 
-        async def ask(stream: bool) -> _Draft:
+        async def ask(stream: bool) -> Draft:
             if not stream:
                 answer = await self._client.messages.create(**body, **extra)
                 return _anthropic_answer(answer.model_dump(warnings=False))
@@ -213,11 +267,11 @@ class AnthropicPolicy:
         await self._client.close()
 
 
-async def _read(stream: Any, take: Callable[[_Draft, dict[str, Any]], None], package: Any) -> _Draft:
+async def _read(stream: Any, take: Callable[[Draft, dict[str, Any]], None], package: Any) -> Draft:
     """Put a stream together. Raises _BrokenOff if it does not come to an end, for whatever reason."""
     import httpx2
 
-    draft = _Draft()
+    draft = Draft()
     try:
         async with stream as pieces:
             async for piece in pieces:
@@ -229,8 +283,8 @@ async def _read(stream: Any, take: Callable[[_Draft, dict[str, Any]], None], pac
     return draft
 
 
-async def _asked(ask: Callable[[bool], Awaitable[_Draft]], where: str, package: Any) -> _Draft:
-    """The answer, as a stream if that comes to an end. Raises ContextOverflow or UserError instead of the client's."""
+async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: Any) -> Draft:
+    """The answer, as a stream if that comes to an end. Raises ContextOverflow or EndpointError, not the client's."""
     try:
         for pause in range(_BREAKS):
             try:
@@ -239,18 +293,18 @@ async def _asked(ask: Callable[[bool], Awaitable[_Draft]], where: str, package: 
                 await asyncio.sleep(pause)
         return await ask(False)
     except package.APITimeoutError as e:
-        raise UserError(f"{where} gave no answer in {_TIMEOUT:.0f} s: is it overloaded?") from e
+        raise EndpointError(f"{where} gave no answer in {_TIMEOUT:.0f} s: is it overloaded?", 504) from e
     except package.APIConnectionError as e:
-        raise UserError(f"{where} cannot be reached ({e.__cause__ or e}): is a server running there?") from e
+        raise EndpointError(f"{where} cannot be reached ({e.__cause__ or e}): is a server running there?") from e
     except package.AuthenticationError as e:
-        raise UserError(f"{where} does not accept the API key: set it in the environment") from e
+        raise EndpointError(f"{where} does not accept the API key: set it in the environment", 401) from e
     except package.APIStatusError as e:
         said = _message_of(e)
         if e.status_code in (400, 413) and _TOO_LONG.search(said):
             raise ContextOverflow(f"{where}: {said}") from e
-        raise UserError(f"{where} answers {e.status_code}: {said}") from e
+        raise EndpointError(f"{where} answers {e.status_code}: {said}", e.status_code) from e
     except (package.APIError, _BrokenOff, ValueError, KeyError, TypeError, IndexError) as e:
-        raise UserError(f"{where} gives answers that cannot be read ({type(e).__name__}: {str(e)[:200]})") from e
+        raise EndpointError(f"{where} gives answers that cannot be read ({type(e).__name__}: {str(e)[:200]})") from e
 
 
 def _message_of(error: Any) -> str:
@@ -271,7 +325,8 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _openai_message(message: Message) -> dict[str, Any]:
+def openai_message(message: Message) -> dict[str, Any]:
+    """As servers want it: a message of calls alone has no content."""
     raw = message.to_openai()
     if message.tool_calls and not message.content:
         raw["content"] = None
@@ -285,7 +340,7 @@ def _openai_usage(raw: Any) -> Usage | None:
     return Usage(raw["prompt_tokens"], raw.get("completion_tokens") or 0, details.get("cached_tokens") or 0)
 
 
-def _openai_chunk(draft: _Draft, chunk: dict[str, Any]) -> None:
+def _openai_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
     draft.usage = _openai_usage(chunk.get("usage")) or draft.usage
     for choice in (chunk.get("choices") or [])[:1]:
         # Moonshot's platform gives the usage here.
@@ -302,10 +357,10 @@ def _openai_chunk(draft: _Draft, chunk: dict[str, Any]) -> None:
         draft.finish = choice.get("finish_reason") or draft.finish
 
 
-def _openai_answer(answer: dict[str, Any]) -> _Draft:
+def _openai_answer(answer: dict[str, Any]) -> Draft:
     choice = answer["choices"][0]
     message = choice.get("message") or {}
-    draft = _Draft(_text(message.get("content")), finish=choice.get("finish_reason") or "stop")
+    draft = Draft(_text(message.get("content")), finish=choice.get("finish_reason") or "stop")
     for index, call in enumerate(message.get("tool_calls") or []):
         _add(draft.call(index, call.get("id")), call.get("function") or {})
     draft.usage = _openai_usage(answer.get("usage"))
@@ -357,7 +412,7 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
-def _anthropic_usage(draft: _Draft, raw: Any) -> None:
+def _anthropic_usage(draft: Draft, raw: Any) -> None:
     """Usage comes in parts; what an event leaves out stays."""
     if not isinstance(raw, dict):
         return
@@ -372,7 +427,7 @@ def _anthropic_usage(draft: _Draft, raw: Any) -> None:
     )
 
 
-def _anthropic_event(draft: _Draft, event: dict[str, Any]) -> None:
+def _anthropic_event(draft: Draft, event: dict[str, Any]) -> None:
     kind = event.get("type")
     if kind == "message_start":
         _anthropic_usage(draft, event["message"].get("usage"))
@@ -390,8 +445,8 @@ def _anthropic_event(draft: _Draft, event: dict[str, Any]) -> None:
         draft.finish = event["delta"].get("stop_reason") or draft.finish
 
 
-def _anthropic_answer(answer: dict[str, Any]) -> _Draft:
-    draft = _Draft(finish=answer.get("stop_reason") or "end_turn")
+def _anthropic_answer(answer: dict[str, Any]) -> Draft:
+    draft = Draft(finish=answer.get("stop_reason") or "end_turn")
     for block in answer["content"]:
         if block.get("type") == "text":
             draft.content += block.get("text") or ""

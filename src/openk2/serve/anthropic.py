@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -227,29 +228,30 @@ async def whole(ready: Ready) -> dict[str, Any]:
     return _head(ready) | {"content": content} | _why(answer) | {"usage": _usage(answer)}
 
 
-async def streamed(ready: Ready) -> AsyncIterator[str]:
+async def streamed(ready: Ready) -> AsyncGenerator[str, None]:
     """The answer as Anthropic's events, each as JSON."""
     answer = Answer(len(ready.prompt_ids))
     yield compact_json({"type": "message_start", "message": _head(ready) | {"usage": _usage(answer)}})
     index, in_text = -1, False
-    async for _, said in ready.say(streamed=True):
-        answer.take(said)
-        for event in said.events:
-            if in_text and not isinstance(event, TextPart):
-                yield _stop(index)
-                in_text = False
-            if isinstance(event, TextPart) and not in_text:
-                index, in_text = index + 1, True
-                yield _start(index, {"type": "text", "text": ""})
-            if isinstance(event, TextPart):
-                yield _delta(index, {"type": "text_delta", "text": event.text})
-            elif isinstance(event, CallBegin):
-                index += 1
-                yield _start(index, {"type": "tool_use", "id": event.id, "name": event.name, "input": {}})
-            elif isinstance(event, ArgumentsPart):
-                yield _delta(index, {"type": "input_json_delta", "partial_json": event.text})
-            elif isinstance(event, CallEnd):
-                yield _stop(index)
+    async with aclosing(ready.say(streamed=True)) as news:
+        async for _, said in news:
+            answer.take(said)
+            for event in said.events:
+                if in_text and not isinstance(event, TextPart):
+                    yield _stop(index)
+                    in_text = False
+                if isinstance(event, TextPart) and not in_text:
+                    index, in_text = index + 1, True
+                    yield _start(index, {"type": "text", "text": ""})
+                if isinstance(event, TextPart):
+                    yield _delta(index, {"type": "text_delta", "text": event.text})
+                elif isinstance(event, CallBegin):
+                    index += 1
+                    yield _start(index, {"type": "tool_use", "id": event.id, "name": event.name, "input": {}})
+                elif isinstance(event, ArgumentsPart):
+                    yield _delta(index, {"type": "input_json_delta", "partial_json": event.text})
+                elif isinstance(event, CallEnd):
+                    yield _stop(index)
     if in_text:
         yield _stop(index)
     yield compact_json({"type": "message_delta", "delta": _why(answer), "usage": _usage(answer)})

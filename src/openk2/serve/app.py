@@ -7,7 +7,8 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -183,13 +184,8 @@ class _App(FastAPI):
 
 
 def _model(service: Service) -> dict[str, Any]:
-    return {
-        "id": service.settings.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "openk2",
-        "max_model_len": service.context,
-    }
+    card: dict[str, Any] = {"id": service.settings.name, "object": "model", "created": 0, "owned_by": "openk2"}
+    return card if service.context is None else card | {"max_model_len": service.context}
 
 
 def _local(service: Service) -> LocalService:
@@ -239,23 +235,36 @@ def _field(location: tuple[int | str, ...]) -> str | None:
 
 
 def _events(
-    chunks: AsyncIterator[str], shape: Callable[[ApiError], dict[str, Any]], named: bool = False
+    chunks: AsyncGenerator[str, None], shape: Callable[[ApiError], dict[str, Any]], named: bool = False
 ) -> EventSourceResponse:
     """Server-sent events. An error after the beginning is one more of them. With `named`, each says its type."""
 
-    async def source() -> AsyncIterator[ServerSentEvent]:
+    async def source() -> AsyncGenerator[ServerSentEvent, None]:
         def event(data: str) -> ServerSentEvent:
             return ServerSentEvent(data, event=json.loads(data).get("type", "error") if named else None, sep="\n")
 
         try:
-            async for chunk in chunks:
-                yield event(chunk)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield event(chunk)
         except ApiError as e:
             if e.__cause__ is not None:
                 _log.error("the engine failed", exc_info=e.__cause__)
             yield event(compact_json(shape(e)))
 
-    return EventSourceResponse(source(), sep="\n")
+    return _Stream(source())
+
+
+class _Stream(EventSourceResponse):
+    """Gives up what makes the events at once when the client goes away, not when its memory is collected."""
+
+    def __init__(self, source: AsyncGenerator[ServerSentEvent, None]) -> None:
+        super().__init__(source, sep="\n")
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._source):
+            await super().__call__(scope, receive, send)
 
 
 async def _while_there(request: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> Response:

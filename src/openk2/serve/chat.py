@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -219,7 +220,7 @@ async def whole(ready: Ready, request: ChatRequest) -> dict[str, Any]:
     return answer
 
 
-async def streamed(ready: Ready, request: ChatRequest) -> AsyncIterator[str]:
+async def streamed(ready: Ready, request: ChatRequest) -> AsyncGenerator[str, None]:
     """The answer in chunks, each as JSON, and the last word."""
     choices = [_Choice(ready, request) for _ in range(ready.n)]
     head = _head(ready, "chat.completion.chunk")
@@ -235,21 +236,22 @@ async def streamed(ready: Ready, request: ChatRequest) -> AsyncIterator[str]:
             | first
         )
     sent = [0] * len(choices)
-    async for index, said in ready.say(streamed=True):
-        choice = choices[index]
-        choice.take(said)
-        extras = choice.extras(sent[index])
-        sent[index] = len(choice.ids)
-        for delta in map(_delta, said.events):
-            if delta is not None:
-                yield chunk(index, delta, **extras)
-                extras = {}
-        # Ids that say nothing by themselves still have log-probs.
-        if extras.get("token_ids") or (extras.get("logprobs") or {}).get("content"):
-            yield chunk(index, {}, **extras)
-        if said.end is not None:
-            # Kimi's clients look for the usage in the last chunk of a choice, OpenAI's in one of its own.
-            yield chunk(index, {}, finish_reason=choice.finish_reason, usage=_usage([choice]))
+    async with aclosing(ready.say(streamed=True)) as news:
+        async for index, said in news:
+            choice = choices[index]
+            choice.take(said)
+            extras = choice.extras(sent[index])
+            sent[index] = len(choice.ids)
+            for delta in map(_delta, said.events):
+                if delta is not None:
+                    yield chunk(index, delta, **extras)
+                    extras = {}
+            # Ids that say nothing by themselves still have log-probs.
+            if extras.get("token_ids") or (extras.get("logprobs") or {}).get("content"):
+                yield chunk(index, {}, **extras)
+            if said.end is not None:
+                # Kimi's clients look for the usage in the last chunk of a choice, OpenAI's in one of its own.
+                yield chunk(index, {}, finish_reason=choice.finish_reason, usage=_usage([choice]))
     if request.stream_options is not None and request.stream_options.include_usage:
         yield compact_json(head | {"choices": [], "usage": _usage(choices)})
     yield "[DONE]"

@@ -10,7 +10,8 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -197,7 +198,9 @@ async def whole(service: LocalService, asked: CompletionRequest, requests: list[
     }
 
 
-async def streamed(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> AsyncIterator[str]:
+async def streamed(
+    service: LocalService, asked: CompletionRequest, requests: list[Request]
+) -> AsyncGenerator[str, None]:
     """The completions in chunks, each as JSON, and the last word."""
     choices = await _begin(service, asked, requests)
     head = _head(service)
@@ -211,11 +214,12 @@ async def streamed(service: LocalService, asked: CompletionRequest, requests: li
         if asked.echo:
             yield chunk(index, choice.text, "length" if asked.max_tokens == 0 else None)
     if asked.max_tokens != 0:
-        async for index, news in service.run(requests, streamed=True):
-            if isinstance(news, Part):
-                yield chunk(index, choices[index].take(news))
-            else:
-                yield chunk(index, choices[index].end(news), news.finish_reason)
+        async with aclosing(service.run(requests, streamed=True)) as stream:
+            async for index, news in stream:
+                if isinstance(news, Part):
+                    yield chunk(index, choices[index].take(news))
+                else:
+                    yield chunk(index, choices[index].end(news), news.finish_reason)
     if asked.stream_options is not None and asked.stream_options.include_usage:
         yield compact_json(head | {"choices": [], "usage": _usage(choices)})
     yield "[DONE]"

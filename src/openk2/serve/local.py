@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import CancelledError as Cancelled
 from concurrent.futures import Future
+from contextlib import aclosing
 from functools import partial
 
 from openk2.chat import CallBegin, CompletionReader, Event, Tokenizer
@@ -122,14 +123,15 @@ class _Ready(Ready):
 
     async def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
         readers = [CompletionReader(self._service.tokenizer, stop=request.stop) for request in self._requests]
-        async for index, news in self._service.run(self._requests, streamed=streamed):
-            if isinstance(news, Part):
-                yield index, Said(self._named(readers[index].feed(news.ids)), part=news)
-                continue
-            end = End(
-                news.finish_reason, news.stop, len(self.prompt_ids), len(news.ids), cached_tokens=news.cached_tokens
-            )
-            yield index, Said(self._named(readers[index].close()), end=end)
+        async with aclosing(self._service.run(self._requests, streamed=streamed)) as stream:
+            async for index, news in stream:
+                if isinstance(news, Part):
+                    yield index, Said(self._named(readers[index].feed(news.ids)), part=news)
+                    continue
+                end = End(
+                    news.finish_reason, news.stop, len(self.prompt_ids), len(news.ids), cached_tokens=news.cached_tokens
+                )
+                yield index, Said(self._named(readers[index].close()), end=end)
 
     def _named(self, events: Sequence[Event]) -> tuple[Event, ...]:
         """With the client's names of tools."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from itertools import count
 from typing import Annotated, Any, Literal
 
@@ -277,14 +278,15 @@ async def whole(ready: Ready, request: ResponsesRequest) -> dict[str, Any]:
     return response.to_json()
 
 
-async def streamed(ready: Ready, request: ResponsesRequest) -> AsyncIterator[str]:
+async def streamed(ready: Ready, request: ResponsesRequest) -> AsyncGenerator[str, None]:
     """The response as events, each as JSON."""
     response = _Response(ready, request)
     for kind in ("created", "in_progress"):
         yield response.event(kind, response=response.to_json())
-    async for _, said in ready.say(streamed=True):
-        for told in response.take(said):
-            yield told
+    async with aclosing(ready.say(streamed=True)) as news:
+        async for _, said in news:
+            for told in response.take(said):
+                yield told
     for told in response.end_text():
         yield told
     final = response.to_json()

@@ -15,8 +15,10 @@ from sse_starlette.sse import AppStatus
 
 from openk2.core import UserError
 from openk2.policy import LocalPolicy, resolve_policy
+from openk2.policy.endpoint import OpenAIPolicy
 from openk2.serve.app import create_app
 from openk2.serve.local import LocalService
+from openk2.serve.proxy import Proxy
 from openk2.serve.service import Service, Settings
 
 _GRACE = 20.0
@@ -49,6 +51,8 @@ def read_keys(path: Path) -> frozenset[str]:
 
 def make_service(options: ServeOptions) -> Service:
     """Load the model. Raises UserError for options that cannot be."""
+    if options.model.partition(":")[0] in ("openai", "moonshot") and (options.context or options.compiled):
+        raise UserError("--context and --compile are for a model that runs here: leave them out")
     keys = frozenset[str]() if options.api_key_file is None else read_keys(options.api_key_file)
     policy = resolve_policy(
         options.model,
@@ -57,18 +61,27 @@ def make_service(options: ServeOptions) -> Service:
         context=options.context,
         compiled=options.compiled,
     )
+    limits = {"max_running": options.max_running, "max_queued": options.max_queued}
+    if isinstance(policy, OpenAIPolicy):
+        endpoint = policy.endpoint
+        return Proxy(endpoint, Settings(name=endpoint.model, temperature=None, keys=keys, **limits))
     if not isinstance(policy, LocalPolicy):
-        raise UserError(f"{options.model} cannot be served: name nano, a model folder or random:PRESET")
+        raise UserError(
+            f"{options.model} cannot be served: name nano, a model folder, random:PRESET, openai:NAME@URL or "
+            "moonshot:NAME"
+        )
     name = "openk2-nano" if options.model == "nano" else Path(options.model).name or options.model
     # Nano's numbers are those of greedy decoding.
-    settings = Settings(name=name, temperature=0.0 if options.model == "nano" else 0.6, max_running=options.max_running,
-                        max_queued=options.max_queued, keys=keys)  # fmt: skip
+    settings = Settings(name=name, temperature=0.0 if options.model == "nano" else 0.6, keys=keys, **limits)
     return LocalService(policy.engine, settings)
 
 
 def serve(options: ServeOptions) -> None:
     """Serve until interrupted. Prints one line with the URL when ready."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("openk2").setLevel(logging.INFO)
+    # It warns of every write to a client that has gone.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     service = make_service(options)
     listener = _listen(options.host, options.port)
     config = uvicorn.Config(
