@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -34,17 +33,30 @@ TOOLS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def pair(start: Callable[..., Any]) -> Iterator[tuple[Any, Played]]:
+    """Ours in front of a server that plays answers."""
+    played = Played()
+    with served(played) as url:
+        yield start("--model", f"openai:m@{url}"), played
+
+
 @pytest.fixture
-def behind(start: Callable[..., Any]) -> Iterator[Callable[..., tuple[Any, Played]]]:
-    """Starts a server that plays answers, and ours in front of it."""
-    with ExitStack() as stack:
+def behind(pair: tuple[Any, Played]) -> Callable[..., tuple[Any, Played]]:
+    """Both servers, with the answers that are to be played."""
+    server, played = pair
 
-        def begin(*answers: Any) -> tuple[Any, Played]:
-            played = Played(*answers)
-            url = stack.enter_context(served(played))
-            return start("--model", f"openai:m@{url}"), played
+    def begin(*answers: Any) -> tuple[Any, Played]:
+        played.begin(*answers)
+        return server, played
 
-        yield begin
+    return begin
+
+
+@pytest.fixture(scope="module")
+def front(start: Callable[..., Any], nano_server: Any) -> Any:
+    """Ours in front of ours."""
+    return start("--model", f"openai:openk2-nano@{nano_server.url}")
 
 
 def said(*pieces: Any) -> tuple[int, list[Any]]:
@@ -81,8 +93,7 @@ def calls_of(reply: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in reply.get("tool_calls", [])]
 
 
-def test_our_own_server_behind_gives_the_same(start: Callable[..., Any], nano_server: Any) -> None:
-    front = start("--model", f"openai:openk2-nano@{nano_server.url}")
+def test_our_own_server_behind_gives_the_same(front: Any, nano_server: Any) -> None:
     assert front.name == "openk2-nano"
     for more in ({}, {"tools": []}, {"tool_choice": "required"}, {"stop": [" "], "tools": []}):
         assert message(front, **more) == message(nano_server, **more)
@@ -102,8 +113,7 @@ def test_our_own_server_behind_gives_the_same(start: Callable[..., Any], nano_se
     assert [identifier for identifier, *_ in calls_of(reply)] == ["functions.get_weather:1"]
 
 
-def test_anthropics_client_in_front_of_openais_server(start: Callable[..., Any], nano_server: Any) -> None:
-    front = start("--model", f"openai:openk2-nano@{nano_server.url}")
+def test_anthropics_client_in_front_of_openais_server(front: Any, nano_server: Any) -> None:
     body: dict[str, Any] = {
         "model": "any",
         "max_tokens": 80,

@@ -15,6 +15,10 @@ class Played:
     body that was asked. Keeps what it was asked."""
 
     def __init__(self, *answers: Any) -> None:
+        self.begin(*answers)
+
+    def begin(self, *answers: Any) -> None:
+        """From now on these answers."""
         self.answers = list(answers)
         self.asked: list[Any] = []
         self.gone = threading.Event()
