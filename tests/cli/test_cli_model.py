@@ -95,7 +95,7 @@ def test_a_gguf_file_comes_out(cli: Run, folder: Path, tmp_path: Path) -> None:
 def test_two_folders_are_compared(cli: Run, folder: Path, tmp_path: Path) -> None:
     assert cli("model", "import", folder, tmp_path / "out").code == 0
     (found,) = cli("model", "verify", folder, tmp_path / "out", "--json").events
-    assert found == {"equal": True, "first_difference": None, "max_abs_diff": 0.0}
+    assert found == {"equal": True, "first_difference": None, "max_abs_diff": 0.0, "not_compared": 0}
     weights = load_file(tmp_path / "out" / "model.safetensors")
     weights["model.layers.1.self_attn.o_proj.weight"][0] += 0.5
     save_file(weights, tmp_path / "out" / "model.safetensors")
@@ -111,7 +111,7 @@ def test_shapes_that_differ_are_no_infinite_number(cli: Run, folder: Path, tmp_p
     done = cli("model", "verify", folder, tmp_path / "other", "--json")
     found = json.loads(done.out, parse_constant=pytest.fail)
     assert done.code == 1
-    assert found == {"equal": False, "first_difference": "model.embed_tokens", "max_abs_diff": None}
+    assert found == {"equal": False, "first_difference": "model.embed_tokens", "max_abs_diff": None, "not_compared": 0}
     assert cli("model", "verify", folder, tmp_path / "other").out == "different: first in model.embed_tokens\n"
 
 
