@@ -51,7 +51,7 @@ def serve(
 
     A model behind another server is given our API: Anthropic's messages, K2's ids, and tool calls that were checked
     against their schemas, repaired, asked for again or refused. Its key is taken from OPENAI_API_KEY or
-    MOONSHOT_API_KEY.
+    MOONSHOT_API_KEY. script:FILE answers with the assistant's messages of a file, to try a client.
 
     Prints one line with the URL when it is ready, and one line of JSON per request on stderr. Ctrl-C lets running
     answers finish.

@@ -49,8 +49,8 @@ class ScriptedPolicy:
                 raise UserError(f"{path} line {number}: {e}") from e
         return cls(messages, name=f"script:{path}")
 
-    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
-        """The next message of the script. Raises UserError when it has no more."""
+    def next(self, messages: Sequence[Message]) -> Message:
+        """The message of the script that answers this conversation. Raises UserError when it has no more."""
         said = [m for m in messages if m.role == "assistant"]
         if len(said) >= len(self._script):
             raise UserError(f"the script {self.name} has {len(self._script)} answers and was asked for one more")
@@ -60,7 +60,12 @@ class ScriptedPolicy:
             call if call.id else replace(call, id=call_id(call.name, first + i))
             for i, call in enumerate(answer.tool_calls)
         )
-        return Turn(replace(answer, tool_calls=calls), "tool_calls" if calls else "stop", model=self.name)
+        return replace(answer, tool_calls=calls)
+
+    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
+        """The next message of the script. Raises as `next`."""
+        answer = self.next(messages)
+        return Turn(answer, "tool_calls" if answer.tool_calls else "stop", model=self.name)
 
     async def close(self) -> None:
         """Nothing to close."""

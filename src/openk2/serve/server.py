@@ -14,11 +14,12 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from openk2.core import UserError
-from openk2.policy import LocalPolicy, resolve_policy
+from openk2.policy import LocalPolicy, ScriptedPolicy, resolve_policy
 from openk2.policy.endpoint import OpenAIPolicy
 from openk2.serve.app import create_app
 from openk2.serve.local import LocalService
 from openk2.serve.proxy import Proxy
+from openk2.serve.scripted import ScriptedService
 from openk2.serve.service import Service, Settings
 
 _GRACE = 20.0
@@ -65,10 +66,12 @@ def make_service(options: ServeOptions) -> Service:
     if isinstance(policy, OpenAIPolicy):
         endpoint = policy.endpoint
         return Proxy(endpoint, Settings(name=endpoint.model, temperature=None, keys=keys, **limits))
+    if isinstance(policy, ScriptedPolicy):
+        return ScriptedService(policy, Settings(name=Path(options.model).name, keys=keys, **limits))
     if not isinstance(policy, LocalPolicy):
         raise UserError(
-            f"{options.model} cannot be served: name nano, a model folder, random:PRESET, openai:NAME@URL or "
-            "moonshot:NAME"
+            f"{options.model} cannot be served: name nano, a model folder, random:PRESET, openai:NAME@URL, "
+            "moonshot:NAME or script:FILE"
         )
     name = "openk2-nano" if options.model == "nano" else Path(options.model).name or options.model
     # Nano's numbers are those of greedy decoding.
