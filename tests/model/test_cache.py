@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,25 +67,46 @@ def test_prefill_then_token_by_token(changes: dict[str, object]) -> None:
             torch.testing.assert_close(x_BTD[b, 0], whole[b][len(row) + i], atol=1e-4, rtol=1e-4)
 
 
-def test_rows_can_be_joined_moved_taken_apart_and_shortened() -> None:
-    """As the engine does it: it joins caches, copies a row over another, and goes on with a view of some rows."""
+def test_rows_can_be_moved_taken_apart_and_shortened() -> None:
+    """As the engine does it: it copies rows to a larger cache or over others, and goes on with a view of some rows."""
     rows = [torch.randint(0, 4096, (n,)).tolist() for n in (5, 8, 2)]
     cache = LatentCache(MODEL.config, 3, max_len=16)
     MODEL.hidden(pad(rows), cache=cache, lengths_B=torch.tensor([5, 8, 2]))
-    fresh = LatentCache(MODEL.config, 1, max_len=16)
-    MODEL.hidden(torch.tensor([[11, 12, 13]]), cache=fresh)
-
-    joined = cache.join(fresh)
+    larger = LatentCache(MODEL.config, 4, max_len=16)
+    larger.latent_LBSW[:, :3] = cache.latent_LBSW
+    larger.lengths_B[:3] = cache.lengths_B
     cache.latent_LBSW[:, 0, :2] = cache.latent_LBSW[:, 2, :2]
     view = LatentCache(MODEL.config, 0, max_len=16)
     view.latent_LBSW, view.lengths_B = cache.latent_LBSW[:, :2], torch.tensor([2, 3])
     for state, contents in (
-        (joined, [*rows, [11, 12, 13]]),
+        (larger, [*rows, []]),
         (view, [rows[2], rows[1][:3]]),
     ):
         x_BTD = MODEL.hidden(torch.full((len(contents), 1), 99), cache=state)
         for b, row in enumerate(contents):
             torch.testing.assert_close(x_BTD[b, 0], plain(MODEL, [[*row, 99]])[0][-1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not say what is in memory")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_is_taken_by_what_is_written_and_given_back(dtype: torch.dtype) -> None:
+    cache = LatentCache(MODEL.config, 64, max_len=1 << 14, dtype=dtype)
+    row_bytes = cache.latent_LBSW[:, 0].nbytes
+    before = in_memory()
+    cache.latent_LBSW[:, 5:9] = 1.0
+    grown = in_memory() - before
+    assert 3.9 * row_bytes < grown < 4.5 * row_bytes
+    for row in (5, 7, 8):
+        cache.clear(row)
+    assert in_memory() - before < 1.5 * row_bytes
+    # Its neighbours keep what they have.
+    assert bool((cache.latent_LBSW[:, 6] == 1).all()) and not bool(cache.latent_LBSW[:, 7, 100:-100].any())
+
+
+def in_memory() -> int:
+    """Bytes of this process that no other has."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")) * 1024
 
 
 def test_bf16_stays_close() -> None:

@@ -1,13 +1,14 @@
 """Agents and providers of others against our server, each in an environment of its own.
 
-What the model says is written down; everything between it and the agent is ours and theirs. `OPENK2_AGENTS` may name the
-Python of an environment that has the packages; else one is made.
+What the model says is written down; everything between it and the agent is ours and theirs. `OPENK2_AGENTS` may name
+the Python of an environment that has the packages; else one is made.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +79,33 @@ def test_mini_swe_agent_changes_a_file(python: str, scripted: Callable[..., Any]
     told = json.loads((tmp_path / "out.json").read_text())
     ids = [c["id"] for m in told["messages"] for c in m.get("tool_calls") or []]
     assert ids[:3] == ["functions.bash:0", "functions.bash:1", "functions.bash:2"]
+
+
+def test_claude_code_runs_a_command(scripted: Callable[..., Any], tmp_path: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    package = "@anthropic-ai/claude-code"
+    home = tmp_path / "home"
+    home.mkdir()
+    installed = subprocess.run([npm, "install", f"{package}@2.1.197"], cwd=tmp_path, capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"Claude Code cannot be installed: {installed.stderr.strip().splitlines()[-1][:200]}")
+    # Some versions of npm leave this to the user.
+    subprocess.run(["node", f"node_modules/{package}/install.cjs"], cwd=tmp_path, check=True, capture_output=True)
+    (home / "greeting.txt").write_text("hello from a file\n")
+    server = scripted(
+        {"content": "I look.", "tool_calls": [call("Bash", command="cat greeting.txt", description="look")]},
+        {"content": "It says hello."},
+    )
+    told = run(
+        [str(tmp_path / "node_modules/.bin/claude"), "-p", "what does greeting.txt say?", "--model", "anything",
+         "--allowedTools", "Bash", "--output-format", "stream-json", "--verbose"],
+        home, ANTHROPIC_BASE_URL=server.url, DISABLE_AUTOUPDATER="1", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+    )  # fmt: skip
+    events = [json.loads(line) for line in told.splitlines()]
+    assert events[-1]["result"] == "It says hello." and not events[-1]["is_error"]
+    assert "hello from a file" in told
 
 
 AGENT = '''

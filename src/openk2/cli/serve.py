@@ -37,6 +37,17 @@ def serve(
         int | None,
         typer.Option("--context", min=2, metavar="N", help="Most tokens of a request.", show_default="the model's"),
     ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--cache-gb",
+            min=0.0,
+            metavar="GB",
+            help="Most memory for what the model has read, in requests that run and in those that are remembered. A "
+            "request waits until there is room for it.",
+            show_default="no bound",
+        ),
+    ] = None,
     device: DeviceOption = "cpu",
     compiled: Annotated[
         bool,
@@ -70,6 +81,7 @@ def serve(
             max_running=max_running,
             max_queued=max_queued,
             context=context,
+            cache_gb=cache_gb,
             device=device,
             compiled=compiled,
         )

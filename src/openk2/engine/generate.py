@@ -6,6 +6,7 @@ Shapes: B sequences in the batch, T time, D hidden, V vocabulary.
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as Several
@@ -40,6 +41,8 @@ class Engine:
         prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
         context: most ids of a prompt and its completion; default, and at most, what the model was trained for.
         prefill_chunk: so many ids of prompts are computed before those that run get their next ids.
+        cache_bytes: most memory of the latent cache. A request waits until it fits with all that it may yet say; what
+            requests do not need remembers finished ones. Default: no bound.
         compiled: decode a sequence that is alone by a compiled step (see `CompiledStep`).
 
     Raises UserError when model and tokenizer do not belong together, and as `CompiledStep`.
@@ -55,6 +58,7 @@ class Engine:
         prefixes: int = 64,
         context: int | None = None,
         prefill_chunk: int = 1024,
+        cache_bytes: int | None = None,
         compiled: bool = False,
     ) -> None:
         if min(max_batch, prefill_chunk) < 1:
@@ -69,6 +73,13 @@ class Engine:
         if not 1 < self.context <= trained:
             raise UserError(f"context is {self.context}: the model was trained for {trained}, use 2 to {trained}")
         self.model = model if dtype in (None, model.lm_head.weight.dtype) else copy.deepcopy(model).to(dtype)
+        each = self.config.num_hidden_layers * self.config.latent_dim * self.model.lm_head.weight.dtype.itemsize
+        self.cache_tokens = math.inf if cache_bytes is None else cache_bytes // each
+        if self.cache_tokens < self.context:
+            raise UserError(
+                f"a cache of {cache_bytes} bytes holds {self.cache_tokens} tokens and the context is {self.context}: "
+                "give it more memory or shorten the context"
+            )
         self.grammar = Grammar(tokenizer, self.config.vocab_size)
         self.compiled = CompiledStep(self.model) if compiled else None
 
@@ -142,6 +153,11 @@ class Batch:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def cached(self) -> int:
+        """How many ids are in the cache, of running requests and of remembered ones."""
+        return self._rows.tokens
+
     def add(self, request: Request) -> int:
         """Queue a request; the number by which `step` and `drop` know it. Raises as `Engine.check`."""
         self._engine.check(request)
@@ -179,18 +195,22 @@ class Batch:
         # Where nothing runs nobody is kept waiting by many short ones.
         left = left if self._running else max(left, _PREFILL_AT_ONCE)
         free = self._engine.max_batch - len(self._running)
+        room = self._engine.cache_tokens - sum(s.most_ids for s in self._running)
         news: list[Sequence] = []
         is_long = False
-        while self._waiting and left > 0 and len(news) < free:
+        while self._waiting and left > 0 and len(news) < free and self._waiting[0].most_ids <= room:
             missing = self._rows.missing(self._waiting[0].request.prompt_ids)
             is_long = missing > chunk
             if is_long or (news and missing > left):
                 break
+            room -= self._waiting[0].most_ids
             news.append(self._waiting.popleft())
             left -= missing
         self._admit(news)
         if is_long:
+            room -= self._waiting[0].most_ids
             self._begin(self._waiting.popleft())
+        self._rows.trim(room)
 
     def _begin(self, sequence: Sequence) -> None:
         """Give a sequence with a long prompt a row, and compute the first piece."""

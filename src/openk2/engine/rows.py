@@ -51,10 +51,16 @@ class Rows:
         self._prompts: list[NDArray[np.int64]] = []
         self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()
         self._most_prefixes = prefixes
+        self._remembered = 0
         self._next_key = 0
 
     def __len__(self) -> int:
         return len(self._lengths)
+
+    @property
+    def tokens(self) -> int:
+        """How many ids are cached, in rows and in what is remembered."""
+        return sum(self._lengths) + self._remembered
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[list[int], list[int], Tensor]:
         """Compute prompts into new rows. Returns their indices in the order of the rows, how many ids of each were
@@ -117,6 +123,15 @@ class Rows:
         to the longest."""
         return self._feed(0, tokens)
 
+    def trim(self, most: float) -> None:
+        """Forget finished sequences until what is remembered of them is at most so many ids."""
+        while self._remembered > most:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, prefix = self._prefixes.popitem(last=False)
+        self._remembered -= len(prefix.ids_S)
+
     def forget(self, count: int) -> None:
         """Take the last `count` ids of the first row back."""
         self._lengths[0] -= count
@@ -131,13 +146,15 @@ class Rows:
                 np.asarray(ids[:length], dtype=np.int64), latent_LBSW[:, row, :length].clone()
             )
             self._next_key += 1
+            self._remembered += length
             if len(self._prefixes) > self._most_prefixes:
-                self._prefixes.popitem(last=False)
+                self._forget_oldest()
         if row != last:
             latent_LBSW[:, row, : self._lengths[last]] = latent_LBSW[:, last, : self._lengths[last]]
             self._lengths[row], self._prompts[row] = self._lengths[last], self._prompts[last]
         self._lengths.pop()
         self._prompts.pop()
+        self._pool.clear(last)
         return last
 
     def _feed(self, first: int, tokens: Sequence[Sequence[int]]) -> Tensor:
@@ -162,7 +179,10 @@ class Rows:
         if rows > have:
             more = max(rows, 2 * have) - have
             config = self._model.config
-            self._pool = self._pool.join(LatentCache(config, more, self._pool.max_len, self._dtype, self._device))
+            pool = LatentCache(config, have + more, self._pool.max_len, self._dtype, self._device)
+            for row, length in enumerate(self._lengths):
+                pool.latent_LBSW[:, row, :length] = self._pool.latent_LBSW[:, row, :length]
+            self._pool = pool
 
     def _longest_prefix(self, ids: NDArray[np.int64]) -> tuple[Tensor, int]:
         """What is cached of the longest known beginning of `ids` [L, S, W], and its length: 0 if none is worth it."""

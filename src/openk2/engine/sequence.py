@@ -193,6 +193,11 @@ class Sequence:
         """Where the next id will stand."""
         return len(self.request.prompt_ids) + len(self.ids)
 
+    @property
+    def most_ids(self) -> int:
+        """How many ids prompt and completion may come to."""
+        return len(self.request.prompt_ids) + self.limit
+
     def mask(self) -> Mask | None:
         """Allowed next ids, bool [V]; None: all."""
         if self._guide is not None:

@@ -3,11 +3,16 @@
 Rows are ragged: each holds its own number of tokens. Attention over the cache uses the absorbed form (DeepSeek-V2
 report, section 2.1): q.k = (q_nope W_uk).c + q_rope.k_rope, so keys and values of past tokens are never expanded.
 
+On a CPU a cache takes memory only where something was written, in pages of the operating system's: a row of a long
+context with a short text in it is small, and `clear` gives its pages back.
+
 Legend: L layers, B rows, S cached positions, T new tokens, C latent rank, R rotary size, W = C + R.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 from dataclasses import dataclass
 
 import torch
@@ -62,10 +67,17 @@ class LatentCache:
         self.lengths_B = torch.zeros(batch, dtype=torch.int64, device=device)
         # One slot more than promised takes the padding of ragged writes. Zeros, not garbage: a masked NaN is still NaN.
         shape = (config.num_hidden_layers, batch, self.max_len + 1, config.latent_dim)
+        self._pages: mmap.mmap | None = None
         try:
-            self.latent_LBSW = torch.zeros(shape, dtype=dtype, device=device)
-        except RuntimeError as e:
-            # torch has no class of its own for this on a CPU.
+            if torch.device(device).type == "cpu" and batch:
+                self._pages = mmap.mmap(
+                    -1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+                )
+                self.latent_LBSW = torch.frombuffer(self._pages, dtype=dtype).view(shape)
+            else:
+                self.latent_LBSW = torch.zeros(shape, dtype=dtype, device=device)
+        except (RuntimeError, OSError, ValueError, OverflowError) as e:
+            # torch has no class of its own for this.
             raise UserError(
                 f"no memory for a cache of {batch} rows of {self.max_len} tokens: lower max_position_embeddings in "
                 "the model's config.json, or the number of rows at the same time"
@@ -74,13 +86,18 @@ class LatentCache:
     def __len__(self) -> int:
         return self.latent_LBSW.shape[1]
 
-    def join(self, other: LatentCache) -> LatentCache:
-        """A new cache with the rows of both."""
-        cache = object.__new__(LatentCache)
-        cache.max_len = self.max_len
-        cache.latent_LBSW = torch.cat([self.latent_LBSW, other.latent_LBSW], dim=1)
-        cache.lengths_B = torch.cat([self.lengths_B, other.lengths_B])
-        return cache
+    def clear(self, row: int) -> None:
+        """Give the memory of a row back, where the system can. What is in it then is zeros, or what was."""
+        if self._pages is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        size = self.latent_LBSW[0, 0].nbytes
+        for layer in range(len(self.latent_LBSW)):
+            start = (layer * len(self) + row) * size
+            # Whole pages only: those at the ends belong to neighbours as well.
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE
+            if last > first:
+                self._pages.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def step(self, time: int, new_B: torch.Tensor) -> tuple[CacheStep, torch.Tensor]:
         """Prepare for `time` columns of which row b uses the first `new_B[b]`; returns the positions [B, T] as well.

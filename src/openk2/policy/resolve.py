@@ -40,6 +40,7 @@ def resolve_policy(
     seed: int = 0,
     max_running: int = 64,
     context: int | None = None,
+    cache_bytes: int | None = None,
     compiled: bool = False,
 ) -> Policy:
     """`nano` | FOLDER | `random:PRESET` | `openai:NAME@URL` | `anthropic:NAME[@URL]` | `moonshot:NAME` | `script:FILE`.
@@ -54,7 +55,12 @@ def resolve_policy(
     if colon and scheme in ("openai", "anthropic", "moonshot"):
         return _endpoint(scheme, rest, temperature=temperature, top_p=top_p, seed=seed)
     where = check_device(device)
-    options: dict[str, Any] = {"max_batch": max_running, "context": context, "compiled": compiled}
+    options: dict[str, Any] = {
+        "max_batch": max_running,
+        "context": context,
+        "cache_bytes": cache_bytes,
+        "compiled": compiled,
+    }
     if colon and scheme == "random":
         engine = _elsewhere(lambda: random_engine(rest, device=where, seed=seed, **options))
     elif spec == "nano":

@@ -35,6 +35,7 @@ class ServeOptions:
     max_running: int
     max_queued: int
     context: int | None
+    cache_gb: float | None = None
     device: str = "cpu"
     compiled: bool = False
 
@@ -52,14 +53,17 @@ def read_keys(path: Path) -> frozenset[str]:
 
 def make_service(options: ServeOptions) -> Service:
     """Load the model. Raises UserError for options that cannot be."""
-    if options.model.partition(":")[0] in ("openai", "moonshot") and (options.context or options.compiled):
-        raise UserError("--context and --compile are for a model that runs here: leave them out")
+    if options.model.partition(":")[0] in ("openai", "moonshot") and (
+        options.context or options.cache_gb or options.compiled
+    ):
+        raise UserError("--context, --cache-gb and --compile are for a model that runs here: leave them out")
     keys = frozenset[str]() if options.api_key_file is None else read_keys(options.api_key_file)
     policy = resolve_policy(
         options.model,
         device=options.device,
         max_running=options.max_running,
         context=options.context,
+        cache_bytes=None if options.cache_gb is None else int(options.cache_gb * 1e9),
         compiled=options.compiled,
     )
     limits = {"max_running": options.max_running, "max_queued": options.max_queued}
