@@ -87,9 +87,9 @@ def deploy(
     start: Annotated[bool, typer.Option("--start", help="Run the command here, in the foreground.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
 ) -> None:
-    """Print the command that serves a folder on vLLM, SGLang, KTransformers or TensorRT-LLM.
+    """Print the command that serves a model on another engine.
 
-    The numbers in it are worked out for this machine, or for one that you describe: how the weights are spread, what
+    The engines are vLLM, SGLang, KTransformers and TensorRT-LLM. The numbers in the command are worked out for this machine, or for one that you describe: how the weights are spread, what
     context and how much cache fit. A table says why. Where the engine is installed, its own parser checks every option;
     else the options are those of the versions that are named.
 

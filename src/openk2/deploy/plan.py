@@ -111,7 +111,7 @@ def plan_offload(folder: ModelFolder, machine: Hardware, goal: Goal) -> Plan:
     parts = folder.parts
     if parts.experts > CPU_SHARE * machine.cpu_memory:
         raise DoesNotFit(
-            f"the experts of {folder.name} are {_gb(parts.experts)} and nine tenths of {_gb(machine.cpu_memory)} of memory "
+            f"the experts of {folder.name} are {_gb(parts.experts)} and nine tenths of {_gb(machine.cpu_memory)} "
             f"can be used: it takes {ceil(parts.experts / CPU_SHARE / 1e9):,} GB"
         )
     best: Plan | None = None
