@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -169,7 +170,8 @@ def test_what_the_tools_of_the_drivers_say() -> None:
     text = "NVIDIA H100 80GB HBM3, 81559, 80994\nNVIDIA H100 80GB HBM3, 81559, 1000\nNVIDIA Odd, [N/A], [N/A]\n"
     names, totals, free = read_nvidia(text)
     assert len(names) == 2 and totals == [81559 * 2**20] * 2 and min(free) == 1000 * 2**20
-    text = '{"card0": {"Card Series": "MI300X", "VRAM Total Memory (B)": "206141652992", "VRAM Total Used Memory (B)": "1"}}'
+    card = {"Card Series": "MI300X", "VRAM Total Memory (B)": "206141652992", "VRAM Total Used Memory (B)": "1"}
+    text = json.dumps({"card0": card})
     assert read_rocm(text) == (["MI300X"], [206141652992], [206141652991])
     assert read_rocm("no json") == ([], [], [])
 

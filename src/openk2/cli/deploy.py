@@ -89,9 +89,10 @@ def deploy(
 ) -> None:
     """Print the command that serves a model on another engine.
 
-    The engines are vLLM, SGLang, KTransformers and TensorRT-LLM. The numbers in the command are worked out for this machine, or for one that you describe: how the weights are spread, what
-    context and how much cache fit. A table says why. Where the engine is installed, its own parser checks every option;
-    else the options are those of the versions that are named.
+    The engines are vLLM, SGLang, KTransformers and TensorRT-LLM. The numbers in the command are worked out for this
+    machine, or for one that you describe: how the weights are spread, what context and how much cache fit. A table says
+    why. Where the engine is installed, its own parser checks every option; else the options are those of the versions
+    that are named.
 
     Exit status: 0 it fits, 1 it does not and the sentence says what it takes, 2 bad input.
 
