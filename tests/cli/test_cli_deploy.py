@@ -182,6 +182,9 @@ def test_bad_input_is_one_sentence(cli: Run, k2: Path, tmp_path: Path) -> None:
         cli("deploy", "vllm", k2, "--gpus", "8", f"--gpu-memory={size}").refused("--gpu-memory")
         cli("deploy", "vllm", k2, "--gpus", "0", f"--cpu-memory={size}").refused("--cpu-memory")
     cli("deploy", "vllm", k2, *H200, "--context", "200000").refused("--context is 200,000", "131,072")
+    for option in ("--name", "--host", "--head"):
+        cli("deploy", "vllm", k2, *H200, option, "--start").refused(f"{option} is '--start'")
+        cli("deploy", "vllm", k2, *H200, option, "").refused(f"{option} is ''")
     cli("deploy", "vllm", k2, *H200, "--layout", "ring").refused("--layout", "auto or data")
     cli("deploy", "vllm", k2, *H200, "--kv-dtype", "int4").refused("--kv-dtype", "bf16 or fp8")
     cli("deploy", "vllm", k2, *H200, "--python", "no-python").refused("'no-python'", "no program")
@@ -263,7 +266,7 @@ def test_vllm_serves_nano_on_this_cpu(command: list[str], tmp_path: Path) -> Non
             max_tokens=200,
         )
         (call,) = chat.choices[0].message.tool_calls
-        # vLLM writes the tools' schemas with other keys than we do, so nano may choose another tool than for the ids.
+        # vLLM declares a tool name first, nano learned it description first: it may choose another tool than above.
         assert call.id == f"functions.{call.function.name}:0" and json.loads(call.function.arguments)
     finally:
         # The whole session: the engine is a process of its own.

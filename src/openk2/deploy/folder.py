@@ -116,7 +116,8 @@ def read_folder(path: Path) -> ModelFolder:
         raise UserError(f"{path} holds no tokenizer (tokenizer.json or tiktoken.model): copy or save the model again")
     template = _template(path)
     folder = ModelFolder(
-        path=path,
+        # The command may be copied to be run elsewhere.
+        path=path.absolute(),
         name=path.resolve().name,
         config=config,
         fp8=fp8,

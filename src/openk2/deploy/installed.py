@@ -126,7 +126,8 @@ def check(engine: Engine, installed: Installed, launches: Sequence[Launch]) -> C
     Raises UserError naming the option and the version that does not have it, or what the parser says of a value.
     """
     checked: Checked | None = None
-    for launch in launches:
+    # All nodes but the first are told the same options.
+    for launch in {launch.where: launch for launch in (launches[0], launches[-1])}.values():
         answer = _ask(engine, installed, launch)
         version = str(answer["version"])
         for word in launch.options:

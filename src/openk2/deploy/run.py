@@ -98,6 +98,10 @@ def deployment(options: DeployOptions) -> Deployment:
         # Also false for NaN, which a range of typer's takes.
         if size is not None and not 1 <= size <= 1e6:
             raise UserError(f"{option} is {size}: give a number of GB from 1 to 1,000,000")
+    for option, text in (("--name", options.name), ("--host", options.host), ("--head", options.head)):
+        # The engine would take it for an option of its own.
+        if text is not None and (not text.strip() or text.startswith("-")):
+            raise UserError(f"{option} is {text!r}: give a name that is not empty and does not begin with -")
     folder = read_folder(options.folder)
     machine = hardware(
         gpus=options.gpus,
@@ -163,8 +167,8 @@ def _warnings(
         found.append(f"of {folder.config.max_position_embeddings:,} tokens of context {plan.context:,} fit")
     unused = machine.all_gpus - plan.gpus
     if unused > 0:
-        found.append(f"{unused} of {machine.all_gpus} GPUs stay free: another copy on another port can have them")
-    if machine.free_gpu_memory is not None and machine.free_gpu_memory < plan.fraction * machine.gpu_memory:
+        found.append(f"{unused} of {machine.all_gpus} GPUs are not used")
+    if machine.free_gpu_memory is not None and machine.free_gpu_memory < plan.weights + plan.scratch + plan.cache:
         found.append(f"a GPU has only {machine.free_gpu_memory / GIB:.1f} GiB free now: end what else runs on it")
     if not folder.kernel_sizes and engine.name != "vllm":
         found.append(
