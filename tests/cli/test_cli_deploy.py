@@ -139,6 +139,19 @@ def test_every_engine_in_its_own_words(
     assert unwanted is None or unwanted not in line
 
 
+def test_gpus_are_looked_at(cli: Run, k2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n" + "echo 'NVIDIA H200, 143771, 143000'\n" * 7 + "echo 'NVIDIA H200, 143771, 90000'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    done = cli("deploy", "vllm", k2)
+    assert "--tensor-parallel-size 8" in done.out and "8 x NVIDIA H200 with 140.4 GiB" in done.out
+    assert "only 87.9 GiB free now" in done.err
+    done = cli("deploy", "vllm", k2, "--gpus", "4")
+    assert done.code == 1 and "4 x NVIDIA H200" in done.err and "it takes 8 GPUs like these" in done.err
+
+
 def test_one_command_for_each_node(cli: Run, k2: Path) -> None:
     nodes = ("--gpus", "8", "--gpu-memory", "80", "--nodes", "2", "--head", "10.0.0.1", "--json")
     for engine, meeting in (("vllm", "--master-addr 10.0.0.1"), ("sglang", "--dist-init-addr 10.0.0.1:29501")):
