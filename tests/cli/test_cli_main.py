@@ -22,7 +22,7 @@ Run = Callable[..., Any]
 @pytest.mark.parametrize(
     "command",
     [
-        *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",)),
+        *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",), ("deploy",)),
         *(("model", name) for name in ("describe", "import", "export", "verify")),
     ],
 )
@@ -44,7 +44,7 @@ def test_help_names_the_command_as_it_was_typed(cli: Run, monkeypatch: pytest.Mo
 
 def test_the_help_names_every_command(cli: Run) -> None:
     done = cli("--help")
-    for command in ("demo", "agent", "train", "eval", "model", "test"):
+    for command in ("demo", "agent", "train", "eval", "deploy", "model", "test"):
         assert f"  {command} " in done.out
     assert cli().out == done.out or cli().err == done.out
 

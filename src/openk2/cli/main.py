@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, bench, demo, evaluate, model, serve, test, train
+from openk2.cli import agent, bench, demo, deploy, evaluate, model, serve, test, train
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -64,6 +64,7 @@ app.command("agent")(agent.agent)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
+app.command("deploy")(deploy.deploy)
 app.add_typer(model.app, name="model")
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("test", context_settings=OPEN)(test.test)

@@ -80,8 +80,8 @@ def describe(config: ModelConfig, contexts: Sequence[int] = CONTEXTS) -> Descrip
         all_moe_parameters=config.model_copy(update={"first_k_dense_replace": 0}).parameter_count(),
         kv_cache_bytes_per_token=2 * layers * config.latent_dim,
         flops_per_token={length: flops_per_token(config, length) for length in lengths},
-        bytes_bf16=sum(_bytes(t, fp8=False) for t in tensors),
-        bytes_fp8=sum(_bytes(t, fp8=True) for t in tensors),
+        bytes_bf16=sum(stored_bytes(t, fp8=False) for t in tensors),
+        bytes_fp8=sum(stored_bytes(t, fp8=True) for t in tensors),
         expanded_cache_bytes_per_token=2 * layers * heads * (config.qk_head_dim + config.v_head_dim),
         balanced_scaling_factor=(
             balanced_scaling_factor(config.n_routed_experts, config.num_experts_per_tok)
@@ -171,7 +171,7 @@ def _range(numbers: Sequence[int]) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _bytes(tensors: Tensors, fp8: bool) -> int:
+def stored_bytes(tensors: Tensors, fp8: bool) -> int:
     """On disk. In FP8 the matrices of attention and feed-forward have a byte each and an fp32 scale per block."""
     if tensors.name.endswith("e_score_correction_bias"):
         return 4 * tensors.parameters
