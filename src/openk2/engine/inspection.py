@@ -20,6 +20,7 @@ from openk2.core import UserError
 from openk2.engine.generate import Engine
 from openk2.engine.sequence import Request, TopLogprobs
 from openk2.model import Transformer
+from openk2.model.moe import MoE
 
 _AT_ONCE = 256
 
@@ -38,12 +39,17 @@ class Inspected:
 
 
 class Inspector:
-    """Looks at completions of one engine. Not for several threads at a time; the engine may run beside it."""
+    """Looks at completions of one engine. Not for several threads at a time; the engine may run beside it.
+
+    Attributes:
+        layers: the numbers of the layers that have experts.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._chosen: list[list[list[int]]] = []
         self._model = _same_weights(engine.model)
+        self.layers = tuple(i for i, block in enumerate(self._model.layers) if isinstance(block.mlp, MoE))
         for moe in self._model.moe_layers():
             moe.gate.register_forward_hook(self._note)
 

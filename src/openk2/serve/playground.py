@@ -63,7 +63,7 @@ class _Offer:
 _OFFERS = (
     _Offer(1062, "Pick the right tool", "Four tools are declared and one of them fits."),
     _Offer(1176, "Follow a chain", "Each call needs what the one before it returned."),
-    _Offer(1064, "Recover from an error", "The first call is refused, and the result says why."),
+    _Offer(1597, "Recover from an error", "The first call is refused, and the result says why."),
 )
 
 
@@ -210,6 +210,7 @@ def _inspect(service: LocalService, inspector: Inspector, asked: InspectRequest,
         "prompt_tokens": len(prompt),
         "vocabulary": service.tokenizer.vocab_size,
         "experts": service.engine.config.n_routed_experts,
+        "layers": inspector.layers,
         "tokens": [_token(service, one) for one in inspected],
     }
 
