@@ -7,6 +7,7 @@ const percent = (logprob) => {
   const p = 100 * Math.exp(logprob);
   return p > 99.95 ? "100 %" : p < 0.1 ? "< 0.1 %" : `${p.toFixed(1)} %`;
 };
+const number = (logprob) => (logprob > -5e-4 ? "0.000" : `−${(-logprob).toFixed(3)}`);
 
 /** A token's text with what cannot be seen made visible. */
 function visible(text) {
@@ -85,7 +86,7 @@ function details(token, found) {
       "dl",
       { class: "facts" },
       fact("Token", el("code", { text: visible(token.text) }), ` id ${token.id}`),
-      fact("Log-probability", `${token.logprob.toFixed(3)} (${percent(token.logprob)})`),
+      fact("Log-probability", `${number(token.logprob)} (${percent(token.logprob)})`),
       fact("Grammar", `${left}, ${ids}`),
     ),
     el("h3", { text: "Likeliest without the grammar" }),

@@ -96,7 +96,7 @@ function restore() {
 
 function viewOf(message, index) {
   if (message.role === "user") return userView(message);
-  const view = new ModelView(message, { inspect: server.inspector ? inspect : null });
+  const view = new ModelView(message, { inspect: server.inspector ? inspect : null, again: beginAnew });
   views.set(message, view);
   view.update(resultsAfter(index));
   return view.root;
@@ -333,6 +333,17 @@ function send() {
   goOn();
 }
 
+function beginAnew() {
+  running?.abort();
+  running = null;
+  const { system, most } = conversation;
+  conversation = { ...fresh(), system, most };
+  save();
+  showAll();
+  scrollTo(0, 0);
+  $("hello").focus();
+}
+
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (running) running.abort();
@@ -350,15 +361,7 @@ $("retry").addEventListener("click", () => {
   talk.focus();
   goOn();
 });
-$("new").addEventListener("click", () => {
-  running?.abort();
-  running = null;
-  const { system, most } = conversation;
-  conversation = { ...fresh(), system, most };
-  save();
-  showAll();
-  $("hello").focus();
-});
+$("new").addEventListener("click", beginAnew);
 for (const id of ["system", "tools"]) {
   $(id).addEventListener("change", () => {
     conversation[id] = $(id).value;

@@ -69,8 +69,9 @@ export function userView(message) {
 
 /** A turn of the model, which grows: `update` shows what its message has become. */
 export class ModelView {
-  constructor(message, { inspect }) {
+  constructor(message, { inspect, again }) {
     this.message = message;
+    this.again = again;
     this.text = el("p", { class: "text" });
     this.cards = [];
     this.calls = el("div", { class: "calls" });
@@ -102,7 +103,7 @@ export class ModelView {
     });
     if (done && usage) {
       const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-      const prompt = `${usage.prompt_tokens.toLocaleString("en")} in the prompt, ${cached.toLocaleString("en")} cached`;
+      const prompt = `prompt ${usage.prompt_tokens.toLocaleString("en")}, cached ${cached.toLocaleString("en")}`;
       const said = `${count(usage.completion_tokens, "token")} in ${seconds.toFixed(1)} s`;
       this.facts.textContent = `${said}${finish === "length" ? ", cut off at the limit" : ""} · ${prompt}`;
     }
@@ -123,6 +124,7 @@ export class ModelView {
         el("p", {}, el("strong", { text: passed ? "Passed" : "Not passed" }), `: ${reason}.`),
         el("p", { class: "muted small", text: "Judged by the code of the world, not by a model." }),
       ),
+      el("button", { type: "button", text: "More tasks", click: this.again }),
     );
   }
 
