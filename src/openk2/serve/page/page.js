@@ -375,7 +375,11 @@ $("most").addEventListener("change", () => {
   save();
   showState();
 });
-addEventListener("pagehide", save);
+addEventListener("pagehide", () => {
+  save();
+  // What breaks off because the page is left is no fault of the server.
+  running = null;
+});
 
 onKeyNeeded(
   (wrong) =>
