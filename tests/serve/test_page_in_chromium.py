@@ -276,8 +276,8 @@ def test_with_the_keyboard_alone(nano_server: Any, visit: Callable[..., Any]) ->
         for _ in range(30):
             page.keyboard.press("Tab")
             focused = page.evaluate(
-                "(e => [e.ariaLabel || e.labels?.[0]?.textContent || e.textContent.trim(), getComputedStyle(e).outlineStyle])"
-                "(document.activeElement)"
+                "(e => [e.ariaLabel || e.labels?.[0]?.textContent || e.textContent.trim(),"
+                " getComputedStyle(e).outlineStyle])(document.activeElement)"
             )
             if name in focused[0]:
                 assert focused[1] != "none", focused

@@ -100,7 +100,8 @@ class Inspector:
         # Not all positions times all ids at once.
         for x_tD, next_t in zip(torch.split(x_TD, _AT_ONCE), torch.split(following, _AT_ONCE), strict=True):
             logprobs_tV = self._model.lm_head(x_tD).float().log_softmax(-1)
-            best_tV = logprobs_tV.topk(min(top, logprobs_tV.shape[-1]))
+            # A model may have more ids than its tokenizer.
+            best_tV = logprobs_tV[:, : self._engine.tokenizer.vocab_size].topk(top)
             own = logprobs_tV.gather(1, next_t[:, None])[:, 0].tolist()
             pairs = map(partial(zip, strict=True), best_tV.indices.tolist(), best_tV.values.tolist())
             scored += zip(own, map(tuple, pairs), strict=True)

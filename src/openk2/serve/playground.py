@@ -217,8 +217,7 @@ def _inspect(service: LocalService, inspector: Inspector, asked: InspectRequest,
 
 def _token(service: LocalService, one: Inspected) -> dict[str, Any]:
     def text(token: int) -> str:
-        # A model may have more ids than its tokenizer; they have no text.
-        return service.tokenizer.shown(token).decode("utf-8", "replace") if token < service.tokenizer.vocab_size else ""
+        return service.tokenizer.shown(token).decode("utf-8", "replace")
 
     return {
         "id": one.id,

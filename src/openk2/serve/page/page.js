@@ -380,6 +380,9 @@ addEventListener("pagehide", () => {
   // What breaks off because the page is left is no fault of the server.
   running = null;
 });
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});
 
 onKeyNeeded(
   (wrong) =>
