@@ -113,6 +113,25 @@ def test_a_task_with_tool_calls(nano_server: Any, visit: Callable[..., Any], tit
     assert "Passed" in spoken
 
 
+def test_a_model_that_says_anything_does_not_pass(random_server: Any, visit: Callable[..., Any]) -> None:
+    page = visit(random_server.url)
+    page.get_by_role("button", name="Pick the right tool").click()
+    expect(page.locator(".verdict.bad")).to_contain_text("Not passed: ")
+    expect(page.locator(".verdict.bad")).to_be_in_viewport()
+    page.get_by_role("button", name="Tokens").first.click()
+    expect(page.locator(".strip .token").first).to_be_visible()
+
+
+def test_what_the_server_refuses_is_said(random_server: Any, visit: Callable[..., Any]) -> None:
+    page = visit(random_server.url)
+    page.get_by_label("Message", exact=True).fill("word " * 100_000)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#trouble")).to_contain_text("shorten")
+    expect(page.locator(".model")).to_be_hidden()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
 def test_the_token_inspector(nano_server: Any, visit: Callable[..., Any]) -> None:
     page = visit(nano_server.url)
     page.get_by_role("button", name="Pick the right tool").click()

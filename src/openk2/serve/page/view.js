@@ -89,6 +89,7 @@ export class ModelView {
   update(results = []) {
     const { content, tool_calls: calls, done, stopped, finish, usage, seconds, verdict } = this.message;
     const waits = !done && !stopped;
+    this.root.hidden = Boolean(stopped) && !content && !calls.length;
     this.root.setAttribute("aria-busy", String(waits));
     this.root.classList.toggle("waits", waits && !calls.length);
     this.root.classList.toggle("cut", Boolean(stopped));
