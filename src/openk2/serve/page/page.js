@@ -257,7 +257,7 @@ async function askModel(signal) {
   message.seconds = (performance.now() - began) / 1000;
   message.done = true;
   if (message.finish === "length" && conversation.task) {
-    message.verdict = { passed: false, reason: "the turn was cut off at its limit of tokens" };
+    message.verdict = { passed: false, reason: "the turn was cut off at its limit of tokens", unfinished: true };
   }
   for (const one of message.tool_calls) say(`Calls ${one.function.name} with ${one.function.arguments}`);
   updateTurn();

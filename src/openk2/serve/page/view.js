@@ -113,7 +113,7 @@ export class ModelView {
     if (verdict) this.judge(verdict);
   }
 
-  judge({ passed, reason }) {
+  judge({ passed, reason, unfinished }) {
     this.verdict.hidden = false;
     this.verdict.className = `verdict ${passed ? "good" : "bad"}`;
     const mark = el("span", { class: "sign", "aria-hidden": "true", text: passed ? "✓" : "✕" });
@@ -123,7 +123,7 @@ export class ModelView {
         "div",
         {},
         el("p", {}, el("strong", { text: passed ? "Passed" : "Not passed" }), `: ${reason}.`),
-        el("p", { class: "muted small", text: "Judged by the code of the world, not by a model." }),
+        unfinished ? null : el("p", { class: "muted small", text: "Judged by the code of the world, not by a model." }),
       ),
       el("button", { type: "button", text: "More tasks", click: this.again }),
     );
