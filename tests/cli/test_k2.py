@@ -56,6 +56,7 @@ case "$*" in
         echo "pip says something"
         case "$*" in *+cpu) echo "9.9.9+cpu" ;; *) echo "9.9.9+other" ;; esac >"$bin/torch"
         ;;
+    "-m playwright install"*) echo "browser" >>"$FAKE_LOG"; [ -z "${{FAKE_NO_BROWSER:-}}" ] ;;
     "-c import torch"*) cat "$bin/torch" 2>/dev/null ;;
     "-c import sys; sys.exit(sys.version_info"*) [ -z "${{FAKE_OLD:-}}" ] ;;
     "-c import sys; print("*) echo "${{FAKE_OLD:-3.12}}" ;;
@@ -143,6 +144,26 @@ def test_extras_come_with_the_commands_that_need_them(clone: Clone) -> None:
     for command, done in (("eval", [PACKAGE]), ("eval", []), ("test", [PACKAGE]), ("test", []), ("eval", [])):
         assert clone.run(command)[0] == 0
         assert clone.log == done, command
+
+
+def test_the_slow_tests_get_a_browser_where_there_is_none(clone: Clone, tmp_path: Path) -> None:
+    tools = tmp_path / "without"
+    tools.mkdir()
+    for tool in (*Path("/bin").iterdir(), *Path("/usr/bin").iterdir()):
+        if not tool.name.startswith(("chrom", "google-chrome")) and not (tools / tool.name).exists():
+            (tools / tool.name).symlink_to(tool)
+    path = {"PATH": str(tools)}
+    assert clone.run("test", **path)[0] == 0
+    assert clone.log == ["venv", TORCH, PACKAGE]
+    assert clone.run("test", "--slow", "-x", **path)[0] == 0
+    assert clone.log == ["browser"]
+    code, out, err = clone.run("test", "--slow", FAKE_NO_BROWSER="1", **path)
+    assert (code, out) == (0, "openk2 got: test --slow\n")
+    assert "no Chromium could be had" in err
+    assert clone.log == ["browser"]
+    (tools / "chromium").symlink_to("/bin/true")
+    assert clone.run("test", "--slow", **path)[0] == 0
+    assert clone.log == []
 
 
 def test_other_requirements_or_another_place_bring_it_up_to_date(clone: Clone, tmp_path: Path) -> None:

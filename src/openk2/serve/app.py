@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openk2 import __version__
 from openk2.core.messages import compact_json
-from openk2.serve import anthropic, chat, completions, responses
+from openk2.serve import anthropic, chat, completions, playground, responses
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
 from openk2.serve.local import LocalService
 from openk2.serve.metrics import Metrics
@@ -121,6 +121,8 @@ def create_app(service: Service) -> FastAPI:
         text, kind = metrics.exposition()
         return Response(text, media_type=kind)
 
+    playground.add_routes(app, service, lambda request: _authorise(service, request), read, _takes)
+
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
             problem = f"{request.method} {request.url.path}: {error.detail}"
@@ -137,15 +139,15 @@ def create_app(service: Service) -> FastAPI:
 
     for kind in (ApiError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, refuse)
-    bodies = (
+    app.bodies = (
         chat.ChatRequest,
         responses.ResponsesRequest,
         completions.CompletionRequest,
         anthropic.MessagesRequest,
         anthropic.CountRequest,
         TokenizeRequest,
+        *playground.BODIES,
     )
-    app.bodies = bodies
     return app
 
 

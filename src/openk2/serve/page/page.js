@@ -1,0 +1,432 @@
+// The page: one conversation, which a task or the user begins, and which survives a reload.
+
+import { call, chat, Failure, onKeyNeeded } from "./api.js";
+import { showTokens } from "./inspector.js";
+import { el, ModelView, taskCard, toolList, userView } from "./view.js";
+
+const CONVERSATION = "openk2.conversation";
+const THEME = "openk2.theme";
+const MOST_TURNS = 12;
+const MOST_TOKENS = 512;
+const NANO = "openk2-nano";
+
+const $ = (id) => document.getElementById(id);
+const talk = $("talk");
+
+/**
+ * What is said. `tools` is the task whose tools are declared, `task` the one that the world will judge. Messages are
+ * OpenAI's; the model's have more: `done` or `stopped`, `ids`, `usage`, `seconds`, `asked` (with what) and `verdict`.
+ */
+const fresh = () => ({ task: null, tools: "", system: "", most: MOST_TOKENS, messages: [], trouble: null });
+let conversation = fresh();
+let server = { model: "", inspector: false, tasks: [] };
+let running = null;
+const views = new Map();
+
+const taskOf = (id) => server.tasks.find((task) => task.id === id);
+
+// --- theme: the system's, unless the user chose one
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function showTheme() {
+  const chosen = localStorage.getItem(THEME);
+  const now = chosen ?? (dark.matches ? "dark" : "light");
+  document.documentElement.dataset.theme = now;
+  const other = now === "dark" ? "light" : "dark";
+  $("theme").textContent = now === "dark" ? "☀" : "☾";
+  $("theme").setAttribute("aria-label", `Switch to the ${other} theme`);
+  $("theme").onclick = () => {
+    localStorage.setItem(THEME, other);
+    showTheme();
+  };
+}
+dark.addEventListener("change", showTheme);
+
+// --- what a screen reader hears: whole sentences, not every token
+
+function say(text) {
+  if (!text.trim()) return;
+  $("spoken").append(el("p", { text }));
+  while ($("spoken").childElementCount > 20) $("spoken").firstChild.remove();
+}
+
+/** Says a growing text sentence by sentence. */
+function speaker() {
+  let said = 0;
+  return (text, whole) => {
+    const ends = [...text.slice(said).matchAll(/[.!?]\s|\n/g)];
+    const until = whole ? text.length : ends.length ? said + ends.at(-1).index + 1 : said;
+    say(text.slice(said, until));
+    said = until;
+  };
+}
+
+// --- storage
+
+function save() {
+  try {
+    sessionStorage.setItem(CONVERSATION, JSON.stringify(conversation));
+  } catch {
+    // A conversation that is too long to be kept goes on without it.
+  }
+}
+let saving = 0;
+function saveSoon() {
+  saving ||= setTimeout(() => {
+    saving = 0;
+    save();
+  }, 200);
+}
+
+function restore() {
+  try {
+    conversation = { ...fresh(), ...JSON.parse(sessionStorage.getItem(CONVERSATION)) };
+  } catch {
+    conversation = fresh();
+  }
+  const last = conversation.messages.at(-1);
+  if (last && !conversation.trouble && next(last)) {
+    conversation.trouble = "The page was loaded again before the answer was complete.";
+    if (last.role === "assistant" && !last.done) last.stopped = true;
+  }
+}
+
+// --- showing
+
+function viewOf(message, index) {
+  if (message.role === "user") return userView(message);
+  const view = new ModelView(message, { inspect: server.inspector ? inspect : null, again: beginAnew });
+  views.set(message, view);
+  view.update(resultsAfter(index));
+  return view.root;
+}
+
+function resultsAfter(index) {
+  const rest = conversation.messages.slice(index + 1);
+  const end = rest.findIndex((message) => message.role !== "tool");
+  return end < 0 ? rest : rest.slice(0, end);
+}
+
+function showAll() {
+  views.clear();
+  const declared = taskOf(conversation.tools);
+  talk.replaceChildren(
+    ...(declared && conversation.messages.length ? [toolList(declared.title, declared.tools)] : []),
+    ...conversation.messages.flatMap((message, i) => (message.role === "tool" ? [] : [viewOf(message, i)])),
+  );
+  showState();
+}
+
+function showState() {
+  const begun = conversation.messages.length > 0;
+  $("start").hidden = begun;
+  talk.hidden = $("new").hidden = !begun;
+  $("send").textContent = running ? "Stop" : "Send";
+  $("send").classList.toggle("stop", Boolean(running));
+  $("trouble").hidden = !conversation.trouble || Boolean(running);
+  $("trouble-text").textContent = conversation.trouble ?? "";
+  $("system").value = conversation.system;
+  $("tools").value = conversation.tools;
+  $("most").value = conversation.most;
+  $("options").inert = Boolean(running);
+}
+
+/** Show `change`, and stay at the end if that is where the reader is. */
+function following(change) {
+  const page = document.scrollingElement;
+  const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 80;
+  change();
+  if (atEnd) page.scrollTop = page.scrollHeight;
+}
+
+function add(message) {
+  conversation.messages.push(message);
+  const index = conversation.messages.length - 1;
+  following(() => {
+    if (message.role === "tool") updateTurn();
+    else talk.append(viewOf(message, index));
+  });
+  save();
+}
+
+function updateTurn() {
+  const index = conversation.messages.findLastIndex((message) => message.role === "assistant");
+  following(() => views.get(conversation.messages[index])?.update(resultsAfter(index)));
+}
+
+// --- talking
+
+/** The messages as the server takes them. Turns that were cut off count with their text, without their calls. */
+function wire(messages, system) {
+  const sent = system.trim() ? [{ role: "system", content: system }] : [];
+  messages.forEach((message, index) => {
+    const { role, content, tool_calls: calls, tool_call_id, name } = message;
+    if (role === "user") sent.push({ role, content });
+    else if (role === "tool") sent.push({ role, content, tool_call_id, name });
+    else {
+      const last = index === messages.length - 1 && message.done;
+      const whole = last || messages[index + 1]?.role === "tool";
+      if (calls.length && whole) sent.push({ role, content, tool_calls: calls });
+      else if (content || last) sent.push({ role, content });
+    }
+  });
+  return sent;
+}
+
+/** The request that a turn answers. */
+function asking(messages, { tools, system, most }) {
+  const declared = taskOf(tools)?.tools;
+  const body = { messages: wire(messages, system), max_tokens: most };
+  return declared ? { ...body, tools: declared } : body;
+}
+
+/** What has to happen after a message: "model", "world" or nothing. */
+function next(message) {
+  if (message.role !== "assistant" || !message.done) return "model";
+  if (message.finish === "length") return null;
+  if (message.tool_calls.length) return "world";
+  return conversation.task && !message.verdict ? "world" : null;
+}
+
+async function goOn() {
+  if (running) return;
+  const run = new AbortController();
+  running = run;
+  conversation.trouble = null;
+  const { messages } = conversation;
+  if (messages.at(-1).role === "assistant" && !messages.at(-1).done) {
+    messages.pop();
+    talk.lastElementChild.remove();
+  }
+  showState();
+  try {
+    for (let what; (what = next(messages.at(-1))); ) {
+      if (what === "model") await askModel(run.signal);
+      else await askWorld(run.signal);
+    }
+  } catch (error) {
+    if (running === run) fail(error);
+  }
+  // Meanwhile another conversation may have begun.
+  if (running !== run) return;
+  running = null;
+  save();
+  following(showState);
+}
+
+function fail(error) {
+  const last = conversation.messages.at(-1);
+  if (last.role === "assistant" && !last.done) last.stopped = true;
+  if (error.name === "AbortError") conversation.trouble = "Stopped.";
+  else if (error instanceof Failure) conversation.trouble = error.message;
+  else {
+    console.error(error);
+    conversation.trouble = "The page failed at this answer; the browser's console has the reason.";
+  }
+  updateTurn();
+  say(conversation.trouble);
+}
+
+async function askModel(signal) {
+  const { messages } = conversation;
+  const sinceUser = messages.length - messages.findLastIndex((message) => message.role === "user");
+  const turns = messages.slice(-sinceUser).filter((message) => message.role === "assistant").length;
+  if (turns >= MOST_TURNS) throw new Failure(`The model called tools ${turns} times in a row without an answer.`);
+  const { tools, system, most } = conversation;
+  const asked = { tools, system, most };
+  const body = { ...asking(messages, asked), stream_options: { include_usage: true } };
+  if (server.inspector) body.return_token_ids = true;
+  const message = { role: "assistant", content: "", tool_calls: [], ids: [], asked, done: false };
+  add(message);
+  const began = performance.now();
+  const speak = speaker();
+  let drawn = 0;
+  for await (const chunk of chat(body, signal)) {
+    take(message, chunk);
+    speak(message.content, false);
+    // A fast stream is drawn once a frame.
+    drawn ||= requestAnimationFrame(() => {
+      drawn = 0;
+      updateTurn();
+    });
+    saveSoon();
+  }
+  cancelAnimationFrame(drawn);
+  speak(message.content, true);
+  message.seconds = (performance.now() - began) / 1000;
+  message.done = true;
+  if (message.finish === "length" && conversation.task) {
+    message.verdict = { passed: false, reason: "the turn was cut off at its limit of tokens", unfinished: true };
+  }
+  for (const one of message.tool_calls) say(`Calls ${one.function.name} with ${one.function.arguments}`);
+  updateTurn();
+  save();
+}
+
+/** A chunk of a stream becomes part of the message. */
+function take(message, chunk) {
+  if (chunk.usage) message.usage = chunk.usage;
+  for (const { delta, finish_reason: finish, token_ids: ids } of chunk.choices) {
+    message.content += delta.content ?? "";
+    if (ids) message.ids.push(...ids);
+    if (finish) message.finish = finish;
+    for (const { index, id, function: part } of delta.tool_calls ?? []) {
+      message.tool_calls[index] ??= { id, type: "function", function: { name: part.name, arguments: "" } };
+      message.tool_calls[index].function.arguments += part.arguments ?? "";
+    }
+  }
+}
+
+async function askWorld(signal) {
+  const last = conversation.messages.at(-1);
+  // Without a task only the results of calls matter, and those of tasks do not depend on what else was said.
+  const body = { task: conversation.task ?? last.asked.tools, messages: wire(conversation.messages, "") };
+  const { messages, verdict } = await call("/playground/turn", body, signal);
+  for (const message of messages) {
+    add(message);
+    const how = message.error ? "failed" : "returned";
+    say(message.role === "tool" ? `${message.name} ${how}: ${message.content}` : message.content);
+  }
+  if (verdict && conversation.task) {
+    last.verdict = verdict;
+    conversation.task = null;
+    say(`${verdict.passed ? "Passed" : "Not passed"}: ${verdict.reason}`);
+    updateTurn();
+  }
+}
+
+async function inspect(message, panel) {
+  if (panel.childElementCount && !panel.dataset.failed) return;
+  panel.replaceChildren(el("p", { class: "muted small", text: "Looking…" }));
+  const before = conversation.messages.slice(0, conversation.messages.indexOf(message));
+  try {
+    const body = { ...asking(before, message.asked), token_ids: message.ids };
+    showTokens(panel, await call("/playground/inspect", body), message.usage);
+    delete panel.dataset.failed;
+  } catch (error) {
+    panel.dataset.failed = "yes";
+    panel.replaceChildren(el("p", { class: "bad small", text: error.message }));
+  }
+}
+
+// --- what the user does
+
+function startTask(task) {
+  conversation = { ...fresh(), task: task.id, tools: task.id };
+  conversation.messages.push({ role: "user", content: task.request });
+  showAll();
+  talk.focus();
+  goOn();
+}
+
+function send() {
+  const text = $("message").value;
+  if (running || !text.trim()) return;
+  $("message").value = "";
+  // From here on it is the user's conversation, and no longer the task's.
+  conversation.task = null;
+  conversation.trouble = null;
+  add({ role: "user", content: text });
+  if (conversation.messages.length === 1) showAll();
+  document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
+  goOn();
+}
+
+function beginAnew() {
+  running?.abort();
+  running = null;
+  const { system, most } = conversation;
+  conversation = { ...fresh(), system, most };
+  save();
+  showAll();
+  scrollTo(0, 0);
+  $("hello").focus();
+}
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (running) running.abort();
+  else send();
+});
+$("message").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  send();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && running && !$("key-dialog").open) running.abort();
+});
+$("retry").addEventListener("click", () => {
+  talk.focus();
+  goOn();
+});
+$("new").addEventListener("click", beginAnew);
+for (const id of ["system", "tools"]) {
+  $(id).addEventListener("change", () => {
+    conversation[id] = $(id).value;
+    save();
+    showAll();
+  });
+}
+$("most").addEventListener("change", () => {
+  const given = $("most").valueAsNumber;
+  conversation.most = Number.isInteger(given) && given > 0 ? given : MOST_TOKENS;
+  save();
+  showState();
+});
+addEventListener("pagehide", () => {
+  save();
+  // What breaks off because the page is left is no fault of the server.
+  running = null;
+});
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});
+
+onKeyNeeded(
+  (wrong) =>
+    new Promise((resolve) => {
+      const dialog = $("key-dialog");
+      let given = null;
+      $("key-wrong").hidden = !wrong;
+      $("key").value = "";
+      $("key-form").onsubmit = (event) => {
+        event.preventDefault();
+        given = $("key").value.trim();
+        dialog.close();
+      };
+      $("key-cancel").onclick = () => dialog.close();
+      dialog.onclose = () => resolve(given);
+      dialog.showModal();
+    }),
+);
+
+// --- the beginning
+
+async function begin() {
+  try {
+    server = await call("/playground");
+  } catch (error) {
+    const again = el("button", { type: "button", text: "Try again", click: begin });
+    $("tasks").replaceChildren(el("li", { class: "notice" }, el("p", { text: error.message }), again));
+    return;
+  }
+  $("model").textContent = server.model;
+  $("tasks").replaceChildren(...server.tasks.map((task) => taskCard(task, () => startTask(task))));
+  $("tools").replaceChildren(
+    el("option", { value: "", text: "None" }),
+    ...server.tasks.map((task) => el("option", { value: task.id, text: `Those of “${task.title}”` })),
+  );
+  $("start-note").textContent =
+    server.model === NANO
+      ? "Nano has 7.6 million parameters. It solves about half of such tasks, and these three are among them. It is " +
+        "not a chat model: to anything but its kinds of task it gives wrong answers."
+      : "The tasks are made from seeds, and their words mean nothing: nobody can know an answer without the tools.";
+  showAll();
+}
+
+showTheme();
+restore();
+showAll();
+begin();
