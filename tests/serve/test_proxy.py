@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from shared.played import Played, call, chunk, served
 
 pytest.importorskip("openai")
 anthropic = pytest.importorskip("anthropic")
+httpx2 = pytest.importorskip("httpx2")
 
 ASK = {"messages": [{"role": "user", "content": "What is the weather in Paris?"}], "max_tokens": 80}
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13, "prompt_tokens_details": {"cached_tokens": 5}}
@@ -140,7 +142,7 @@ def test_anthropics_client_in_front_of_openais_server(front: Any, nano_server: A
     ("pieces", "content", "calls"),
     [
         # Ids, indices, repeated names, objects instead of text.
-        ([weather('{"city": "Paris"}')], None, [("get_weather", '{"city":"Paris"}')]),
+        ([weather('{"city": "Paris"}')], None, [("get_weather", '{"city": "Paris"}')]),
         ([call(None, name="functions.get_weather:3", arguments={"city": "Paris"})], None,
          [("get_weather", '{"city":"Paris"}')]),
         ([weather('{"city":"Paris"}', "GetWeather")], None, [("get_weather", '{"city":"Paris"}')]),
@@ -151,6 +153,18 @@ def test_anthropics_client_in_front_of_openais_server(front: Any, nano_server: A
         ([weather("{'city': 'Paris',}")], None, [("get_weather", '{"city":"Paris"}')]),
         ([weather('```json\n{"city":"Paris"}\n```')], None, [("get_weather", '{"city":"Paris"}')]),
         ([weather(json.dumps('{"city":"Paris"}'))], None, [("get_weather", '{"city":"Paris"}')]),
+        # Whole calls without anything to tell them apart; all with one index; all with one id.
+        ([call(None, name="get_weather", arguments='{"city":"a"}'),
+          call(None, name="get_weather", arguments="{'city':'b'}")],
+         None, [("get_weather", '{"city":"a"}'), ("get_weather", '{"city":"b"}')]),
+        ([call(0, name="get_weather", arguments='{"city":"a"}'), call(0, name="get_weather", arguments='{"city":"b"}')],
+         None, [("get_weather", '{"city":"a"}'), ("get_weather", '{"city":"b"}')]),
+        ([call(0, id="x", name="get_weather", arguments='{"city":"a"}'),
+          call(7_000_000, id="x", name="get_weather", arguments='{"city":"b"}')],
+         None, [("get_weather", '{"city":"a"}'), ("get_weather", '{"city":"b"}')]),
+        # What is valid keeps its digits.
+        ([weather('{"a":12345678901234567890,"b":0.12345678901234567890123}', "add")], None,
+         [("add", '{"a":12345678901234567890,"b":0.12345678901234567890123}')]),
         # Numbers as texts and texts as numbers.
         ([weather('{"a":"3","b":"0.5"}', "add")], None, [("add", '{"a":3,"b":0.5}')]),
         ([weather('{"a":3.0,"b":2}', "add"), call(1, id="x", name="get_weather", arguments='{"city":75001}')], None,
@@ -168,13 +182,25 @@ def test_what_is_plain_is_repaired(
 
 
 BROKEN = [
-    (weather('{"city":"Par'), "break off"),
+    (weather('{"city":"Par'), "no JSON"),
     (weather("{}"), "'city' is a required property"),
     (weather('{"city":["Paris"]}'), "is not of type 'string'"),
     (weather('{"a":1.5,"b":1}', "add"), "is not of type 'integer'"),
     (weather("Paris, please"), "no JSON"),
+    # Nothing is guessed: not where a text ends, which of two calls is meant, nor the digits of a number.
+    (weather('{"city":"a"}{"city":"b"}'), "no JSON"),
+    (weather('{"city": "the "old" town"}'), "no JSON"),
+    (weather('{"city": /usr//bin}'), "no JSON"),
+    (weather('{"city": "a" "b"}'), "no JSON"),
+    (weather("{'city': b'a'}"), "no JSON"),
+    (weather('{"city":3.10}'), "is not of type 'string'"),
+    (weather('{"city":"a","city":"b"}'), "a key twice"),
+    (weather('{"a":"1e3","b":1}', "add"), "is not of type 'integer'"),
+    (weather('{"a":"1","b":0.12345678901234567890123}', "add"), "is not of type 'integer'"),
+    (weather('{"a":1,"b":NaN}', "add"), "no number of JSON's"),
+    (weather(json.dumps("[" * 5000)), "cannot be"),
     (weather("[]"), "not an object"),
-    (weather("{}", "get_news"), "there is no tool 'get_news': the tools are get_weather, add"),
+    (weather("{}", "get_news"), "the tool 'get_news' is not there: the tools are get_weather, add"),
     (chunk({"content": MARKED[:-60]}), "cannot be read as a call"),
 ]
 
@@ -244,7 +270,7 @@ def test_calls_that_nobody_may_make_are_dropped(behind: Callable[..., tuple[Any,
         ([(401, {"error": {"message": "who are you"}})], 502, "does not accept the API key"),
         ([(400, {"error": {"message": "tools: no"}})], 400, "tools: no"),
         ([(400, {"error": {"message": "maximum context length is 9"}})], 400, "maximum context length is 9"),
-        ([(429, {"error": {"message": "slow"}}, {"retry-after-ms": "1"})], 429, "try again"),
+        ([(429, {"error": {"message": "slow"}}, {"retry-after-ms": "1", "retry-after": "7"})], 429, "slow"),
         ([(500, {"error": {"message": "oops"}}, {"retry-after-ms": "1"})], 502, "oops"),
         ([(200, [chunk({"content": "be"})])], 502, "broke off in the middle"),
     ],
@@ -255,7 +281,60 @@ def test_failures_behind_have_a_status_and_a_sentence(
     server, _ = behind(*answers)
     answer = server.http.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == status and said_ in answer.json()["error"]["message"]
+    assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
     assert server.http.get("/health").status_code == 200
+
+
+NONSENSE: list[Any] = [
+    (200, {"object": "html"}),
+    (200, ["{not json"]),
+    (200, [None]),
+    (200, [[1, 2]]),
+    (200, [{"choices": [None]}]),
+    (200, [chunk({"tool_calls": [None]}), *END]),
+    (200, [chunk({"tool_calls": "x"}), *END]),
+    (200, [chunk({"tool_calls": [{"index": 0, "function": "f"}]}), *END]),
+    (200, [chunk({"tool_calls": [{"index": 0, "function": {"name": 5, "arguments": "{}"}}]}), *END]),
+]
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_nonsense_behind_is_a_failure_of_the_server_behind(
+    behind: Callable[..., tuple[Any, Played]], answer: Any
+) -> None:
+    server, _ = behind(answer)
+    body = ASK | {"tools": TOOLS}
+    whole = server.http.post("/v1/chat/completions", json=body)
+    assert whole.status_code == 502, whole.text
+    with server.http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as stream:
+        data = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+    assert json.loads(data[-1])["error"]["type"] == "server_error"
+
+
+def test_counts_that_nobody_waits_for_are_given_up(start: Callable[..., Any]) -> None:
+    def slow(_: Any) -> Any:
+        time.sleep(2)
+        return said(chunk({"content": "hi"}))
+
+    played = Played(slow)
+    with served(played) as url:
+        server = start("--model", f"openai:m@{url}", "--max-running", "1", "--max-queued", "2")
+        body = {"messages": ASK["messages"], "max_tokens": 5}
+        for _ in range(3):
+            with pytest.raises(httpx2.ReadTimeout):
+                server.http.post("/v1/messages/count_tokens", json=body, timeout=0.5)
+        began = time.monotonic()
+        played.begin(said(chunk({"content": "hi"})))
+        assert server.http.post("/v1/messages/count_tokens", json=body).json() == {"input_tokens": 9}
+        assert time.monotonic() - began < 60
+        assert server.stop() == 0
+
+
+def test_a_pattern_cannot_hold_the_server_up(behind: Callable[..., tuple[Any, Played]]) -> None:
+    hard = [tool("get_weather", {"city": {"type": "string", "pattern": r"^(\w+\s?)+$(?<=x)"}})]
+    server, _ = behind(said(weather(json.dumps({"city": "a" * 40 + "!"}))))
+    answer = server.http.post("/v1/chat/completions", json=ASK | {"tools": hard})
+    assert answer.status_code == 502 and answer.json()["error"]["code"] == "invalid_tool_call_upstream"
 
 
 def test_what_cannot_be_known_here_is_refused(behind: Callable[..., tuple[Any, Played]]) -> None:

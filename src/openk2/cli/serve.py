@@ -44,7 +44,7 @@ def serve(
             min=0.0,
             metavar="GB",
             help="Most memory for what the model has read, in requests that run and in those that are remembered. A "
-            "request waits until there is room for it.",
+            "request waits until there is room for its prompt and its limit, which is the context if it names none.",
             show_default="no bound",
         ),
     ] = None,

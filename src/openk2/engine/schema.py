@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -145,7 +146,7 @@ def _next_double(value: int, side: int) -> int:
 
 
 def _is_exact(value: Any) -> bool:
-    """Whether a double holds all numbers of a JSON value."""
+    """Whether all integers of a JSON value are those that the grammar writes."""
     if isinstance(value, Mapping):
         return all(map(_is_exact, value.values()))
     if isinstance(value, list):
@@ -153,6 +154,7 @@ def _is_exact(value: Any) -> bool:
     if not isinstance(value, int):
         return True
     try:
-        return int(float(value)) == value
+        # The grammar writes the shortest digits of the double, which of large ones are another integer's.
+        return int(Decimal(repr(float(value)))) == value
     except OverflowError:
         return False

@@ -35,11 +35,13 @@ class _BrokenOff(Exception):
 
 
 class EndpointError(UserError):
-    """The endpoint gave no answer. `status` is its HTTP status, if it came so far."""
+    """The endpoint gave no answer. `status` is its HTTP status, if it came so far, and `retry_after` the seconds that
+    it asked to wait."""
 
-    def __init__(self, problem: str, status: int | None = None) -> None:
+    def __init__(self, problem: str, status: int | None = None, retry_after: int | None = None) -> None:
         super().__init__(problem)
         self.status = status
+        self.retry_after = retry_after
 
 
 @dataclass(slots=True)
@@ -50,22 +52,33 @@ class Draft:
     calls: list[dict[str, str]] = field(default_factory=list)
     finish: str | None = None
     usage: Usage | None = None
+    _by_index: dict[int, dict[str, str]] = field(default_factory=dict)
 
-    def call(self, index: int | None, identifier: str | None) -> dict[str, str]:
-        """The call that a piece belongs to; a new one where it names a new index or id."""
-        known = [call["id"] for call in self.calls]
-        if identifier and identifier in known:
-            index = known.index(identifier)
-        elif index is None:
-            index = len(known) if not known or identifier else len(known) - 1
-        elif identifier and index < len(known) and known[index]:
-            # Every call has the index 0.
-            index = len(known)
-        while index >= len(self.calls):
-            self.calls.append({"id": "", "name": "", "arguments": ""})
+    def call(self, index: int | None, identifier: str | None, function: Mapping[str, Any]) -> dict[str, str]:
+        """The call that a piece belongs to; a new one for a new index or id, or if it is whole behind a whole one."""
+        if not isinstance(index, int | None) or not isinstance(identifier, str | None):
+            raise TypeError("the index of a call is a number, and its id a text")
+        found = self._known(index, identifier)
+        if found is not None and not identifier and function.get("name") and function.get("arguments"):
+            found = None if _is_object(found["arguments"]) else found
+        if found is None:
+            found = {"id": "", "name": "", "arguments": ""}
+            self.calls.append(found)
+        if index is not None:
+            self._by_index[index] = found
         if identifier:
-            self.calls[index]["id"] = identifier
-        return self.calls[index]
+            found["id"] = identifier
+        return found
+
+    def _known(self, index: int | None, identifier: str | None) -> dict[str, str] | None:
+        same_id = [call for call in self.calls if identifier and call["id"] == identifier]
+        if index is None:
+            return same_id[-1] if same_id else None if identifier or not self.calls else self.calls[-1]
+        found = self._by_index.get(index)
+        if found is not None and identifier and found["id"] not in ("", identifier):
+            # Every call has the same index.
+            return same_id[-1] if same_id else None
+        return found
 
     def turn(self, model: str, first_index: int) -> Turn:
         """The turn. Calls without an id get the one that K2 would give them."""
@@ -302,9 +315,14 @@ async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: A
         said = _message_of(e)
         if e.status_code in (400, 413) and _TOO_LONG.search(said):
             raise ContextOverflow(f"{where}: {said}") from e
-        raise EndpointError(f"{where} answers {e.status_code}: {said}", e.status_code) from e
-    except (package.APIError, _BrokenOff, ValueError, KeyError, TypeError, IndexError) as e:
+        raise EndpointError(f"{where} answers {e.status_code}: {said}", e.status_code, _retry_after(e)) from e
+    except (package.APIError, _BrokenOff, LookupError, ValueError, TypeError, AttributeError, RecursionError) as e:
         raise EndpointError(f"{where} gives answers that cannot be read ({type(e).__name__}: {str(e)[:200]})") from e
+
+
+def _retry_after(error: Any) -> int | None:
+    said = error.response.headers.get("retry-after", "")
+    return int(said) if said.isdecimal() and len(said) < 6 else None
 
 
 def _message_of(error: Any) -> str:
@@ -336,8 +354,10 @@ def openai_message(message: Message) -> dict[str, Any]:
 def _openai_usage(raw: Any) -> Usage | None:
     if not isinstance(raw, dict) or not isinstance(raw.get("prompt_tokens"), int):
         return None
-    details = raw.get("prompt_tokens_details") or {}
-    return Usage(raw["prompt_tokens"], raw.get("completion_tokens") or 0, details.get("cached_tokens") or 0)
+    details = raw.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    counts = raw["prompt_tokens"], raw.get("completion_tokens"), cached
+    return Usage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))
 
 
 def _openai_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
@@ -353,7 +373,8 @@ def _openai_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
             if index is None and not piece.get("id") and len(pieces) > 1:
                 # Whole calls side by side.
                 index = len(draft.calls)
-            _add(draft.call(index, piece.get("id")), piece.get("function") or {})
+            function = piece.get("function") or {}
+            _add(draft.call(index, piece.get("id"), function), function)
         draft.finish = choice.get("finish_reason") or draft.finish
 
 
@@ -362,9 +383,18 @@ def _openai_answer(answer: dict[str, Any]) -> Draft:
     message = choice.get("message") or {}
     draft = Draft(_text(message.get("content")), finish=choice.get("finish_reason") or "stop")
     for index, call in enumerate(message.get("tool_calls") or []):
-        _add(draft.call(index, call.get("id")), call.get("function") or {})
+        function = call.get("function") or {}
+        _add(draft.call(index, call.get("id"), function), function)
     draft.usage = _openai_usage(answer.get("usage"))
     return draft
+
+
+def _is_object(text: str) -> bool:
+    """Whether a text is a whole JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _text(content: Any) -> str:
@@ -376,7 +406,8 @@ def _text(content: Any) -> str:
 
 def _add(call: dict[str, str], function: dict[str, Any]) -> None:
     """A piece of a call. Some servers repeat the name, some send arguments as an object."""
-    call["name"] = call["name"] or function.get("name") or ""
+    name = function.get("name")
+    call["name"] = call["name"] or (name if isinstance(name, str) else "")
     arguments = function.get("arguments")
     call["arguments"] += (
         arguments if isinstance(arguments, str) else "" if arguments is None else compact_json(arguments)

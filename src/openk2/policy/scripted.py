@@ -30,7 +30,7 @@ class ScriptedPolicy:
             raise UserError("script: has no file behind it: name a file of JSON lines")
         path = Path(path)
         try:
-            lines = read_small_text(path).splitlines()
+            lines = read_small_text(path).split("\n")
         except (OSError, ValueError) as e:
             raise UserError(f"could not read the script {path} ({e}): name a file of JSON lines") from e
         messages = []

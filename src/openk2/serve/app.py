@@ -26,6 +26,7 @@ from openk2.serve import anthropic, chat, completions, playground, responses
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
 from openk2.serve.local import LocalService
 from openk2.serve.metrics import Metrics
+from openk2.serve.prompt import Asked
 from openk2.serve.service import Service
 from openk2.serve.tokens import TokenizeRequest
 
@@ -87,12 +88,14 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
     async def count_tokens(request: Request) -> Response:
         asked, _ = await read(request, anthropic.CountRequest)
-        return JSONResponse({"input_tokens": await service.count(asked.asked(service.settings))})
+        counting = _counted(service, asked.asked(service.settings), lambda count: {"input_tokens": count})
+        return await _while_there(request, counting)
 
     @app.post("/v1/tokenizers/estimate-token-count", openapi_extra=_takes(chat.ChatRequest))
     async def estimate(request: Request) -> Response:
         asked, raw = await read(request, chat.ChatRequest)
-        return JSONResponse({"data": {"total_tokens": await service.count(asked.asked(service.settings, raw))}})
+        found = asked.asked(service.settings, raw)
+        return await _while_there(request, _counted(service, found, lambda count: {"data": {"total_tokens": count}}))
 
     @app.post("/tokenize", openapi_extra=_takes(TokenizeRequest))
     async def tokenize(request: Request) -> Response:
@@ -243,6 +246,9 @@ def _events(
 
     async def source() -> AsyncGenerator[ServerSentEvent, None]:
         def event(data: str) -> ServerSentEvent:
+            # Some clients take these for the end of a line, as Python does.
+            for end in "\x85\u2028\u2029":
+                data = data.replace(end, f"\\u{ord(end):04x}")
             return ServerSentEvent(data, event=json.loads(data).get("type", "error") if named else None, sep="\n")
 
         try:
@@ -253,6 +259,10 @@ def _events(
             if e.__cause__ is not None:
                 _log.error("the engine failed", exc_info=e.__cause__)
             yield event(compact_json(shape(e)))
+        except Exception as e:
+            # The stream has begun: it ends with the error, and not in the middle of a chunk.
+            _log.error("request failed", exc_info=e)
+            yield event(compact_json(shape(our_fault())))
 
     return _Stream(source())
 
@@ -282,6 +292,10 @@ async def _while_there(request: Request, answer: Coroutine[Any, Any, dict[str, A
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _counted(service: Service, asked: Asked, shape: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    return shape(await service.count(asked))
 
 
 async def _gone(request: Request) -> None:

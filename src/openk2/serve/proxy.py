@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import MISSING, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart, TextReader, call_id, canonicalise
@@ -19,7 +20,7 @@ from openk2.core import ContextOverflow, Usage, UserError
 from openk2.engine import Request
 from openk2.policy.endpoint import Draft, EndpointError, OpenAIEndpoint, openai_message
 from openk2.serve.answer import End, Ready, Said
-from openk2.serve.errors import ApiError, invalid, shutting_down, too_many
+from openk2.serve.errors import ApiError, invalid, our_fault, shutting_down
 from openk2.serve.names import ToolNames
 from openk2.serve.prompt import Asked, chosen_tools, named_messages, tool_names
 from openk2.serve.repair import Tools, WrongCall
@@ -64,7 +65,10 @@ class Proxy(Service):
         names = tool_names(asked)
         body = _body(asked, names)
         try:
-            tools = Tools({names.to_model(tool.name): tool.parameters for tool in chosen_tools(asked)})
+            tools = Tools(
+                {names.to_model(tool.name): tool.parameters for tool in asked.tools},
+                [names.to_model(tool.name) for tool in chosen_tools(asked)],
+            )
         except ValueError as e:
             raise invalid("tools", str(e)) from None
         return _Ready(self, asked, body, names, tools)
@@ -74,8 +78,21 @@ class Proxy(Service):
         # What the answer has to be may need more than a token.
         asked = replace(asked, choice=("auto", ""), answer=None)
         body = await asyncio.to_thread(lambda: _body(asked, tool_names(asked)))
-        async with self._places:
-            draft = await self.ask(body | {"max_tokens": 1}, None)
+        self.admit(1)
+        drafts: list[Draft] = []
+
+        async def ask() -> None:
+            drafts.append(await self.ask(body | {"max_tokens": 1}, None))
+
+        task = self.begin(ask)
+        try:
+            await asyncio.wait((task,))
+        finally:
+            task.cancel()
+        if task.cancelled():
+            raise shutting_down()
+        task.result()
+        draft = drafts[0]
         if draft.usage is None:
             raise ApiError(501, "the server behind does not say how many tokens a prompt has", kind="server_error")
         return draft.usage.prompt_tokens
@@ -88,7 +105,9 @@ class Proxy(Service):
             raise invalid("messages", str(e), code="context_length_exceeded") from None
         except EndpointError as e:
             if e.status == 429:
-                raise too_many(1) from None
+                raise ApiError(
+                    429, str(e), kind="rate_limit_reached_error", code="busy_upstream", retry_after=e.retry_after or 1
+                ) from None
             if e.status in (400, 404, 413, 422):
                 raise ApiError(400, str(e), code="refused_upstream") from None
             status = 504 if e.status == 504 else 502
@@ -98,12 +117,12 @@ class Proxy(Service):
         """Count the tokens of an answer."""
         self._count(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
 
-    def begin(self, choice: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def begin(self, choice: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Answer one choice, as soon as there is a place."""
 
         async def run() -> None:
             async with self._places:
-                await choice
+                await choice()
 
         task = asyncio.create_task(run())
         self._tasks.add(task)
@@ -147,15 +166,17 @@ class _Ready(Ready):
                 if isinstance(e, asyncio.CancelledError):
                     raise
 
-        tasks = [self._proxy.begin(choice(index)) for index in range(self.n)]
+        tasks = [self._proxy.begin(partial(choice, index)) for index in range(self.n)]
         try:
             missing = self.n
             while missing:
                 what = await news.get()
                 if isinstance(what, asyncio.CancelledError):
                     raise shutting_down()
-                if isinstance(what, BaseException):
+                if isinstance(what, ApiError):
                     raise what
+                if isinstance(what, BaseException):
+                    raise our_fault() from what
                 missing -= what[1].end is not None
                 yield what
         finally:
