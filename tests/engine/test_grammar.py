@@ -281,6 +281,22 @@ def test_large_integer_bounds_hold(grammar: Grammar, bounds: dict[str, int]) -> 
         conforms(read(ids, grammar.tokenizer), [ToolSpec("f", "", schema)], 0)
 
 
+def test_integers_that_would_be_written_as_others_are_left_out(grammar: Grammar) -> None:
+    """A double holds 2**63, and its shortest digits are those of 9223372036854776000."""
+
+    def tool(**part: Any) -> ToolSpec:
+        return ToolSpec("f", "", {"type": "object", "properties": {"n": part}, "required": ["n"]})
+
+    chosen = set()
+    for seed in range(20):
+        ids = wander(grammar.guide([tool(enum=[2**63, 2**70, 10**19, 5])]), grammar, seed)
+        assert ids is not None
+        chosen |= {call.parsed()["n"] for call in read(ids, grammar.tokenizer).tool_calls}
+    assert chosen == {10**19, 5}
+    with pytest.raises(UserError):
+        grammar.compile([tool(const=2**63)])
+
+
 @pytest.mark.parametrize(
     "extra",
     [
