@@ -227,9 +227,13 @@ def test_what_stays_wrong_is_refused(behind: Callable[..., tuple[Any, Played]], 
     error = answer.json()["error"]
     assert answer.status_code == 502 and error["code"] == "invalid_tool_call_upstream"
     assert problem in error["message"] and len(played.asked) == 3
+    streamed = server.http.post("/v1/chat/completions", json=body | {"stream": True})
+    assert (streamed.status_code, streamed.json()) == (502, {"error": error})
+    # Behind a text that has been said it is the stream's last event.
+    played.begin(said(chunk({"content": "Let me see."}), piece))
     with server.http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as stream:
         data = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
-    assert json.loads(data[-1]) == {"error": error}
+    assert json.loads(data[-1]) == {"error": error} and "Let me see." in data[1]
     assert not any("tool_calls" in line for line in data)
 
 
@@ -282,6 +286,10 @@ def test_failures_behind_have_a_status_and_a_sentence(
     answer = server.http.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == status and said_ in answer.json()["error"]["message"]
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
+    if "broke off" not in said_:
+        # Nothing was said yet, so a stream is refused in the same way.
+        streamed = server.http.post("/v1/chat/completions", json=ASK | {"stream": True})
+        assert (streamed.status_code, streamed.json()) == (status, answer.json())
     assert server.http.get("/health").status_code == 200
 
 
@@ -306,9 +314,8 @@ def test_nonsense_behind_is_a_failure_of_the_server_behind(
     body = ASK | {"tools": TOOLS}
     whole = server.http.post("/v1/chat/completions", json=body)
     assert whole.status_code == 502, whole.text
-    with server.http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as stream:
-        data = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
-    assert json.loads(data[-1])["error"]["type"] == "server_error"
+    streamed = server.http.post("/v1/chat/completions", json=body | {"stream": True})
+    assert (streamed.status_code, streamed.json()) == (502, whole.json())
 
 
 def test_counts_that_nobody_waits_for_are_given_up(start: Callable[..., Any]) -> None:

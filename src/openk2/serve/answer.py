@@ -77,6 +77,10 @@ class Ready(ABC):
     n: int
     prompt_ids: tuple[int, ...] = ()
 
+    async def begin(self) -> None:
+        """Wait until there is something to say, if that may yet be refused. Raises ApiError."""
+        return
+
     def shown(self, token: int) -> bytes:
         """The bytes of an id, where ids are known."""
         raise NotImplementedError

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from openk2 import __version__
 from openk2.core.messages import compact_json
 from openk2.serve import anthropic, chat, completions, playground, responses
+from openk2.serve.answer import Ready
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
 from openk2.serve.local import LocalService
 from openk2.serve.metrics import Metrics
@@ -32,6 +33,7 @@ from openk2.serve.tokens import TokenizeRequest
 
 _log = logging.getLogger("openk2.serve")
 _Body = TypeVar("_Body", bound=BaseModel)
+_Result = TypeVar("_Result")
 _CLOSED_BY_CLIENT = 499
 
 
@@ -52,7 +54,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings, raw)))
         service.admit(ready.n)
         if asked.stream:
-            return _events(chat.streamed(ready, asked), ApiError.openai)
+            return await _begun(request, ready, _events(chat.streamed(ready, asked), ApiError.openai))
         return await _while_there(request, chat.whole(ready, asked))
 
     @app.post("/v1/responses", openapi_extra=_takes(responses.ResponsesRequest))
@@ -61,7 +63,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return _events(responses.streamed(ready, asked), ApiError.openai, named=True)
+            return await _begun(request, ready, _events(responses.streamed(ready, asked), ApiError.openai, named=True))
         return await _while_there(request, responses.whole(ready, asked))
 
     @app.post("/v1/completions", openapi_extra=_takes(completions.CompletionRequest))
@@ -81,7 +83,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return _events(anthropic.streamed(ready), ApiError.anthropic, named=True)
+            return await _begun(request, ready, _events(anthropic.streamed(ready), ApiError.anthropic, named=True))
         return await _while_there(request, anthropic.whole(ready))
 
     @app.post("/anthropic/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
@@ -279,15 +281,29 @@ class _Stream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
+async def _begun(request: Request, ready: Ready, stream: Response) -> Response:
+    """The stream, once it is sure that there is one: until then a refusal has a status."""
+    return stream if await _done(request, ready.begin()) else Response(status_code=_CLOSED_BY_CLIENT)
+
+
 async def _while_there(request: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> Response:
     """The answer as JSON; given up when the client goes away."""
-    working = asyncio.ensure_future(answer)
+    done = await _done(request, answer)
+    if done is None:
+        return Response(status_code=_CLOSED_BY_CLIENT)
+    return Response(compact_json(done.result()), media_type="application/json")
+
+
+async def _done(request: Request, work: Coroutine[Any, Any, _Result]) -> asyncio.Future[_Result] | None:
+    """The work when it is done; None if the client has gone away before. Raises what it raises."""
+    working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            return Response(status_code=_CLOSED_BY_CLIENT)
-        return Response(compact_json(working.result()), media_type="application/json")
+            return None
+        working.result()
+        return working
     finally:
         for task in (working, leaving):
             task.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import MISSING, fields, replace
 from functools import partial
 from typing import Any, Literal
@@ -150,11 +151,24 @@ class _Ready(Ready):
         self._body = body
         self._names = names
         self._tools = tools
+        self._begun: AsyncGenerator[tuple[int, Said], None] | None = None
+        self._first: tuple[int, Said] | None = None
         self._may_call = bool(chosen_tools(asked))
         self._calls_before = sum(len(message.get("tool_calls", ())) for message in body["messages"])
 
+    async def begin(self) -> None:
+        self._begun = self._news()
+        self._first = await anext(self._begun)
+
     async def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
         del streamed  # it is always, so that nothing between here and there gives up on silence
+        async with aclosing(self._begun or self._news()) as news:
+            if self._first is not None:
+                yield self._first
+            async for one in news:
+                yield one
+
+    async def _news(self) -> AsyncGenerator[tuple[int, Said], None]:
         self._proxy.admit(self.n)
         news: asyncio.Queue[tuple[int, Said] | BaseException] = asyncio.Queue()
 
