@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -115,11 +116,11 @@ def test_experts_go_to_the_gpu_as_far_as_there_is_room(folders: dict[str, ModelF
     sharing=st.sampled_from(["profiled", "static", "rest"]),
 )
 def test_a_plan_never_exceeds_the_memory(
-    folders: dict[str, ModelFolder], kind: str, gpus: int, memory: int, nodes: int, sharing: str, **goal: object
+    folders: dict[str, ModelFolder], kind: str, gpus: int, memory: int, nodes: int, sharing: Any, **goal: Any
 ) -> None:
-    folder, where, wanted = folders[kind], machine(gpus, memory, nodes), Goal(**goal)  # type: ignore[arg-type]
+    folder, where, wanted = folders[kind], machine(gpus, memory, nodes), Goal(**goal)
     try:
-        plan = plan_gpus(folder, where, wanted, sharing)  # type: ignore[arg-type]
+        plan = plan_gpus(folder, where, wanted, sharing)
     except DoesNotFit:
         return
     _fits(plan, folder, wanted)

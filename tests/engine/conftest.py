@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import openk2
 from openk2.chat import Tokenizer
+from openk2.model import ModelConfig, Transformer
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,22 @@ def tokenizer() -> Tokenizer:
     """A throw-away tokenizer; accents and CJK are single bytes in it, so masks must hold inside characters too."""
     sources = sorted(Path(openk2.__file__).parent.glob("c*/*.py"))
     return Tokenizer.train((path.read_text(encoding="utf-8") for path in sources), vocab_size=900)
+
+
+@pytest.fixture(scope="module")
+def small_model(tokenizer: Tokenizer) -> Transformer:
+    """Random weights that say different things, and a few ids that the tokenizer does not know."""
+    torch.manual_seed(0)
+    config = ModelConfig.preset(
+        "test",
+        vocab_size=tokenizer.vocab_size + 4,
+        max_position_embeddings=160,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        initializer_range=0.3,
+    )
+    return Transformer(config).eval()
 
 
 @pytest.fixture(params=["cpu", "cuda"])

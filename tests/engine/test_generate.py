@@ -24,18 +24,8 @@ TOOLS = (
 
 
 @pytest.fixture(scope="module")
-def engine(tokenizer: Tokenizer) -> Engine:
-    torch.manual_seed(0)
-    config = ModelConfig.preset(
-        "test",
-        vocab_size=tokenizer.vocab_size + 4,
-        max_position_embeddings=160,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-        initializer_range=0.3,
-    )
-    return Engine(Transformer(config).eval(), tokenizer, max_batch=3)
+def engine(small_model: Transformer, tokenizer: Tokenizer) -> Engine:
+    return Engine(small_model, tokenizer, max_batch=3)
 
 
 def prompt(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from openk2.chat import Tokenizer, render
 from openk2.core import Message, ToolSpec, UserError
 from openk2.engine import Engine, Request
 from openk2.engine.inspection import Inspector
-from openk2.model import ModelConfig, Transformer
+from openk2.model import Transformer
 
 TOOLS = (
     ToolSpec("pick", "", {"type": "object", "properties": {"way": {"enum": ["north", "süd"]}}, "required": ["way"]}),
@@ -21,18 +21,8 @@ TOOLS = (
 
 
 @pytest.fixture(scope="module")
-def engine(tokenizer: Tokenizer) -> Engine:
-    torch.manual_seed(0)
-    config = ModelConfig.preset(
-        "test",
-        vocab_size=tokenizer.vocab_size + 4,
-        max_position_embeddings=160,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-        initializer_range=0.3,
-    )
-    return Engine(Transformer(config).eval(), tokenizer)
+def engine(small_model: Transformer, tokenizer: Tokenizer) -> Engine:
+    return Engine(small_model, tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -378,31 +378,21 @@ def test_pefts_adapters(family: str, targets: list[str], whole: bool) -> None:
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(made(family), peft.LoraConfig(r=3, target_modules=targets, init_lora_weights=False))
     if whole:
-        model.requires_grad_(True)
-    monitor = attach_logit_monitor(model.train(), EXACT)
-    model(**some_ids())
-    before_H = monitor.max_logit_LH[0].clone()
-    threshold = float(before_H.max()) / 2
-    optimizer = MuonClip(model, lr=0.0, qk_clip_threshold=threshold, logit_monitor=monitor)
-    monitor.threshold = EXACT
-    model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
-    if whole:
-        assert optimizer.step().clipped_heads > 0
+        expect_half(model.requires_grad_(True).train())
     else:
         with pytest.warns(UserWarning, match="adapters over frozen weights"):
-            assert optimizer.step().clipped_heads == 0
-    model(**some_ids())
-    wanted_H = before_H.clamp(max=threshold) if whole else before_H
-    torch.testing.assert_close(monitor.max_logit_LH[0], wanted_H, rtol=1e-4, atol=1e-4)
+            before_H, after_H, clipped = clipped_at_half(model.train())
+        assert clipped == 0
+        torch.testing.assert_close(after_H, before_H, rtol=1e-4, atol=1e-4)
 
 
-def peft_model(config: Any, **more: Any) -> Any:
+def peft_model(config: Any) -> Any:
     model = pytest.importorskip("peft").get_peft_model(made("llama"), config).train()
     return model.requires_grad_(True)
 
 
-def clipped_to_half(model: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """The first layer's maxima, as they are after a step that halves the largest, and the heads that were clipped."""
+def clipped_at_half(model: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """The first layer's maxima before and after a step that may halve the largest, and the heads that were clipped."""
     monitor = attach_logit_monitor(model, EXACT)
     model(**some_ids())
     before_H = monitor.max_logit_LH[0].clone()
@@ -412,7 +402,14 @@ def clipped_to_half(model: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
     model(**some_ids(), labels=some_ids()["input_ids"]).loss.backward()
     clipped = optimizer.step().clipped_heads
     model(**some_ids())
-    return before_H.clamp(max=threshold), monitor.max_logit_LH[0], clipped
+    return before_H, monitor.max_logit_LH[0], clipped
+
+
+def expect_half(model: Any) -> None:
+    """That heads above half of the largest logit are clipped to it, and others not touched."""
+    before_H, after_H, clipped = clipped_at_half(model)
+    assert clipped > 0
+    torch.testing.assert_close(after_H, before_H.clamp(max=float(before_H.max()) / 2), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["LoraConfig", "AdaLoraConfig", "VeraConfig", "OFTConfig"])
@@ -422,9 +419,7 @@ def test_adapters_whose_form_is_known_are_clipped(kind: str) -> None:
     more = {"LoraConfig": {"r": 48, "init_lora_weights": False}, "AdaLoraConfig": {"total_step": 9, "init_r": 48},
             "VeraConfig": {"r": 48}, "OFTConfig": {"oft_block_size": 8}}[kind]  # fmt: skip
     model = peft_model(getattr(peft, kind)(target_modules=["q_proj", "k_proj"], **more))
-    wanted_H, found_H, clipped = clipped_to_half(model)
-    assert clipped > 0
-    torch.testing.assert_close(found_H, wanted_H, rtol=1e-4, atol=1e-4)
+    expect_half(model)
 
 
 @pytest.mark.parametrize("kind", ["LoKrConfig", "FourierFTConfig", "HRAConfig"])
@@ -432,7 +427,7 @@ def test_over_other_adapters_no_head_is_clipped_and_it_is_said(kind: str) -> Non
     peft = pytest.importorskip("peft")
     model = peft_model(getattr(peft, kind)(target_modules=["q_proj", "k_proj"]))
     with pytest.warns(UserWarning, match="adapters of an unknown kind"):
-        assert clipped_to_half(model)[2] == 0
+        assert clipped_at_half(model)[2] == 0
 
 
 def test_an_inactive_adapter_is_no_hindrance() -> None:
@@ -444,9 +439,7 @@ def test_an_inactive_adapter_is_no_hindrance() -> None:
     model.requires_grad_(True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("other" not in name)
-    wanted_H, found_H, clipped = clipped_to_half(model)
-    assert clipped > 0
-    torch.testing.assert_close(found_H, wanted_H, rtol=1e-4, atol=1e-4)
+    expect_half(model)
 
 
 def test_heads_that_cannot_be_clipped_are_said_beside_others_that_are() -> None:
@@ -471,9 +464,7 @@ def test_a_query_that_is_the_key_is_not_scaled_twice() -> None:
 
 def test_latent_attention_without_a_latent_query() -> None:
     model = made("deepseek-no-latent-query")
-    wanted_H, found_H, clipped = clipped_to_half(model)
-    assert clipped > 0
-    torch.testing.assert_close(found_H, wanted_H, rtol=1e-4, atol=1e-4)
+    expect_half(model)
 
 
 def test_layers_that_share_their_weights_are_scaled_once() -> None:

@@ -339,6 +339,14 @@ def test_with_the_keyboard_alone(nano_server: Any, visit: Callable[..., Any]) ->
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
 
 
+def open_all(page: Any, turns: int) -> None:
+    """Show the tools that are declared, and the tokens of every turn."""
+    page.get_by_text("6 tools").click()
+    for button in page.get_by_role("button", name="Tokens").all():
+        button.click()
+    expect(page.locator(".strip")).to_have_count(turns)
+
+
 def test_phone_width(nano_server: Any, visit: Callable[..., Any]) -> None:
     page = visit(nano_server.url, viewport={"width": 360, "height": 740})
     assert fits(page)
@@ -347,10 +355,7 @@ def test_phone_width(nano_server: Any, visit: Callable[..., Any]) -> None:
     page.get_by_text("Options").click()
     page.get_by_role("button", name="Follow a chain").click()
     expect(page.locator(".verdict")).to_be_in_viewport()
-    page.get_by_text("6 tools").click()
-    for button in page.get_by_role("button", name="Tokens").all():
-        button.click()
-    expect(page.locator(".strip")).to_have_count(5)
+    open_all(page, 5)
     assert fits(page)
     small = page.evaluate(
         "[...document.querySelectorAll('button, summary, select, textarea')].map(e => e.getBoundingClientRect())"
@@ -397,10 +402,7 @@ def test_both_themes_can_be_read(nano_server: Any, visit: Callable[..., Any], th
     page.get_by_text("Options").click()
     page.get_by_role("button", name="Recover from an error").click()
     expect(page.locator(".verdict")).to_be_visible()
-    page.get_by_text("6 tools").click()
-    for button in page.get_by_role("button", name="Tokens").all():
-        button.click()
-    expect(page.locator(".strip")).to_have_count(3)
+    open_all(page, 3)
     assert page.evaluate(CONTRASTS) == []
     assert page.evaluate(NAMELESS) == []
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")

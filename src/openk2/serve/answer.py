@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from openk2.chat import CallBegin, Event, fold
+from openk2.chat import CallBegin, Event, Tokenizer, fold
 from openk2.core import Message
 from openk2.engine import Part
 
@@ -71,19 +71,17 @@ class Ready(ABC):
         model: the name of who answers.
         n: how many answers there will be.
         prompt_ids: what is completed, where it is known before the answer.
+        tokenizer: of the ids, where they are known.
     """
 
     model: str
     n: int
     prompt_ids: tuple[int, ...] = ()
+    tokenizer: Tokenizer | None = None
 
     async def begin(self) -> None:
         """Wait until there is something to say, if that may yet be refused. Raises ApiError."""
         return
-
-    def shown(self, token: int) -> bytes:
-        """The bytes of an id, where ids are known."""
-        raise NotImplementedError
 
     @abstractmethod
     def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:

@@ -169,7 +169,8 @@ class _Choice(Answer):
                 self._logprobs.append(entry | {"top_logprobs": [self._logprob(*one) for one in top]})
 
     def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
-        raw = self._ready.shown(token)
+        assert self._ready.tokenizer is not None  # a request for log-probs is refused where ids are not known
+        raw = self._ready.tokenizer.shown(token)
         return {"token": raw.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(raw)}
 
     def extras(self, start: int = 0) -> dict[str, Any]:

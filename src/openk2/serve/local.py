@@ -110,19 +110,19 @@ class LocalService(Service):
 class _Ready(Ready):
     """Requests to the engine, one per choice, and the names that the client knows."""
 
+    tokenizer: Tokenizer
+
     def __init__(self, service: LocalService, requests: Sequence[Request], names: ToolNames) -> None:
         self.model = service.settings.name
         self.n = len(requests)
         self.prompt_ids = requests[0].prompt_ids
+        self.tokenizer = service.tokenizer
         self._service = service
         self._requests = requests
         self._names = names
 
-    def shown(self, token: int) -> bytes:
-        return self._service.tokenizer.shown(token)
-
     async def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
-        readers = [CompletionReader(self._service.tokenizer, stop=request.stop) for request in self._requests]
+        readers = [CompletionReader(self.tokenizer, stop=request.stop) for request in self._requests]
         async with aclosing(self._service.run(self._requests, streamed=streamed)) as stream:
             async for index, news in stream:
                 if isinstance(news, Part):

@@ -40,13 +40,13 @@ class Proxy(Service):
     Args:
         endpoint: the server behind, and the model's name there.
         settings: the settings.
-        context: most tokens of a request there, if that is known.
     """
 
-    def __init__(self, endpoint: OpenAIEndpoint, settings: Settings, context: int | None = None) -> None:
+    context = None
+
+    def __init__(self, endpoint: OpenAIEndpoint, settings: Settings) -> None:
         super().__init__(settings)
         self.endpoint = endpoint
-        self.context = context
         self._places = asyncio.Semaphore(settings.max_running)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,11 +65,9 @@ class Proxy(Service):
                 raise invalid(field, "the model is behind another server, and ids are not known here: leave it out")
         names = tool_names(asked)
         body = _body(asked, names)
+        chosen = [names.to_model(tool.name) for tool in chosen_tools(asked)]
         try:
-            tools = Tools(
-                {names.to_model(tool.name): tool.parameters for tool in asked.tools},
-                [names.to_model(tool.name) for tool in chosen_tools(asked)],
-            )
+            tools = Tools({names.to_model(tool.name): tool.parameters for tool in asked.tools}, chosen)
         except ValueError as e:
             raise invalid("tools", str(e)) from None
         return _Ready(self, asked, body, names, tools)
@@ -153,7 +151,6 @@ class _Ready(Ready):
         self._tools = tools
         self._begun: AsyncGenerator[tuple[int, Said], None] | None = None
         self._first: tuple[int, Said] | None = None
-        self._may_call = bool(chosen_tools(asked))
         self._calls_before = sum(len(message.get("tool_calls", ())) for message in body["messages"])
 
     async def begin(self) -> None:
@@ -246,7 +243,7 @@ class _Ready(Ready):
         turn = draft.turn("", self._calls_before)
         cut = turn.finish_reason == "length"
         calls = turn.message.tool_calls[:1] if self._asked.one_call else turn.message.tool_calls
-        if calls and not self._may_call:
+        if calls and not self._tools.may_call:
             return [], None if turn.message.content else "no tool may be called, and there is no text"
         events: list[Event] = []
         for index, call in enumerate(calls):

@@ -59,17 +59,17 @@ class Tools:
     def __init__(self, parameters: Mapping[str, Mapping[str, Any]], may_call: Iterable[str]) -> None:
         self._clock = _Clock()
         self._validators = {name: _validator(name, schema, self._clock) for name, schema in parameters.items()}
-        self._may_call = list(may_call)
+        self.may_call = list(may_call)
 
     def name(self, said: str) -> str:
         """The declared name that is meant. Raises WrongCall."""
         alike = [name for name in self._validators if _bare(name) == _bare(said)]
         meant = [said, tool_name(said), tool_name(f"functions.{said}"), *(alike if len(alike) == 1 else [])]
         found = next((name for name in meant if name in self._validators), None)
-        if found in self._may_call:
+        if found in self.may_call:
             return str(found)
         known = "is not there" if found is None else "may not be called"
-        raise WrongCall(f"the tool {said[:_SHOWN]!r} {known}: the tools are {_listed(self._may_call)}")
+        raise WrongCall(f"the tool {said[:_SHOWN]!r} {known}: the tools are {_listed(self.may_call)}")
 
     def arguments(self, name: str, said: str) -> str:
         """The arguments of a call of the tool `name` as JSON that satisfies its schema. Raises WrongCall."""
