@@ -43,8 +43,8 @@ def serve(
             "--cache-gb",
             min=0.0,
             metavar="GB",
-            help="Most memory for what the model has read, in requests that run and in those that are remembered. A "
-            "request waits until there is room for its prompt and its limit, which is the context if it names none.",
+            help="Most memory for what the model has read, in requests that run and in those that are remembered. "
+            "Requests wait for room; when it is used up, those that came last wait again and go on later.",
             show_default="no bound",
         ),
     ] = None,

@@ -28,6 +28,8 @@ from openk2.model import Transformer
 # rows of a large batch would cost more than the passes it saves.
 _POSITIONS = 16
 _SCORED = 256
+# A sequence gets a place when there is memory for so many more ids than it has.
+_AHEAD = 64
 _PREFILL_AT_ONCE = 4096
 
 
@@ -41,8 +43,9 @@ class Engine:
         prefixes: how many finished sequences a batch remembers, for prompts that begin like them.
         context: most ids of a prompt and its completion; default, and at most, what the model was trained for.
         prefill_chunk: so many ids of prompts are computed before those that run get their next ids.
-        cache_bytes: most memory of the latent cache. A request waits until it fits with all that it may yet say; what
-            requests do not need remembers finished ones. Default: no bound.
+        cache_bytes: most memory of the latent cache. Requests wait until there is some room for them; when it is used
+            up those that came last make place, and go on later where they were. What requests do not need remembers
+            finished ones. Default: no bound.
         compiled: decode by a compiled step (see `CompiledStep`).
 
     Raises UserError when model and tokenizer do not belong together, and as `CompiledStep`.
@@ -175,6 +178,7 @@ class Batch:
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Generation]]:
         """At least one more id for every sequence that has a place; the sequences that are complete with it."""
+        self._make_room()
         self._continue()
         complete = self._leave_complete()
         self._read_prompts()
@@ -184,6 +188,15 @@ class Batch:
     def parts(self, known: Mapping[int, int]) -> list[tuple[int, Part]]:
         """Of running sequences what there is beyond the `known` number of ids, by their index."""
         return [(s.index, s.part(known[s.index])) for s in self._running if s.index in known]
+
+    def _make_room(self) -> None:
+        """Let those that came last wait again, as many as what is decided needs. The first always goes on."""
+        while (used := sum(s.position for s in self._running)) > self._engine.cache_tokens:
+            sequence = max(self._running, key=lambda s: s.index)
+            self._leave(sequence)
+            sequence.unread = []
+            self._waiting.appendleft(sequence)
+        self._rows.trim(self._engine.cache_tokens - used)
 
     def _read_prompts(self) -> None:
         """Compute a piece of the prompts of those who wait; whose prompt ends in it gets a first id."""
@@ -195,28 +208,29 @@ class Batch:
         # Where nothing runs nobody is kept waiting by many short ones.
         left = left if self._running else max(left, _PREFILL_AT_ONCE)
         free = self._engine.max_batch - len(self._running)
-        room = self._engine.cache_tokens - sum(s.most_ids for s in self._running)
+        room = self._engine.cache_tokens - sum(s.reserved(_AHEAD) for s in self._running)
         news: list[Sequence] = []
         is_long = False
-        while self._waiting and left > 0 and len(news) < free and self._waiting[0].most_ids <= room:
-            missing = self._rows.missing(self._waiting[0].request.prompt_ids)
+        while self._waiting and left > 0 and len(news) < free and self._waiting[0].reserved(_AHEAD) <= room:
+            missing = self._rows.missing(self._waiting[0].seen)
             is_long = missing > chunk
             if is_long or (news and missing > left):
                 break
-            room -= self._waiting[0].most_ids
+            room -= self._waiting[0].reserved(_AHEAD)
             news.append(self._waiting.popleft())
             left -= missing
         self._admit(news)
         if is_long:
-            room -= self._waiting[0].most_ids
+            room -= self._waiting[0].reserved(_AHEAD)
             self._begin(self._waiting.popleft())
-        self._rows.trim(room)
+        self._rows.trim(max(0, room))
 
     def _begin(self, sequence: Sequence) -> None:
         """Give a sequence with a long prompt a row, and compute the first piece."""
-        prompt = sequence.request.prompt_ids
-        sequence.cached_tokens = self._rows.begin(prompt)
-        sequence.unread = list(prompt[sequence.cached_tokens :])
+        seen = sequence.seen
+        known = self._rows.begin(seen)
+        self._note_cached(sequence, known)
+        sequence.unread = seen[known:]
         self._running.append(sequence)
         self._fill(len(self._running) - 1)
 
@@ -226,19 +240,26 @@ class Batch:
         ids = sequence.unread[: self._engine.prefill_chunk]
         del sequence.unread[: len(ids)]
         x_1D = self._rows.fill(row, ids)
-        if not sequence.unread:
+        if not sequence.unread and not sequence.pending:
             self._choose([sequence], x_1D)
         return len(ids)
 
     def _admit(self, news: list[Sequence]) -> None:
         """Compute whole prompts and choose their first ids."""
         if news:
-            order, cached, x_KD = self._rows.admit([s.request.prompt_ids for s in news])
+            order, cached, x_KD = self._rows.admit([s.seen for s in news])
             news = [news[k] for k in order]
             for sequence, count in zip(news, cached, strict=True):
-                sequence.cached_tokens = count
+                self._note_cached(sequence, count)
             self._running += news
-            self._choose(news, x_KD)
+            fresh = [k for k, s in enumerate(news) if not s.pending]
+            if fresh:
+                self._choose([news[k] for k in fresh], x_KD[fresh])
+
+    def _note_cached(self, sequence: Sequence, count: int) -> None:
+        """Of a sequence that goes on, what its request found cached stays as it was."""
+        if not sequence.ids:
+            sequence.cached_tokens = count
 
     def _continue(self) -> None:
         """Feed what is decided but not in the cache yet; a sequence alone also feeds guesses of what comes after it."""

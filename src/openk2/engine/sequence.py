@@ -194,9 +194,13 @@ class Sequence:
         return len(self.request.prompt_ids) + len(self.ids)
 
     @property
-    def most_ids(self) -> int:
-        """How many ids prompt and completion may come to."""
-        return len(self.request.prompt_ids) + self.limit
+    def seen(self) -> list[int]:
+        """What the model has seen, or will have when the prompt is read: all but the pending ids."""
+        return [*self.request.prompt_ids, *self.ids[: len(self.ids) - len(self.pending)]]
+
+    def reserved(self, ahead: int) -> int:
+        """How many ids there should be room for: all that are known and the next `ahead`, as far as they may come."""
+        return len(self.request.prompt_ids) + min(len(self.ids) + ahead, self.limit)
 
     def mask(self) -> Mask | None:
         """Allowed next ids, bool [V]; None: all."""
