@@ -155,8 +155,16 @@ class OpenAIEndpoint:
     def __init__(self, model: str, base_url: str, *, key: str = "none", retries: int = _RETRIES) -> None:
         self.model = model
         self.base_url = base_url
-        self._client: Any = _package("openai").AsyncOpenAI(
-            base_url=base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
+        openai = _package("openai")
+        # Only here: it needs the client's packages.
+        from openk2.policy.unmarked import drop_mark
+
+        self._client: Any = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key,
+            max_retries=retries,
+            timeout=_TIMEOUT,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [drop_mark]}),
         )
 
     async def answer(self, body: Mapping[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
@@ -326,11 +334,13 @@ async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: A
     """The answer, as a stream if that comes to an end. Raises ContextOverflow or EndpointError, not the client's."""
     import httpx2
 
+    broken = ""
     try:
         for pause in range(_BREAKS):
             try:
                 return await ask(True)
-            except _BrokenOff:
+            except _BrokenOff as e:
+                broken = str(e)
                 await asyncio.sleep(pause)
         return await ask(False)
     except package.APITimeoutError as e:
@@ -338,6 +348,8 @@ async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: A
     except package.APIConnectionError as e:
         if isinstance(e.__cause__, httpx2.TooManyRedirects):
             raise EndpointError(f"{where} sends from address to address without an end: is it the right one?") from e
+        if isinstance(e.__cause__, httpx2.DecodingError):
+            raise EndpointError(f"{where} gives answers that cannot be read ({e.__cause__})") from e
         raise EndpointError(f"{where} cannot be reached ({e.__cause__ or e}): is a server running there?") from e
     except package.AuthenticationError as e:
         problem = f"{where} does not accept the API key: set it in the environment"
@@ -349,7 +361,7 @@ async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: A
         problem = f"{where} answers {e.status_code}: {said}"
         raise EndpointError(problem, e.status_code, _retry_after(e), said) from e
     except (package.APIError, _BrokenOff, LookupError, ValueError, TypeError, AttributeError, RecursionError) as e:
-        problem = f"{where} gives answers that cannot be read ({type(e).__name__}: {as_unicode(str(e))[:200]})"
+        problem = f"{where} gives answers that cannot be read ({type(e).__name__}: {as_unicode(str(e))[:200]}){broken}"
         raise EndpointError(problem) from e
 
 
