@@ -254,9 +254,10 @@ def test_what_cannot_be_read_is_one_sentence() -> None:
         Played((200, [chunk({"content": "x"}) | {"choices": [{"index": 1, "delta": {"content": "x"}}]}])),
         Played((200, whole({"content": "x"}) | {"choices": [{"index": 1, "message": {"content": "x"}}]})),
         Played((200, stream(HEY).replace(b"he", b"\xff"))),
+        Played((200, b"no gzip" * 9, {"content-encoding": "gzip"})),
     ):
         with pytest.raises(UserError, match="cannot be read"):
-            ask(played)
+            ask(played, retries=0)
     # The server's own word for it, if there is one.
     with pytest.raises(UserError, match="out of memory"):
         ask(Played((200, [{"error": {"message": "out of memory"}}])))
