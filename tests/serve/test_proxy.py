@@ -420,6 +420,11 @@ def test_json_that_was_cut_or_refused_is_passed_on(behind: Callable[..., tuple[A
     played.begin(said(chunk({"content": "Let me see."}), weather('{"city":"Paris"}')))
     reply, finish = message(server, response_format=AS_SHAPE)
     assert (reply["content"], len(calls_of(reply)), finish) == ("Let me see.", 1, "tool_calls")
+    # Beside calls that nobody may make it is checked all the same.
+    played.begin(said(chunk({"content": "Let me see."}), weather('{"city":"Paris"}')),
+                 said(chunk({"content": '{"n":1}'})))  # fmt: skip
+    answer = server.post("/v1/chat/completions", ASK | {"response_format": AS_SHAPE})["choices"][0]
+    assert answer["message"]["content"] == '{"n":1}' and answer["finish_reason"] == "stop"
     refused = server.http.post("/v1/chat/completions", json=ASK | {"response_format": {
         "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "text"}}}})  # fmt: skip
     assert refused.status_code == 400 and "response_format: the schema cannot be used" in refused.text
@@ -513,6 +518,11 @@ def test_text_about_the_markers_is_text(behind: Callable[..., tuple[Any, Played]
     server, played = behind(said(chunk({"content": MARKED}), weather('{"city":"Paris"}')))
     reply, _ = message(server)
     assert reply["content"] == "Let me see." and len(calls_of(reply)) == 1
+    # What might have become a marker is said at the end, also before calls.
+    for text in ("Is 1 <", f"So {MARKED[:-20]}"):
+        played.begin(said(chunk({"content": text}), weather('{"city":"Paris"}')))
+        reply, _ = message(server)
+        assert reply["content"] == text and len(calls_of(reply)) == 1
     # Required, and only the beginning of one comes.
     played.begin(said(chunk({"content": MARKED[:-20]})))
     answer = server.http.post("/v1/chat/completions", json=ASK | {"tools": TOOLS, "tool_choice": "required"})

@@ -274,7 +274,8 @@ class _Ready(Ready):
             body = body | {"messages": [*self._body["messages"], *_told(reply, problem)]}
         if "reasoning" not in spoken:
             speak("reasoning", as_unicode(draft.reasoning))
-        if not ("content" in spoken and reply.events):
+        # A text before calls that are made anew was said with the first of them.
+        if tries == 1 or not ("content" in spoken and reply.events):
             speak("content", reply.unsaid)
         if "refusal" not in spoken:
             speak("refusal", as_unicode(draft.refusal))
@@ -311,8 +312,9 @@ class _Ready(Ready):
         if any(not call["name"] and (call["id"] or call["arguments"]) for call in reply.calls) and finish is None:
             return _Problem("a call in it has no name")
         if calls and not self._tools.may_call:
-            said = reply.text or refused
-            return None if said else _Problem("no tool may be called, and there is no text")
+            if not (reply.text or refused):
+                return _Problem("no tool may be called, and there is no text")
+            calls = []
         events: list[News] = []
         for index, call in enumerate(calls[:1] if self._asked.one_call else calls):
             try:
