@@ -6,9 +6,9 @@
 Greedy, no grammar, same prompts (pieces of this project's sources), same dtype, threads and allocator, in one
 process, prompt by prompt in turns. The peer runs in the fastest of its attention and expert implementations, found
 first, and with the defaults of its `generate`; the engine, alone with one sequence, guesses ahead from the prompt
-(its default), or with --compile has a compiled step. Before any timing the fp32 logits must agree within 1e-4. Texts
-are compared: they may part only where the two likeliest tokens are closer than 1e-3 (rounding depends on the order of
-sums), and how many did is reported.
+(its default), or with --compile has a compiled step for any number of them. Before any timing the fp32 logits must
+agree within 1e-4. Texts are compared: they may part only where the two likeliest tokens are closer than 1e-3
+(rounding depends on the order of sums), and how many did is reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128, help="most tokens to generate")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="the engine's compiled step, for a sequence alone")
+    parser.add_argument("--compile", action="store_true", help="the engine's compiled step")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     if min(*arguments.batch, arguments.rounds, arguments.prompt, arguments.new, arguments.threads) < 1:

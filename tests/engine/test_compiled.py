@@ -45,6 +45,26 @@ def test_a_compiled_engine_says_the_same(tokenizer: Tokenizer, changes: dict[str
 
 
 @needs_compiler
+def test_beside_a_prompt_that_is_read_in_pieces(tokenizer: Tokenizer) -> None:
+    """Rows whose prompt is not read yet take part in the step and gain nothing by it."""
+    model = made({})
+    ids = tokenizer.encode("def search(words, more): return [word for word in words if word in more]")
+    requests = [Request(tuple(ids[:9]), 30), Request(tuple(ids * 3), 20), Request(tuple(ids[3:8]), 25)]
+
+    def answers(compiled: bool) -> list[tuple[int, ...]]:
+        batch = Engine(model, tokenizer, compiled=compiled, prefill_chunk=4).batch()
+        done: dict[int, tuple[int, ...]] = {}
+        for request in requests:
+            batch.add(request)
+            done |= {index: generation.ids for index, generation in batch.step()}
+        while batch.busy:
+            done |= {index: generation.ids for index, generation in batch.step()}
+        return [done[index] for index in range(len(requests))]
+
+    assert answers(compiled=True) == answers(compiled=False)
+
+
+@needs_compiler
 def test_up_to_the_last_position(tokenizer: Tokenizer) -> None:
     model = made({"max_position_embeddings": 24})
     request = Request(tuple(tokenizer.encode("def search(words, more):"))[:6], 100)

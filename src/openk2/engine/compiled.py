@@ -1,16 +1,17 @@
-"""One token of one sequence, compiled: what a single stream costs.
+"""One token for each of some sequences, compiled: what generation consists of, once the prompts are read.
 
-A step of a small model is hundreds of small operations, and a product of one row in a BLAS library reads its weights
+A step of a small model is hundreds of small operations, and a product of few rows in a BLAS library reads its weights
 with one core. `torch.compile` makes a few loops of them, over all cores. It needs a C++ compiler on the machine, and
 some seconds the first time (the result is kept on disk by torch).
 
-Shapes: D hidden, H heads, N nope size, R rotary size, P = R/2, C latent rank, W = C + R, V value size, S cached
-positions, I expert intermediate size, K experts per token, L layers.
+Shapes: B sequences, D hidden, H heads, N nope size, R rotary size, P = R/2, C latent rank, W = C + R, V value size, S
+cached positions, I expert intermediate size, K experts per token, M = B K, L layers, X any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Several
 from typing import Any, cast
 
 import torch
@@ -18,15 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openk2.core import UserError
-from openk2.model import Transformer
+from openk2.model import LatentCache, Transformer
 from openk2.model.attention import MLA
 from openk2.model.layers import FeedForward, RMSNorm, rotary_table, rotate
 from openk2.model.moe import MoE
 from openk2.model.transformer import Block
 
+# The compiler makes constants of sizes below two.
+_FEWEST_CACHED = 2
+
 
 class CompiledStep:
-    """The same as `Transformer.hidden` and its head for one token behind a cached row, beyond float noise.
+    """The same as `Transformer.hidden` and its head for one token behind each cached row, beyond float noise.
 
     Raises UserError if the model is not on a CPU or nothing can be compiled here.
     """
@@ -43,36 +47,48 @@ class CompiledStep:
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
-        """Compile everything now and not in somebody's answer."""
-        config = self._model.config
-        shape = (config.num_hidden_layers, 4, config.latent_dim)
-        latent_LSW = torch.zeros(shape, dtype=self._cos_NP.dtype)
+        """Compile everything now and not in somebody's answer: one sequence apart from several."""
+        latent_LBSW = LatentCache(self._model.config, 3, dtype=self._cos_NP.dtype).latent_LBSW
         try:
-            for length in (2, 3):
-                self.head(self.hidden(0, length, latent_LSW)[None])
+            for batch in (1, 2, 3):
+                for length in (2, 3):
+                    self.head(self.hidden([0] * batch, [length] * batch, latent_LBSW[:, :batch]))
         except Exception as e:
             # Whatever a compiler that is missing or broken makes torch raise.
             reason = next(iter(str(e).splitlines()), type(e).__name__)
             raise UserError(f"the step cannot be compiled here ({reason}): install g++, or leave it out") from e
 
-    def hidden(self, token: int, length: int, latent_LSW: Tensor) -> Tensor:
-        """The final normed activation x_D of `token` behind `length` cached positions (two at least), to which it is
-        added."""
-        x_D = self._model.embed_tokens.weight[token]
-        rotary = self._cos_NP[length], self._sin_NP[length]
+    def fits(self, lengths: Several[int]) -> bool:
+        """Whether `hidden` can be asked behind so many cached positions."""
+        return _FEWEST_CACHED <= max(lengths) < len(self._cos_NP)
+
+    def hidden(self, tokens: Several[int], lengths: Several[int], latent_LBSW: Tensor) -> Tensor:
+        """The final normed activations x_BD of `tokens` behind the first `lengths` positions of each row, where they
+        are written."""
+        longest = max(lengths)
+        lengths_B = torch.tensor(lengths)
+        x_BD = self._model.embed_tokens.weight[torch.tensor(tokens)]
+        rotary = self._cos_NP[lengths_B], self._sin_NP[lengths_B]
+        unused_BS = torch.arange(longest) >= lengths_B[:, None]
+        mask_BS = torch.zeros(unused_BS.shape, dtype=x_BD.dtype).masked_fill_(unused_BS, -torch.inf)
         news = []
         for index, block in enumerate(self._model.layers):
-            cached_SW = latent_LSW[index, :length]
-            torch._dynamo.mark_dynamic(cached_SW, 0)
-            x_D, new_W = self._layer(cast(Block, block), x_D, rotary, cached_SW)
-            news.append(new_W)
-        latent_LSW[:, length] = torch.stack(news)
-        out_D: Tensor = self._model.norm(x_D)
-        return out_D
+            cached_BSW = latent_LBSW[index, :, :longest]
+            torch._dynamo.mark_dynamic(cached_BSW, 1)
+            torch._dynamo.mark_dynamic(mask_BS, 1)
+            for tensor in (x_BD, *rotary, cached_BSW, mask_BS) if len(tokens) > 1 else ():
+                torch._dynamo.mark_dynamic(tensor, 0)
+            x_BD, new_BW = self._layer(cast(Block, block), x_BD, rotary, cached_BSW, mask_BS)
+            news.append(new_BW)
+        latent_LBSW[:, torch.arange(len(tokens)), lengths_B] = torch.stack(news)
+        out_BD: Tensor = self._model.norm(x_BD)
+        return out_BD
 
-    def head(self, x_1D: Tensor) -> Tensor:
-        """Logits [1, vocabulary]."""
-        return self._product(self._model.lm_head.weight, x_1D[0])[None]
+    def head(self, x_BD: Tensor) -> Tensor:
+        """Logits [B, vocabulary]."""
+        if len(x_BD) > 1:
+            torch._dynamo.mark_dynamic(x_BD, 0)
+        return self._product(self._model.lm_head.weight, x_BD)
 
 
 def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
@@ -80,53 +96,63 @@ def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
     return x * inverse.to(x.dtype) * norm.weight
 
 
-def _product(weight_XD: Tensor, x_D: Tensor) -> Tensor:
-    """W x as a loop that the compiler divides among the cores."""
-    return (weight_XD * x_D).sum(-1)
+def _product(weight_XD: Tensor, x_BD: Tensor) -> Tensor:
+    """x W^T [B, X], as a loop that the compiler divides among the cores; or with a weight for each row [B, X, D]."""
+    return (weight_XD * x_BD[:, None]).sum(-1)
 
 
-def _layer(block: Block, x_D: Tensor, rotary: tuple[Tensor, Tensor], cached_SW: Tensor) -> tuple[Tensor, Tensor]:
-    """A block's output for one token, and what it adds to the cache."""
-    out_D, new_W = _attend(block.self_attn, _normed(block.input_layernorm, x_D), rotary, cached_SW)
-    x_D = x_D + out_D
-    normed_D = _normed(block.post_attention_layernorm, x_D)
+def _layer(
+    block: Block, x_BD: Tensor, rotary: tuple[Tensor, Tensor], cached_BSW: Tensor, mask_BS: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A block's output for one token of each sequence, and what it adds to the cache."""
+    out_BD, new_BW = _attend(block.self_attn, _normed(block.input_layernorm, x_BD), rotary, cached_BSW, mask_BS)
+    x_BD = x_BD + out_BD
+    normed_BD = _normed(block.post_attention_layernorm, x_BD)
     mlp = block.mlp
     if isinstance(mlp, MoE):
-        return x_D + _feed_forward(mlp.shared_experts, normed_D) + _experts(mlp, normed_D), new_W
-    return x_D + _feed_forward(mlp, normed_D), new_W
+        return x_BD + _feed_forward(mlp.shared_experts, normed_BD) + _experts(mlp, normed_BD), new_BW
+    return x_BD + _feed_forward(mlp, normed_BD), new_BW
 
 
-def _attend(attention: MLA, x_D: Tensor, rotary: tuple[Tensor, Tensor], cached_SW: Tensor) -> tuple[Tensor, Tensor]:
+def _attend(
+    attention: MLA, x_BD: Tensor, rotary: tuple[Tensor, Tensor], cached_BSW: Tensor, mask_BS: Tensor
+) -> tuple[Tensor, Tensor]:
     """Absorbed attention, as `MLA._attend_to_cache` computes it, to what is cached and the token itself."""
-    heads, nope, rank = attention.num_heads, attention.qk_nope_head_dim, attention.kv_lora_rank
+    batch, heads, nope, rank = len(x_BD), attention.num_heads, attention.qk_nope_head_dim, attention.kv_lora_rank
     if attention.q_lora_rank is None:
-        q = _product(attention.q_proj.weight, x_D)
+        q = _product(attention.q_proj.weight, x_BD)
     else:
         q = _product(
-            attention.q_b_proj.weight, _normed(attention.q_a_layernorm, _product(attention.q_a_proj.weight, x_D))
+            attention.q_b_proj.weight, _normed(attention.q_a_layernorm, _product(attention.q_a_proj.weight, x_BD))
         )
-    q_HQ = q.view(heads, -1)
-    down = _product(attention.kv_a_proj_with_mqa.weight, x_D)
-    new_W = torch.cat([_normed(attention.kv_a_layernorm, down[:rank]), rotate(down[rank:], *rotary)])
+    q_BHQ = q.view(batch, heads, -1)
+    cos_BP, sin_BP = rotary
+    down = _product(attention.kv_a_proj_with_mqa.weight, x_BD)
+    new_BW = torch.cat([_normed(attention.kv_a_layernorm, down[:, :rank]), rotate(down[:, rank:], *rotary)], dim=-1)
     weight_HXC = attention.kv_b_proj.weight.view(heads, -1, rank)
-    q_HC = (weight_HXC[:, :nope] * q_HQ[:, :nope, None]).sum(1)
-    q_HW = torch.cat([q_HC, rotate(q_HQ[:, nope:], *rotary)], dim=-1)
-    score_HS = torch.cat([q_HW @ cached_SW.T, (q_HW * new_W).sum(-1, keepdim=True)], dim=-1)
-    share_HS = (score_HS * attention.scale).softmax(-1)
-    mixed_HC = share_HS[:, :-1] @ cached_SW[:, :rank] + share_HS[:, -1:] * new_W[:rank]
-    out_HV = (weight_HXC[:, nope:] * mixed_HC[:, None]).sum(-1)
-    return _product(attention.o_proj.weight, out_HV.flatten()), new_W
+    q_BHC = (weight_HXC[:, :nope] * q_BHQ[:, :, :nope, None]).sum(2)
+    q_BHW = torch.cat([q_BHC, rotate(q_BHQ[:, :, nope:], cos_BP[:, None], sin_BP[:, None])], dim=-1)
+    score_BHS = (q_BHW[:, :, None] * cached_BSW[:, None]).sum(-1) * attention.scale + mask_BS[:, None]
+    own_BH1 = (q_BHW * new_BW[:, None]).sum(-1, keepdim=True) * attention.scale
+    share_BHS = torch.cat([score_BHS, own_BH1], dim=-1).softmax(-1)
+    mixed_BHC = (share_BHS[..., :-1, None] * cached_BSW[:, None, :, :rank]).sum(2)
+    mixed_BHC = mixed_BHC + share_BHS[..., -1:] * new_BW[:, None, :rank]
+    out_BHV = (weight_HXC[:, nope:] * mixed_BHC[:, :, None]).sum(-1)
+    return _product(attention.o_proj.weight, out_BHV.flatten(1)), new_BW
 
 
-def _feed_forward(mlp: FeedForward, x_D: Tensor) -> Tensor:
-    inner_I = F.silu(_product(mlp.gate_proj.weight, x_D)) * _product(mlp.up_proj.weight, x_D)
-    return _product(mlp.down_proj.weight, inner_I)
+def _feed_forward(mlp: FeedForward, x_BD: Tensor) -> Tensor:
+    inner_BI = F.silu(_product(mlp.gate_proj.weight, x_BD)) * _product(mlp.up_proj.weight, x_BD)
+    return _product(mlp.down_proj.weight, inner_BI)
 
 
-def _experts(moe: MoE, x_D: Tensor) -> Tensor:
-    """Only the chosen experts' weights are read."""
-    weight_1K, chosen_1K = moe.gate(x_D[None])
+def _experts(moe: MoE, x_BD: Tensor) -> Tensor:
+    """Only the chosen experts' weights are read; rows of the same one follow each other, while it is in the cache."""
+    weight_BK, chosen_BK = moe.gate(x_BD)
     experts: Any = moe.experts
-    gate_KI, up_KI = _product(experts.gate_up_proj[chosen_1K[0]], x_D).chunk(2, dim=-1)
-    inner_KI = F.silu(gate_KI) * up_KI * weight_1K[0, :, None].to(x_D.dtype)
-    return _product(experts.down_proj[chosen_1K[0]], inner_KI[:, None]).sum(0)
+    expert_M, order_M = chosen_BK.flatten().sort()
+    gate_MI, up_MI = _product(experts.gate_up_proj[expert_M], x_BD[order_M // chosen_BK.shape[1]]).chunk(2, dim=-1)
+    inner_MI = F.silu(gate_MI) * up_MI * weight_BK.flatten()[order_M, None].to(x_BD.dtype)
+    sorted_MD = _product(experts.down_proj[expert_M], inner_MI)
+    out_MD = torch.empty_like(sorted_MD).index_copy(0, order_M, sorted_MD)
+    return out_MD.view(*chosen_BK.shape, -1).sum(1)

@@ -43,7 +43,7 @@ class Engine:
         prefill_chunk: so many ids of prompts are computed before those that run get their next ids.
         cache_bytes: most memory of the latent cache. A request waits until it fits with all that it may yet say; what
             requests do not need remembers finished ones. Default: no bound.
-        compiled: decode a sequence that is alone by a compiled step (see `CompiledStep`).
+        compiled: decode by a compiled step (see `CompiledStep`).
 
     Raises UserError when model and tokenizer do not belong together, and as `CompiledStep`.
     """
@@ -85,7 +85,7 @@ class Engine:
 
     def head(self, x_XD: Tensor) -> Tensor:
         """Logits [X, V]."""
-        if self.compiled is not None and len(x_XD) == 1:
+        if self.compiled is not None:
             return self.compiled.head(x_XD)
         logits_XV: Tensor = self.model.lm_head(x_XD)
         return logits_XV

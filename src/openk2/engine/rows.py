@@ -8,6 +8,7 @@ Shapes: L layers, B rows in use, K new rows, S positions, T new tokens, D hidden
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Rows:
     Args:
         model: whose cache this is.
         prefixes: how many finished sequences are remembered, the least recently used go first.
-        compiled: for a single token of a single row, where there is one.
+        compiled: for a single token of each row, where there is one.
     """
 
     def __init__(self, model: Transformer, prefixes: int, compiled: CompiledStep | None = None) -> None:
@@ -161,10 +162,13 @@ class Rows:
         """Append `tokens[i]` to row first + i, x_BTD right-padded."""
         counts = [len(t) for t in tokens]
         time, stop = max(counts), first + len(counts)
-        if self._compiled is not None and len(counts) == time == 1 and 1 < self._lengths[first] < self._pool.max_len:
-            x_D = self._compiled.hidden(tokens[0][0], self._lengths[first], self._pool.latent_LBSW[:, first])
-            self._lengths[first] += 1
-            return x_D.view(1, 1, -1)
+        if self._compiled is not None and time == 1 and self._compiled.fits(self._lengths[first:stop]):
+            # A row without a token gets any: what it writes is behind the row's end and is written over.
+            one_each = [t[0] if t else 0 for t in tokens]
+            lengths = self._lengths[first:stop]
+            x_BD = self._compiled.hidden(one_each, lengths, self._pool.latent_LBSW[:, first:stop])
+            self._lengths[first:stop] = map(operator.add, lengths, counts)
+            return x_BD[:, None]
         ids_BT = torch.tensor([[*t, *[0] * (time - len(t))] for t in tokens], device=self._device)
         view = LatentCache(self._model.config, 0, self._pool.max_len, self._dtype, self._device)
         view.latent_LBSW = self._pool.latent_LBSW[:, first:stop]
