@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -178,6 +180,34 @@ def test_whole_answers_may_have_arguments_as_objects() -> None:
     assert turn.message.tool_calls == (ToolCall("functions.get_weather:0", "get_weather", '{"city":"Paris"}'),)
 
 
+HEY = [chunk({"content": "he"}), chunk({"content": "y"}, "stop"), "[DONE]"]
+
+
+def stream(pieces: list[Any], end: str = "\n") -> bytes:
+    texts = (piece if isinstance(piece, str) else json.dumps(piece) for piece in pieces)
+    return "".join(f"data: {text}{end}{end}" for text in texts).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (stream(HEY, "\r\n"), {}),
+        (stream(HEY, "\r"), {}),
+        (codecs.BOM_UTF8 + stream(HEY), {}),
+        (b": comment\n\nretry: 5\nevent: message\nid: 7\n" + stream(HEY), {}),
+        (stream(HEY[:2]), {}),
+        (stream(HEY[:2]) + b"data: {not json\n\n", {}),
+        (stream([*HEY[:2], {"error": {"message": "too late"}}]), {}),
+        (stream(HEY[:2]), {"content-length": "100000"}),
+        (gzip.compress(stream(HEY)), {"content-encoding": "gzip"}),
+    ],
+)
+def test_streams_as_they_are_sent(body: bytes, headers: dict[str, str]) -> None:
+    played = Played((200, body, headers))
+    assert ask(played).message.content == "hey"
+    assert len(played.asked) == 1
+
+
 def test_too_many_requests_and_failures_are_tried_again() -> None:
     busy = {"error": {"message": "busy"}}
     good = [chunk({"content": "hey"}), chunk({}, "stop"), "[DONE]"]
@@ -219,8 +249,18 @@ def test_no_server_is_one_sentence() -> None:
 
 
 def test_what_cannot_be_read_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        ask(Played((200, {"choices": []})))
+    for played in (
+        Played((200, {"choices": []})),
+        Played((200, [chunk({"content": "x"}) | {"choices": [{"index": 1, "delta": {"content": "x"}}]}])),
+        Played((200, whole({"content": "x"}) | {"choices": [{"index": 1, "message": {"content": "x"}}]})),
+        Played((200, stream(HEY).replace(b"he", b"\xff"))),
+        Played((200, b"no gzip" * 9, {"content-encoding": "gzip"})),
+    ):
+        with pytest.raises(UserError, match="cannot be read"):
+            ask(played, retries=0)
+    # The server's own word for it, if there is one.
+    with pytest.raises(UserError, match="out of memory"):
+        ask(Played((200, [{"error": {"message": "out of memory"}}])))
 
 
 def test_a_cancelled_turn_hangs_up() -> None:

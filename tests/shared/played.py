@@ -12,7 +12,7 @@ from typing import Any
 
 class Played:
     """Gives its answers in order, the last one for ever: (status, body or chunks, headers), or what makes one of the
-    body that was asked. Keeps what it was asked."""
+    body that was asked. Bytes are a stream as it is sent. Keeps what it was asked."""
 
     def __init__(self, *answers: Any) -> None:
         self.begin(*answers)
@@ -47,6 +47,9 @@ def served(played: Played) -> Iterator[str]:
             self.send_header("content-type", "text/event-stream")
             self.end_headers()
             try:
+                if isinstance(body, bytes):
+                    self.wfile.write(body)
+                    return
                 for chunk in body:
                     text = chunk if isinstance(chunk, str) else json.dumps(chunk)
                     kind = f"event: {chunk['type']}\n" if isinstance(chunk, dict) and "type" in chunk else ""

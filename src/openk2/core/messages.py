@@ -27,6 +27,11 @@ def compact_json(value: Any, *, finite: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=not finite)
 
 
+def as_unicode(text: str) -> str:
+    """The text with a question mark for every half of a character, which no encoding has."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def is_unicode(text: str) -> bool:
     """Whether the text can be written at all: JSON escapes can make half a character, which is in no encoding."""
     try:

@@ -13,21 +13,27 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from openk2.chat import call_id, tool_name
 from openk2.chat import tokenizer as tk
 from openk2.core import ContextOverflow, FinishReason, Message, ToolCall, ToolSpec, Turn, Usage, UserError
-from openk2.core.messages import compact_json
+from openk2.core.messages import as_unicode, compact_json
 
 _RETRIES = 4
 _TIMEOUT = 600.0
 _BREAKS = 2
 """How often a stream that broke off is asked for again."""
+_TAIL = 10.0
+"""Seconds that a stream has for what comes behind the end of the answer: the usage, and the last word."""
 _TOO_LONG = re.compile(
     r"context.?(length|window|size|is)\b|too long|maximum.{0,20}(tokens|length)|prompt is longer", re.I
 )
 _CALL = re.compile(re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"\s*")
+
+
+Kind = Literal["reasoning", "content", "refusal"]
+"""The texts of an answer."""
 
 
 class _BrokenOff(Exception):
@@ -35,22 +41,26 @@ class _BrokenOff(Exception):
 
 
 class EndpointError(UserError):
-    """The endpoint gave no answer. `status` is its HTTP status, if it came so far, and `retry_after` the seconds that
-    it asked to wait."""
+    """The endpoint gave no answer. `status` is its HTTP status, if it came so far, `said` its own words, and
+    `retry_after` the seconds that it asked to wait."""
 
-    def __init__(self, problem: str, status: int | None = None, retry_after: int | None = None) -> None:
+    def __init__(self, problem: str, status: int | None = None, retry_after: int | None = None, said: str = "") -> None:
         super().__init__(problem)
         self.status = status
         self.retry_after = retry_after
+        self.said = said
 
 
 @dataclass(slots=True)
 class Draft:
-    """An answer that is put together."""
+    """An answer that is put together. `stop` is the stop text that ended it, where the server says which."""
 
     content: str = ""
+    reasoning: str = ""
+    refusal: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)
     finish: str | None = None
+    stop: str | None = None
     usage: Usage | None = None
     _by_index: dict[int, dict[str, str]] = field(default_factory=dict)
 
@@ -105,7 +115,7 @@ def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]
     calls: list[dict[str, str]] = []
     rest, at = "", 0
     while found := _CALL.search(section, at):
-        behind = _json_end(section, found.end())
+        behind = json_end(section, found.end())
         end = section.find(tk.CALL_END, behind)
         if end < 0:
             break
@@ -124,7 +134,7 @@ def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]
     return text, calls, rest.strip() or None
 
 
-def _json_end(text: str, start: int) -> int:
+def json_end(text: str, start: int) -> int:
     """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
     try:
         return json.JSONDecoder(strict=False).raw_decode(text, start)[1]
@@ -145,40 +155,55 @@ class OpenAIEndpoint:
     def __init__(self, model: str, base_url: str, *, key: str = "none", retries: int = _RETRIES) -> None:
         self.model = model
         self.base_url = base_url
-        self._client: Any = _package("openai").AsyncOpenAI(
-            base_url=base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
+        openai = _package("openai")
+        # Only here: it needs the client's packages.
+        from openk2.policy.unmarked import drop_mark
+
+        self._client: Any = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key,
+            max_retries=retries,
+            timeout=_TIMEOUT,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [drop_mark]}),
         )
 
-    async def answer(self, body: Mapping[str, Any], on_text: Callable[[str], None] | None = None) -> Draft:
-        """The answer to a request without `model`. `on_text` gets the text as it comes, of one attempt only.
+    async def answer(self, body: Mapping[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
+        """The answer to a request without `model`. `hear` gets texts as they come, of one attempt only.
 
         Raises ContextOverflow if the conversation does not fit, EndpointError if there is no answer.
         """
+        listeners = hear or {}
         heard = False
 
-        def take(draft: Draft, chunk: dict[str, Any]) -> None:
+        def tell(draft: Draft, known: Mapping[Kind, int]) -> None:
             nonlocal heard
-            known = len(draft.content)
+            for kind, listener in listeners.items():
+                if more := getattr(draft, kind)[known.get(kind, 0) :]:
+                    heard = True
+                    listener(more)
+
+        def take(draft: Draft, chunk: dict[str, Any]) -> None:
+            known = {kind: len(getattr(draft, kind)) for kind in listeners}
             _openai_chunk(draft, chunk)
-            if on_text is not None and len(draft.content) > known:
-                heard = True
-                on_text(draft.content[known:])
+            tell(draft, known)
 
         async def ask(stream: bool) -> Draft:
-            if heard:
-                raise EndpointError(f"{self.base_url} broke off in the middle of its answer")
             create = self._client.chat.completions.create
             # Not all servers' fields are parameters of the client.
             fields = {key: value for key, value in body.items() if key != "messages"}
             if not stream:
                 whole = await create(model=self.model, messages=body["messages"], extra_body=fields)
                 draft = _openai_answer(whole.model_dump(warnings=False))
-                if on_text is not None and draft.content:
-                    on_text(draft.content)
+                tell(draft, {})
                 return draft
             fields["stream_options"] = {"include_usage": True}
             chunks = await create(model=self.model, messages=body["messages"], extra_body=fields, stream=True)
-            return await _read(chunks, take, _package("openai"))
+            try:
+                return await _read(chunks, take, _package("openai"))
+            except _BrokenOff as e:
+                if heard:
+                    raise EndpointError(f"{self.base_url} broke off in the middle of its answer{e}") from e
+                raise
 
         return await _asked(ask, self.base_url, _package("openai"))
 
@@ -281,16 +306,25 @@ class AnthropicPolicy:
 
 
 async def _read(stream: Any, take: Callable[[Draft, dict[str, Any]], None], package: Any) -> Draft:
-    """Put a stream together. Raises _BrokenOff if it does not come to an end, for whatever reason."""
+    """Put a stream together. Raises _BrokenOff if the answer does not come to an end, for whatever reason."""
     import httpx2
 
     draft = Draft()
+    loop = asyncio.get_running_loop()
     try:
-        async with stream as pieces:
+        async with asyncio.timeout(None) as patience, stream as pieces:
             async for piece in pieces:
                 take(draft, piece.model_dump(warnings=False))
-    except (package.APIError, httpx2.TransportError, json.JSONDecodeError) as e:
-        raise _BrokenOff from e
+                if draft.finish is not None and patience.when() is None:
+                    # Some servers neither say the last word nor hang up.
+                    patience.reschedule(loop.time() + _TAIL)
+    except (package.APIConnectionError, httpx2.RequestError, json.JSONDecodeError, TimeoutError) as e:
+        if draft.finish is None:
+            raise _BrokenOff from e
+    except package.APIError as e:
+        # Said by the server in the middle of the stream.
+        if draft.finish is None:
+            raise _BrokenOff(f": {_message_of(e)}") from e
     if draft.finish is None:
         raise _BrokenOff
     return draft
@@ -298,26 +332,37 @@ async def _read(stream: Any, take: Callable[[Draft, dict[str, Any]], None], pack
 
 async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: Any) -> Draft:
     """The answer, as a stream if that comes to an end. Raises ContextOverflow or EndpointError, not the client's."""
+    import httpx2
+
+    broken = ""
     try:
         for pause in range(_BREAKS):
             try:
                 return await ask(True)
-            except _BrokenOff:
+            except _BrokenOff as e:
+                broken = str(e)
                 await asyncio.sleep(pause)
         return await ask(False)
     except package.APITimeoutError as e:
         raise EndpointError(f"{where} gave no answer in {_TIMEOUT:.0f} s: is it overloaded?", 504) from e
     except package.APIConnectionError as e:
+        if isinstance(e.__cause__, httpx2.TooManyRedirects):
+            raise EndpointError(f"{where} sends from address to address without an end: is it the right one?") from e
+        if isinstance(e.__cause__, httpx2.DecodingError):
+            raise EndpointError(f"{where} gives answers that cannot be read ({e.__cause__})") from e
         raise EndpointError(f"{where} cannot be reached ({e.__cause__ or e}): is a server running there?") from e
     except package.AuthenticationError as e:
-        raise EndpointError(f"{where} does not accept the API key: set it in the environment", 401) from e
+        problem = f"{where} does not accept the API key: set it in the environment"
+        raise EndpointError(problem, 401, said=_message_of(e)) from e
     except package.APIStatusError as e:
         said = _message_of(e)
         if e.status_code in (400, 413) and _TOO_LONG.search(said):
             raise ContextOverflow(f"{where}: {said}") from e
-        raise EndpointError(f"{where} answers {e.status_code}: {said}", e.status_code, _retry_after(e)) from e
+        problem = f"{where} answers {e.status_code}: {said}"
+        raise EndpointError(problem, e.status_code, _retry_after(e), said) from e
     except (package.APIError, _BrokenOff, LookupError, ValueError, TypeError, AttributeError, RecursionError) as e:
-        raise EndpointError(f"{where} gives answers that cannot be read ({type(e).__name__}: {str(e)[:200]})") from e
+        problem = f"{where} gives answers that cannot be read ({type(e).__name__}: {as_unicode(str(e))[:200]}){broken}"
+        raise EndpointError(problem) from e
 
 
 def _retry_after(error: Any) -> int | None:
@@ -329,7 +374,7 @@ def _message_of(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     inner = body.get("error", body)
     said = inner.get("message") if isinstance(inner, dict) else None
-    return str(said or error.message)[:500]
+    return as_unicode(str(said or error.message))[:500]
 
 
 def _package(name: str) -> Any:
@@ -362,11 +407,13 @@ def _openai_usage(raw: Any) -> Usage | None:
 
 def _openai_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
     draft.usage = _openai_usage(chunk.get("usage")) or draft.usage
-    for choice in (chunk.get("choices") or [])[:1]:
+    choices = chunk.get("choices") or []
+    if choices:
+        choice = _only(choices)
         # Moonshot's platform gives the usage here.
         draft.usage = _openai_usage(choice.get("usage")) or draft.usage
         delta = choice.get("delta") or {}
-        draft.content += _text(delta.get("content"))
+        _add_texts(draft, delta)
         pieces = delta.get("tool_calls") or []
         for piece in pieces:
             index = piece.get("index")
@@ -376,17 +423,41 @@ def _openai_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
             function = piece.get("function") or {}
             _add(draft.call(index, piece.get("id"), function), function)
         draft.finish = choice.get("finish_reason") or draft.finish
+        draft.stop = _stop(choice) or draft.stop
 
 
 def _openai_answer(answer: dict[str, Any]) -> Draft:
-    choice = answer["choices"][0]
+    choice = _only(answer["choices"])
     message = choice.get("message") or {}
-    draft = Draft(_text(message.get("content")), finish=choice.get("finish_reason") or "stop")
+    draft = Draft(finish=choice.get("finish_reason") or "stop", stop=_stop(choice))
+    _add_texts(draft, message)
     for index, call in enumerate(message.get("tool_calls") or []):
         function = call.get("function") or {}
         _add(draft.call(index, call.get("id"), function), function)
     draft.usage = _openai_usage(answer.get("usage"))
     return draft
+
+
+def _only(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """The choice of an answer that was asked for one. Raises ValueError if it is another one."""
+    if len(choices) != 1 or choices[0].get("index") not in (0, None):
+        raise ValueError("it has another choice than the only one that was asked for, the number 0")
+    return choices[0]
+
+
+def _add_texts(draft: Draft, said: dict[str, Any]) -> None:
+    draft.content += _text(said.get("content"))
+    # Two names of the same, of which some servers give both.
+    thought = said.get("reasoning_content") or said.get("reasoning")
+    draft.reasoning += thought if isinstance(thought, str) else ""
+    refusal = said.get("refusal")
+    draft.refusal += refusal if isinstance(refusal, str) else ""
+
+
+def _stop(choice: dict[str, Any]) -> str | None:
+    """The stop text that ended a choice, in vLLM's and in SGLang's words. An id that ended it is none."""
+    found = choice.get("stop_reason") or choice.get("matched_stop")
+    return found if isinstance(found, str) else None
 
 
 def _is_object(text: str) -> bool:

@@ -7,16 +7,34 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from openk2.chat import CallBegin, Event, Tokenizer, fold
+from openk2.chat import CallBegin, Event, TextPart, Tokenizer, fold
 from openk2.core import Message
 from openk2.engine import Part
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningPart:
+    """More of what was thought before the answer, where a model behind another server shows it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalPart:
+    """More of why there is no answer, where the server behind tells that from text."""
+
+    text: str
+
+
+News = Event | ReasoningPart | RefusalPart
+Finish = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """How an answer ended, and what it took. `stop` is the stop text that ended it."""
 
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Finish
     stop: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -27,7 +45,7 @@ class End:
 class Said:
     """News of an answer: events with the client's names, the ids behind them where they are known, the end."""
 
-    events: tuple[Event, ...] = ()
+    events: tuple[News, ...] = ()
     part: Part | None = None
     end: End | None = None
 
@@ -41,7 +59,7 @@ class Answer:
     completion_tokens: int = 0
     cached_tokens: int = 0
     end: End | None = None
-    _events: list[Event] = field(default_factory=list)
+    _events: list[News] = field(default_factory=list)
 
     def take(self, said: Said) -> None:
         """One more piece of news."""
@@ -54,7 +72,22 @@ class Answer:
 
     @property
     def message(self) -> Message:
-        return fold(self._events)
+        return fold(event for event in self._events if not isinstance(event, ReasoningPart | RefusalPart))
+
+    @property
+    def reasoning(self) -> str:
+        """What was thought."""
+        return "".join(event.text for event in self._events if isinstance(event, ReasoningPart))
+
+    @property
+    def refusal(self) -> str:
+        """Why there is no answer, where that is told from text."""
+        return "".join(event.text for event in self._events if isinstance(event, RefusalPart))
+
+    @property
+    def shown(self) -> str:
+        """Text and refusal as they were said, for a route that has one word for both."""
+        return "".join(event.text for event in self._events if isinstance(event, TextPart | RefusalPart))
 
     @property
     def finish_reason(self) -> str:

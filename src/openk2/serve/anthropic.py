@@ -1,7 +1,8 @@
 """`/v1/messages`: Anthropic's request to the engine's, and events to Anthropic's messages and stream.
 
 Temperatures are scaled by 0.6, as Moonshot's endpoint does; a request without one means Anthropic's 1. Requests for
-thinking are taken and change nothing: the model has no thinking mode.
+thinking are taken and change nothing: the model has no thinking mode. What a model behind another server thinks is not
+shown: a block of it would need a signature, which is Anthropic's alone to give.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import Field
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart
 from openk2.core import Message, ToolCall
 from openk2.core.messages import compact_json, is_unicode
-from openk2.serve.answer import Answer, Ready
+from openk2.serve.answer import Answer, Ready, ReasoningPart, RefusalPart
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Fields, Number, temperature_field
 from openk2.serve.prompt import Asked, Tool
@@ -184,13 +185,13 @@ def _result(field: str, block: dict[str, Any]) -> Message:
     return Message("tool", _text(field, content), tool_call_id=identifier)
 
 
-_STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
+_STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
 def _why(answer: Answer) -> dict[str, Any]:
     """Why it ended."""
     sequence = None if answer.end is None else answer.end.stop
-    ended = "end_turn" if sequence is None else "stop_sequence"
+    ended = "refusal" if answer.refusal else "end_turn" if sequence is None else "stop_sequence"
     reason = _STOP_REASONS.get(answer.finish_reason, ended)
     return {"stop_reason": reason, "stop_sequence": sequence if reason == "stop_sequence" else None}
 
@@ -222,7 +223,7 @@ async def whole(ready: Ready) -> dict[str, Any]:
     async for _, said in ready.say(streamed=False):
         answer.take(said)
     message = answer.message
-    content: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
+    content: list[dict[str, Any]] = [{"type": "text", "text": answer.shown}] if answer.shown else []
     for call in message.tool_calls:
         content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)})
     return _head(ready) | {"content": content} | _why(answer) | {"usage": _usage(answer)}
@@ -237,13 +238,16 @@ async def streamed(ready: Ready) -> AsyncGenerator[str, None]:
         async for _, said in news:
             answer.take(said)
             for event in said.events:
-                if in_text and not isinstance(event, TextPart):
+                if isinstance(event, ReasoningPart):
+                    continue
+                is_text = isinstance(event, TextPart | RefusalPart)
+                if in_text and not is_text:
                     yield _stop(index)
                     in_text = False
-                if isinstance(event, TextPart) and not in_text:
+                if is_text and not in_text:
                     index, in_text = index + 1, True
                     yield _start(index, {"type": "text", "text": ""})
-                if isinstance(event, TextPart):
+                if isinstance(event, TextPart | RefusalPart):
                     yield _delta(index, {"type": "text_delta", "text": event.text})
                 elif isinstance(event, CallBegin):
                     index += 1

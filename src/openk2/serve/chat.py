@@ -1,4 +1,8 @@
-"""`/v1/chat/completions`: OpenAI's request to the engine's, and events to OpenAI's messages and chunks."""
+"""`/v1/chat/completions`: OpenAI's request to the engine's, and events to OpenAI's messages and chunks.
+
+Three fields are not OpenAI's but common: `reasoning_content` for what a model thought, a choice's `stop_reason` for the
+stop text that ended it, and `token_ids`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from openk2.chat import ArgumentsPart, CallBegin, Event, TextPart
+from openk2.chat import ArgumentsPart, CallBegin, TextPart
 from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
-from openk2.serve.answer import Answer, Ready, Said
+from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Fields, Sampling
 from openk2.serve.prompt import Asked, Tool
@@ -182,9 +186,18 @@ class _Choice(Answer):
         """The choice of a whole answer."""
         message = self.message
         raw = message.to_openai()
-        if message.tool_calls and not message.content:
+        if (message.tool_calls or self.refusal) and not message.content:
             raw["content"] = None
-        return {"index": index, "message": raw, "finish_reason": self.finish_reason} | self.extras()
+        for name, text in (("refusal", self.refusal), ("reasoning_content", self.reasoning)):
+            if text:
+                raw[name] = text
+        return {"index": index, "message": raw} | self.why() | self.extras()
+
+    def why(self) -> dict[str, Any]:
+        """Why it ended."""
+        assert self.end is not None
+        stopped = {} if self.end.stop is None else {"stop_reason": self.end.stop}
+        return {"finish_reason": self.finish_reason} | stopped
 
 
 def _usage(choices: list[_Choice]) -> dict[str, Any]:
@@ -252,15 +265,19 @@ async def streamed(ready: Ready, request: ChatRequest) -> AsyncGenerator[str, No
                 yield chunk(index, {}, **extras)
             if said.end is not None:
                 # Kimi's clients look for the usage in the last chunk of a choice, OpenAI's in one of its own.
-                yield chunk(index, {}, finish_reason=choice.finish_reason, usage=_usage([choice]))
+                yield chunk(index, {}, **choice.why(), usage=_usage([choice]))
     if request.stream_options is not None and request.stream_options.include_usage:
         yield compact_json(head | {"choices": [], "usage": _usage(choices)})
     yield "[DONE]"
 
 
-def _delta(event: Event) -> dict[str, Any] | None:
+def _delta(event: News) -> dict[str, Any] | None:
     if isinstance(event, TextPart):
         return {"content": event.text}
+    if isinstance(event, ReasoningPart):
+        return {"reasoning_content": event.text}
+    if isinstance(event, RefusalPart):
+        return {"refusal": event.text}
     if isinstance(event, CallBegin):
         function = {"name": event.name, "arguments": ""}
         return {"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}

@@ -1,37 +1,49 @@
 """Our API in front of any server that speaks OpenAI's chat route.
 
 Text is passed on while it comes. Tool calls are not: each is complete, checked and, where it is plain what was meant,
-repaired before a client hears of it, and its id is K2's. For calls that are beyond repair the model is told what is
-wrong and asked again; if that does not help the request is refused. So a client never sees a call that its own
-declaration does not allow, whatever the server behind does.
+repaired before a client hears of it, and its id is K2's. Neither is an answer that has to be JSON (`response_format`):
+it is said when it is complete and satisfies its schema, in one piece also to a client that streams. For what is beyond
+repair the model is told what is wrong and asked again; if that does not help the request is refused. So a client never
+sees a call or an answer that its own declaration does not allow, whatever the server behind does. What a limit cut off,
+and what the model or its filter refused, is passed on as that. What it thought is passed on while it comes.
+
+Calls that a server leaves in the text in K2's markers are calls, if tools may be called and they are whole: from the
+marker on the text waits until that is sure, and what is no calls then is text.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+import re
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart, TextReader, call_id, canonicalise
+from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart, call_id, canonicalise
 from openk2.chat import tokenizer as tk
 from openk2.core import ContextOverflow, Usage, UserError
+from openk2.core.messages import as_unicode
 from openk2.engine import Request
-from openk2.policy.endpoint import Draft, EndpointError, OpenAIEndpoint, openai_message
-from openk2.serve.answer import End, Ready, Said
+from openk2.policy.endpoint import Draft, EndpointError, Kind, OpenAIEndpoint, openai_message
+from openk2.serve.answer import End, Finish, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import ApiError, invalid, our_fault, shutting_down
+from openk2.serve.leaked import LeakReader
 from openk2.serve.names import ToolNames
 from openk2.serve.prompt import Asked, chosen_tools, named_messages, tool_names
-from openk2.serve.repair import Tools, WrongCall
+from openk2.serve.repair import Expected, Tools, WrongCall, WrongJson
 from openk2.serve.service import Service, Settings
 
 _TRIES = 3
-"""How often the model is asked for calls that can be used."""
+"""How often the model is asked for calls, or an answer in JSON, that can be used."""
 _FIELDS = {"stop_ids": "stop_token_ids"}
 """Names that fields of the engine's Request have in OpenAI's API and its extensions."""
 _DEFAULTS = {f.name: f.default for f in fields(Request) if f.default is not MISSING}
+_FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
+"""Ends before the end, in servers' words; any other is one."""
+_PARTS: dict[Kind, Callable[[str], News]] = {"reasoning": ReasoningPart, "content": TextPart, "refusal": RefusalPart}
+_NO_MODEL = re.compile(r"\bmodels?\b", re.I)
 
 
 class Proxy(Service):
@@ -60,17 +72,21 @@ class Proxy(Service):
         return running, self.busy - running
 
     def prepare(self, asked: Asked) -> Ready:
-        for field, wanted in (("logprobs", asked.logprobs), ("return_token_ids", asked.token_ids)):
+        for name, wanted in (("logprobs", asked.logprobs), ("return_token_ids", asked.token_ids)):
             if wanted:
-                raise invalid(field, "the model is behind another server, and ids are not known here: leave it out")
+                raise invalid(name, "the model is behind another server, and ids are not known here: leave it out")
         names = tool_names(asked)
         body = _body(asked, names)
-        chosen = [names.to_model(tool.name) for tool in chosen_tools(asked)]
+        chosen = [tool.name for tool in chosen_tools(asked)]
         try:
-            tools = Tools({names.to_model(tool.name): tool.parameters for tool in asked.tools}, chosen)
+            tools = Tools({tool.name: tool.parameters for tool in asked.tools}, chosen, names)
         except ValueError as e:
             raise invalid("tools", str(e)) from None
-        return _Ready(self, asked, body, names, tools)
+        try:
+            answer = None if asked.answer is None else Expected(asked.answer)
+        except ValueError as e:
+            raise invalid("response_format", f"the schema cannot be used: {e}") from None
+        return _Ready(self, asked, body, names, tools, answer)
 
     async def count(self, asked: Asked) -> int:
         """As the server behind counts: it is asked for a single token of an answer."""
@@ -81,7 +97,7 @@ class Proxy(Service):
         drafts: list[Draft] = []
 
         async def ask() -> None:
-            drafts.append(await self.ask(body | {"max_tokens": 1}, None))
+            drafts.append(await self.ask(body | {"max_tokens": 1}))
 
         task = self.begin(ask)
         try:
@@ -96,28 +112,53 @@ class Proxy(Service):
             raise ApiError(501, "the server behind does not say how many tokens a prompt has", kind="server_error")
         return draft.usage.prompt_tokens
 
-    async def ask(self, body: dict[str, Any], on_text: Callable[[str], None] | None) -> Draft:
+    async def ask(self, body: dict[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
         """The answer of the server behind. Raises ApiError."""
         try:
-            return await self.endpoint.answer(body, on_text)
+            return await self.endpoint.answer(body, hear)
         except ContextOverflow as e:
             raise invalid("messages", str(e), code="context_length_exceeded") from None
         except EndpointError as e:
-            if e.status == 429:
-                raise ApiError(
-                    429, str(e), kind="rate_limit_reached_error", code="busy_upstream", retry_after=e.retry_after or 1
-                ) from None
-            if e.status in (400, 404, 413, 422):
-                raise ApiError(400, str(e), code="refused_upstream") from None
-            status = 504 if e.status == 504 else 502
-            raise ApiError(status, str(e), kind="server_error", code="upstream_failed") from None
+            raise self._refusal(e) from None
+
+    def _refusal(self, error: EndpointError) -> ApiError:
+        """What the client is told of a failure behind. What only the operator can mend is no fault of the client's."""
+        if error.status == 429:
+            kind, seconds = "rate_limit_reached_error", error.retry_after or 1
+            return ApiError(429, str(error), kind=kind, code="busy_upstream", retry_after=seconds)
+        if error.status in (400, 413, 422):
+            return ApiError(400, str(error), code="refused_upstream")
+        url, model = self.endpoint.base_url, self.endpoint.model
+        status, code, problem = 504 if error.status == 504 else 502, "upstream_failed", str(error)
+        if error.status in (401, 403):
+            code, problem = (
+                "key_refused_upstream",
+                f"the key of this server, which is not the client's, is refused: {error}",
+            )
+        elif error.status == 404 and _NO_MODEL.search(error.said):
+            code, problem = (
+                "no_model_upstream",
+                f"the server at {url} has no model {model!r}: it answers 404: {error.said}",
+            )
+        elif error.status == 404:
+            code = "not_found_upstream"
+            problem = (
+                f"nothing is at {url}/chat/completions, where the model {model!r} should be: is the address right? "
+                f"Often it ends with /v1. It answers 404: {error.said}"
+            )
+        return ApiError(status, problem, kind="server_error", code=code)
 
     def note(self, usage: Usage) -> None:
         """Count the tokens of an answer."""
         self._count(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
 
     def begin(self, choice: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """Answer one choice, as soon as there is a place."""
+        """Answer one choice, as soon as there is a place.
+
+        Places bound what is asked of the server behind at the same time. A choice keeps its own while it asks again,
+        and while it waits before it tries a busy server again: another one let in meanwhile would make that server
+        busier, and what has been waited for and paid for would wait behind it.
+        """
 
         async def run() -> None:
             async with self._places:
@@ -139,9 +180,17 @@ class Proxy(Service):
 
 
 class _Ready(Ready):
-    """One request in OpenAI's words, and what its calls are checked with."""
+    """One request in OpenAI's words, and what its calls and its answer in JSON are checked with."""
 
-    def __init__(self, proxy: Proxy, asked: Asked, body: dict[str, Any], names: ToolNames, tools: Tools) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        asked: Asked,
+        body: dict[str, Any],
+        names: ToolNames,
+        tools: Tools,
+        answer: Expected | None,
+    ) -> None:
         self.model = proxy.settings.name
         self.n = asked.n
         self._proxy = proxy
@@ -149,6 +198,7 @@ class _Ready(Ready):
         self._body = body
         self._names = names
         self._tools = tools
+        self._answer = answer
         self._begun: AsyncGenerator[tuple[int, Said], None] | None = None
         self._first: tuple[int, Said] | None = None
         self._calls_before = sum(len(message.get("tool_calls", ())) for message in body["messages"])
@@ -199,84 +249,130 @@ class _Ready(Ready):
         """One answer, with as many questions as it takes. Raises ApiError."""
         body = self._body | ({} if self._asked.seed is None else {"seed": self._asked.seed + index})
         used = Usage(0, 0, 0)
-        spoken, unspoken = list[str](), list[str]()
+        spoken = set[Kind]()
 
-        def speak(text: str) -> None:
+        def speak(kind: Kind, text: str) -> None:
             if text:
-                spoken.append(text)
-                tell(Said((TextPart(text),)))
+                spoken.add(kind)
+                tell(Said((_PARTS[kind](text),)))
 
-        for attempt in range(_TRIES):
-            unspoken.clear()
-            # What comes with calls that are made anew is not said twice.
-            draft = await self._ask(body, unspoken.append if attempt else speak)
+        tries = 0
+        while True:
+            # What is asked for again is not said twice, and JSON only when it is right.
+            live: set[Kind] = set() if tries else {"reasoning", "refusal"}
+            reply = await self._ask(body, speak, live if tries or self._answer else live | {"content"})
+            tries, draft = tries + 1, reply.draft
             if draft.usage is not None:
                 used = Usage(*(a + b for a, b in zip(_numbers(used), _numbers(draft.usage), strict=True)))
-            calls, problem = await asyncio.to_thread(self._read, draft)
+            problem = await asyncio.to_thread(self._check, reply)
             if problem is None:
                 break
-            body = body | {"messages": [*self._body["messages"], *_told(draft, problem)]}
-        else:
-            raise ApiError(
-                502,
-                f"the model behind {self._proxy.endpoint.base_url} was asked {_TRIES} times and gave no call that can "
-                f"be used: {problem}",
-                kind="server_error",
-                code="invalid_tool_call_upstream",
-            )
-        if not (spoken and calls):
-            speak("".join(unspoken))
+            if tries == _TRIES:
+                where = self._proxy.endpoint.base_url
+                told = f"the model behind {where} was asked {tries} times and gave nothing that can be used"
+                raise ApiError(502, f"{told}: {problem.shown}", kind="server_error", code=problem.code)
+            body = body | {"messages": [*self._body["messages"], *_told(reply, problem)]}
+        if "reasoning" not in spoken:
+            speak("reasoning", as_unicode(draft.reasoning))
+        # A text before calls that are made anew was said with the first of them.
+        if tries == 1 or not ("content" in spoken and reply.events):
+            speak("content", reply.unsaid)
+        if "refusal" not in spoken:
+            speak("refusal", as_unicode(draft.refusal))
         self._proxy.note(used)
-        finish: Literal["stop", "length"] = "length" if draft.finish in ("length", "max_tokens") else "stop"
-        tell(Said(tuple(calls), end=End(finish, None, *_numbers(used))))
+        finish: Finish = _FINISHES.get(str(draft.finish), "stop")
+        stop = draft.stop if finish == "stop" and draft.stop in self._asked.stop else None
+        tell(Said(tuple(reply.events), end=End(finish, stop, *_numbers(used))))
 
-    async def _ask(self, body: dict[str, Any], say: Callable[[str], None]) -> Draft:
-        """One attempt. `say` gets the text before any calls, which servers leave in it, as it comes."""
-        # A marker may come in pieces.
-        reader = TextReader((tk.SECTION_BEGIN,))
-        draft = await self._proxy.ask(body, lambda text: say(reader.feed(text.encode("utf-8", "replace"))))
-        say(reader.close())
-        return draft
+    async def _ask(self, body: dict[str, Any], speak: Callable[[Kind, str], None], live: set[Kind]) -> _Reply:
+        """One attempt, of which the texts in `live` are said as they come."""
+        reader = LeakReader(bool(self._tools.may_call))
+        said = list[str]()
 
-    def _read(self, draft: Draft) -> tuple[list[Event], str | None]:
-        """The calls of an answer as events, or what is wrong with them."""
-        turn = draft.turn("", self._calls_before)
-        cut = turn.finish_reason == "length"
-        calls = turn.message.tool_calls[:1] if self._asked.one_call else turn.message.tool_calls
+        def content(text: str) -> None:
+            sure = reader.feed(as_unicode(text))
+            said.append(sure)
+            speak("content", sure)
+
+        def hear(kind: Kind) -> Callable[[str], None]:
+            return content if kind == "content" else lambda text: speak(kind, as_unicode(text))
+
+        draft = await self._proxy.ask(body, {kind: hear(kind) for kind in live})
+        unsaid = "" if "content" in live else reader.feed(as_unicode(draft.content))
+        rest, leaked = await asyncio.to_thread(reader.close)
+        # What is left beside calls that the server knows itself is the same calls once more.
+        return _Reply(draft, "".join(said) + unsaid + rest, unsaid + rest, draft.calls or leaked)
+
+    def _check(self, reply: _Reply) -> _Problem | None:
+        """Reads the calls as events and an answer in JSON, or says what is wrong with them."""
+        draft = reply.draft
+        finish = _FINISHES.get(str(draft.finish))
+        refused = finish == "content_filter" or bool(draft.refusal)
+        calls = [call for call in reply.calls if call["name"]]
+        if any(not call["name"] and (call["id"] or call["arguments"]) for call in reply.calls) and finish is None:
+            return _Problem("a call in it has no name")
         if calls and not self._tools.may_call:
-            return [], None if turn.message.content else "no tool may be called, and there is no text"
-        events: list[Event] = []
-        for index, call in enumerate(calls):
+            if not (reply.text or refused):
+                return _Problem("no tool may be called, and there is no text")
+            calls = []
+        events: list[News] = []
+        for index, call in enumerate(calls[:1] if self._asked.one_call else calls):
             try:
-                name = self._tools.name(call.name)
-                arguments = self._tools.arguments(name, call.arguments)
+                name = self._tools.name(call["name"])
+                arguments = self._tools.arguments(name, call["arguments"])
             except WrongCall as e:
-                if cut and call is calls[-1]:
+                if finish is not None and call is calls[-1]:
                     # There was no room for it.
                     break
-                return [], str(e)
+                return _Problem(str(e), e.shown)
             identifier = call_id(name, self._calls_before + index)
             events += (
                 CallBegin(index, identifier, self._names.to_client(name)),
                 ArgumentsPart(index, arguments),
                 CallEnd(index),
             )
-        if turn.malformed is not None and not cut:
-            return [], f"a part of it cannot be read as a call: {turn.malformed[:200]!r}"
-        if self._asked.must_call and not events and not cut:
-            return [], "a tool call is required, and there is none"
-        return events, None
+        reply.events = events
+        if events or finish is not None or refused:
+            return None
+        if self._asked.must_call:
+            return _Problem("a tool call is required, and there is none")
+        if self._answer is not None:
+            try:
+                reply.text = reply.unsaid = self._answer.read(reply.text)
+            except WrongJson as e:
+                return _Problem(f"the answer has to be JSON: {e}", code="invalid_answer_upstream")
+        return None
+
+
+@dataclass(slots=True)
+class _Reply:
+    """One attempt: its text without calls, what of that has not been said, its calls, and the events that they are."""
+
+    draft: Draft
+    text: str
+    unsaid: str
+    calls: list[dict[str, str]]
+    events: list[News] = field(default_factory=list)
+
+
+class _Problem:
+    """Why an attempt cannot be used, as the model is told and as the client is."""
+
+    def __init__(self, problem: str, shown: str | None = None, code: str = "invalid_tool_call_upstream") -> None:
+        self.problem = problem
+        self.shown = problem if shown is None else shown
+        self.code = code
 
 
 def _numbers(usage: Usage) -> tuple[int, int, int]:
     return usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
 
 
-def _told(draft: Draft, problem: str) -> list[dict[str, Any]]:
-    """What the model is told of a call that cannot be used. The call is not repeated: servers read history as JSON."""
-    text = draft.content.partition(tk.SECTION_BEGIN)[0]
+def _told(reply: _Reply, problem: _Problem) -> list[dict[str, Any]]:
+    """What the model is told of what cannot be used. A call is not repeated: servers read history as JSON."""
+    text = reply.text.partition(tk.SECTION_BEGIN)[0]
     said = [{"role": "assistant", "content": text}] if text else []
-    return [*said, {"role": "user", "content": f"Your last reply cannot be used: {problem}. Reply again."}]
+    return [*said, {"role": "user", "content": f"Your last reply cannot be used: {problem.problem}. Reply again."}]
 
 
 def _body(asked: Asked, names: ToolNames) -> dict[str, Any]:

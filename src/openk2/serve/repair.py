@@ -1,5 +1,5 @@
-"""Tool calls of a server that holds nothing to a grammar: checked against their tools' schemas, repaired where only one
-thing can be meant, and else named for what is wrong with them.
+"""What a server writes that holds nothing to a grammar, tool calls and answers in JSON: checked against the schemas,
+repaired where only one thing can be meant, and else named for what is wrong with it.
 
 Repairs never guess. Fences are taken away, Python's way to write an object is read as Python reads it, and a value of a
 wrong type becomes the right one where both are written with the same letters. What is valid passes as it was written:
@@ -13,82 +13,72 @@ import io
 import itertools
 import json
 import re
-import time
 import tokenize
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
 import regex
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend
-from referencing import Registry
+from jsonschema.exceptions import ValidationError
 from referencing.exceptions import Unresolvable
 
 from openk2.chat import tool_name
 from openk2.core.messages import compact_json, is_unicode
-from openk2.engine.schema import refers_to_itself
+from openk2.serve.names import ToolNames
+from openk2.serve.validate import Schema
 
 _SHOWN = 200
 _ROUNDS = 3
 """How often values are converted: a value inside of another one may come to light with it."""
-_SECONDS = 2.0
-"""So long a check may take: patterns are the client's."""
 _MOST_LETTERS = 1 << 20
 _FENCE = re.compile(r"```(?:json|python)?\s*(.*?)\s*```", re.S)
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
 
+class WrongJson(Exception):
+    """What is wrong with a text that should be JSON of a kind, for its author to act on."""
+
+
 class WrongCall(Exception):
-    """What is wrong with a call, in one sentence that its author can act on."""
+    """What is wrong with a call, in one sentence that its author can act on. `shown` is the same with the names of
+    tools that the client knows."""
+
+    def __init__(self, problem: str, shown: str) -> None:
+        super().__init__(problem)
+        self.shown = shown
 
 
-class Tools:
-    """The declared tools by the names that the model knows.
+class Expected:
+    """What a text has to be: JSON that satisfies a schema, and an object if it is the arguments of a call.
 
-    Args:
-        parameters: the JSON Schema of each tool's arguments.
-        may_call: the names of those that may be called.
-
-    Raises ValueError for a schema that is none, or that refers to something outside of itself.
+    Raises ValueError as Schema.
     """
 
-    def __init__(self, parameters: Mapping[str, Mapping[str, Any]], may_call: Iterable[str]) -> None:
-        self._clock = _Clock()
-        self._validators = {name: _validator(name, schema, self._clock) for name, schema in parameters.items()}
-        self.may_call = list(may_call)
+    def __init__(self, schema: Mapping[str, Any], *, arguments: bool = False) -> None:
+        self._schema = Schema(schema)
+        self._arguments = arguments
 
-    def name(self, said: str) -> str:
-        """The declared name that is meant. Raises WrongCall."""
-        alike = [name for name in self._validators if _bare(name) == _bare(said)]
-        meant = [said, tool_name(said), tool_name(f"functions.{said}"), *(alike if len(alike) == 1 else [])]
-        found = next((name for name in meant if name in self._validators), None)
-        if found in self.may_call:
-            return str(found)
-        known = "is not there" if found is None else "may not be called"
-        raise WrongCall(f"the tool {said[:_SHOWN]!r} {known}: the tools are {_listed(self.may_call)}")
-
-    def arguments(self, name: str, said: str) -> str:
-        """The arguments of a call of the tool `name` as JSON that satisfies its schema. Raises WrongCall."""
+    def read(self, said: str) -> str:
+        """The JSON. Raises WrongJson."""
         if len(said) > _MOST_LETTERS:
-            raise WrongCall(f"the arguments of {name} have {len(said)} letters, and at most {_MOST_LETTERS} are taken")
+            raise WrongJson(f"it has {len(said)} letters, and at most {_MOST_LETTERS} are taken")
         try:
-            return self._arguments(name, said)
-        except (Unresolvable, RecursionError, ArithmeticError, ValueError, TypeError, re.error, regex.error) as e:
-            raise WrongCall(f"the arguments of {name} cannot be checked ({type(e).__name__})") from e
+            return self._read(said)
+        except TimeoutError:
+            raise WrongJson("it takes too long to check") from None
+        except (
+            Unresolvable, RecursionError, ArithmeticError, ValueError, TypeError, AttributeError, LookupError, re.error,
+            regex.error,
+        ) as e:  # fmt: skip
+            raise WrongJson(f"it cannot be checked ({type(e).__name__})") from e
 
-    def _arguments(self, name: str, said: str) -> str:
-        value, as_written = _object(name, said)
+    def _read(self, said: str) -> str:
+        value, as_written = _value(said, self._arguments)
         errors: list[ValidationError] = []
-        self._clock.start()
         for attempt in range(_ROUNDS):
-            try:
-                errors = list(self._validators[name].iter_errors(value))
-            except TimeoutError:
-                raise WrongCall(f"the arguments of {name} take too long to check") from None
+            errors = self._schema.errors(value)
             if not errors:
                 return compact_json(value, finite=True) if as_written is None or attempt else as_written
             # What is written anew must keep its numbers.
@@ -96,70 +86,52 @@ class Tools:
             if not keeps or not all(_converted(value, error) for error in errors):
                 break
         error = min(errors, key=lambda e: len(e.absolute_path))
-        raise WrongCall(f"the arguments of {name} are wrong at {error.json_path[:_SHOWN]}: {error.message[:_SHOWN]}")
+        raise WrongJson(f"at {error.json_path[:_SHOWN]}: {error.message[:_SHOWN]}")
 
 
-class _Clock:
-    """Bounds the time of a check. Patterns are searched with `regex`, which can be stopped."""
+class Tools:
+    """The declared tools by the names that the model knows.
 
-    def __init__(self) -> None:
-        self._deadline = float("inf")
+    Args:
+        parameters: the JSON Schema of each tool's arguments, by the client's names.
+        may_call: the client's names of those that may be called.
+        names: from the one to the other.
 
-    def start(self) -> None:
-        self._deadline = time.monotonic() + _SECONDS
+    Raises ValueError for a schema that cannot be checked against.
+    """
 
-    def has(self, pattern: str, text: str) -> bool:
-        """Whether the pattern is in the text. Raises TimeoutError."""
-        left = min(self._deadline - time.monotonic(), _SECONDS)
-        if left <= 0:
-            raise TimeoutError
-        return regex.search(pattern, text, timeout=left) is not None
+    def __init__(self, parameters: Mapping[str, Mapping[str, Any]], may_call: Iterable[str], names: ToolNames) -> None:
+        self._names = names
+        self._expected: dict[str, Expected] = {}
+        for name, schema in parameters.items():
+            try:
+                self._expected[names.to_model(name)] = Expected(schema, arguments=True)
+            except ValueError as e:
+                raise ValueError(f"the parameters of {name} cannot be used: {e}") from e
+        self.may_call = [names.to_model(name) for name in may_call]
 
-    def pattern(self, validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
-        """The keyword `pattern`."""
-        if isinstance(value, str) and not self.has(pattern, value):
-            yield ValidationError(f"{value!r} does not match {pattern!r}")
+    def name(self, said: str) -> str:
+        """The declared name that is meant. Raises WrongCall."""
+        alike = [name for name in self._expected if _bare(name) == _bare(said)]
+        meant = [said, tool_name(said), tool_name(f"functions.{said}"), *(alike if len(alike) == 1 else [])]
+        found = next((name for name in meant if name in self._expected), None)
+        if found in self.may_call:
+            return str(found)
+        known = "is not there" if found is None else "may not be called"
+        shown = said if found is None else self._names.to_client(found)
+        theirs = map(self._names.to_client, self.may_call)
+        raise WrongCall(
+            f"the tool {said[:_SHOWN]!r} {known}: the tools are {_listed(self.may_call)}",
+            f"the tool {shown[:_SHOWN]!r} {known}: the tools are {_listed(theirs)}",
+        )
 
-    def pattern_properties(self, validator: Any, patterns: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-        """The keyword `patternProperties`."""
-        if isinstance(value, dict):
-            for pattern, part in patterns.items():
-                for name in [name for name in value if self.has(pattern, name)]:
-                    yield from validator.descend(value[name], part, path=name, schema_path=pattern)
-
-    def additional(self, validator: Any, part: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-        """The keyword `additionalProperties`."""
-        if not isinstance(value, dict):
-            return
-        known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-        for name in value:
-            if name in known or any(self.has(pattern, name) for pattern in patterns):
-                continue
-            if part is False:
-                yield ValidationError(f"{name!r} is not declared")
-            else:
-                yield from validator.descend(value[name], part, path=name)
-
-
-def _validator(name: str, schema: Mapping[str, Any], clock: _Clock) -> Any:
-    keywords = {
-        "pattern": clock.pattern,
-        "patternProperties": clock.pattern_properties,
-        "additionalProperties": clock.additional,
-    }
-    try:
-        if not refers_to_itself(schema):
-            raise ValueError(f"the parameters of {name} refer to something outside of them: put it under $defs")
-        Draft202012Validator.check_schema(schema)
-        # Without a registry of its own it would look references up in the network.
-        validator = extend(Draft202012Validator, keywords)(dict(schema), registry=Registry())
-        for _ in validator.iter_errors({}):
-            pass
-    except SchemaError as e:
-        raise ValueError(f"the parameters of {name} are no JSON Schema: {e.message[:_SHOWN]}") from e
-    except (Unresolvable, RecursionError, re.error, regex.error) as e:
-        raise ValueError(f"the parameters of {name} cannot be checked against: {str(e)[:_SHOWN]}") from e
-    return validator
+    def arguments(self, name: str, said: str) -> str:
+        """The arguments of a call of the tool `name` as JSON that satisfies its schema. Raises WrongCall."""
+        try:
+            return self._expected[name].read(said)
+        except WrongJson as e:
+            problem, shown = (f"the arguments of {one}: {e}" for one in (name, self._names.to_client(name)))
+            raise WrongCall(problem, shown) from e
 
 
 def _bare(name: str) -> str:
@@ -170,47 +142,51 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)[:1000] or "none"
 
 
-def _object(name: str, said: str) -> tuple[dict[str, Any], str | None]:
-    """The arguments as an object, and the JSON in which it was written if it was JSON. Raises WrongCall."""
+def _value(said: str, arguments: bool) -> tuple[Any, str | None]:
+    """What a text says, and the JSON in which it was written if it was JSON. Raises WrongJson.
+
+    Arguments are an object: they may be left empty, be null, or be encoded twice.
+    """
     text = said.strip()
     if (fenced := _FENCE.fullmatch(text)) is not None:
         text = fenced[1]
-    as_written: str | None = text or "{}"
+    if arguments:
+        text = text or "{}"
+    as_written: str | None = text
     try:
-        value = _json(name, text or "{}")
-        if isinstance(value, str):
-            # Encoded twice.
+        value = _json(text)
+        if arguments and isinstance(value, str):
             as_written = value.strip()
-            value = _json(name, as_written)
-        elif value is None:
+            value = _json(as_written)
+        elif arguments and value is None:
             value, as_written = {}, "{}"
     except json.JSONDecodeError:
-        value, as_written = _python(name, text), None
-    if not isinstance(value, dict):
-        raise WrongCall(f"the arguments of {name} are a JSON {type(value).__name__}, not an object")
+        value, as_written = _python(text), None
+    if arguments and not isinstance(value, dict):
+        raise WrongJson(f"a JSON {type(value).__name__}, not an object")
     if not is_unicode(compact_json(value, finite=True)):
-        raise WrongCall(f"the arguments of {name} have half a character (a lone surrogate)")
+        raise WrongJson("it has half a character (a lone surrogate)")
     return value, as_written
 
 
-def _json(name: str, text: str) -> Any:
-    """Strict JSON. Raises JSONDecodeError, and WrongCall for what has not one meaning."""
+def _json(text: str) -> Any:
+    """Strict JSON. Raises JSONDecodeError, and WrongJson for what has not one meaning."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise WrongCall(f"the arguments of {name} have a key twice")
+            raise WrongJson("it has a key twice")
         return found
 
     def no_number(word: str) -> Any:
-        raise WrongCall(f"the arguments of {name} have {word}, which is no number of JSON's")
+        raise WrongJson(f"it has {word}, which is no number of JSON's")
 
     return json.loads(text, object_pairs_hook=unique, parse_constant=no_number)
 
 
-def _python(name: str, text: str) -> Any:
-    """A literal of Python's: other quotes, a last comma, True and None. Raises WrongCall for anything else."""
-    problem = WrongCall(f"the arguments of {name} are no JSON: {text[:_SHOWN]!r}")
+def _python(text: str) -> Any:
+    """A literal of Python's: other quotes, a last comma, True and None. Raises WrongJson for anything else."""
+    problem = WrongJson(f"it is no JSON: {text[:_SHOWN]!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -224,7 +200,7 @@ def _python(name: str, text: str) -> Any:
         raise problem from None
 
 
-def _plain(node: ast.expr, problem: WrongCall) -> Any:
+def _plain(node: ast.expr, problem: WrongJson) -> Any:
     """The value, if JSON has such a one."""
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | bool)):
         return node.value

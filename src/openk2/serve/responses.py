@@ -11,17 +11,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart
+from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart
 from openk2.core import Message, ToolCall
 from openk2.core.messages import Role, compact_json, is_unicode
-from openk2.serve.answer import Answer, Ready, Said
+from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Fields, Number, temperature_field
 from openk2.serve.prompt import Asked, Tool
 from openk2.serve.service import Settings
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
-_TEXTS = ("input_text", "output_text", "text")
+_TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+"""Kinds of parts that are text, and where it stands in them."""
+_SHAPES: dict[type[News], tuple[str, str]] = {
+    TextPart: ("message", "output_text"),
+    RefusalPart: ("message", "refusal"),
+    ReasoningPart: ("reasoning", "reasoning_text"),
+}
+"""In which kind of item, and of part, a text is said."""
 
 
 class ToolEntry(Fields):
@@ -131,7 +138,7 @@ def _text(field: str, content: Any) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in _TEXTS:
             raise invalid(field, f"parts of type {str(kind)[:40]!r} are not served here: send text")
-        texts.append(_checked(field, part.get("text")))
+        texts.append(_checked(field, part.get(_TEXTS[kind])))
     return "".join(texts)
 
 
@@ -154,6 +161,9 @@ def _add(messages: list[Message], field: str, item: dict[str, Any]) -> None:
         messages.append(Message("tool", _text(f"{field}.output", item.get("output")), tool_call_id=identifier))
     elif kind != "reasoning":
         raise invalid(f"{field}.type", f"items of type {str(kind)[:40]!r} are not served here")
+
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 class _Response:
@@ -188,8 +198,8 @@ class _Response:
     def to_json(self) -> dict[str, Any]:
         """As it is now."""
         answer = self._answer
-        cut = answer.end is not None and answer.end.finish_reason == "length"
-        status = "in_progress" if answer.end is None else "incomplete" if cut else "completed"
+        cut = None if answer.end is None else _INCOMPLETE.get(answer.end.finish_reason)
+        status = "in_progress" if answer.end is None else "completed" if cut is None else "incomplete"
         usage = {
             "input_tokens": answer.prompt_tokens,
             "input_tokens_details": {"cached_tokens": answer.cached_tokens},
@@ -199,7 +209,7 @@ class _Response:
         }
         return self._head | {
             "status": status,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "incomplete_details": None if cut is None else {"reason": cut},
             "output": self._items,
             "usage": None if answer.end is None else usage,
         }
@@ -213,12 +223,9 @@ class _Response:
         self._answer.take(said)
         return [told for event in said.events for told in self._told_of(event)]
 
-    def _told_of(self, event: Event) -> list[str]:
-        if isinstance(event, TextPart):
-            out = [] if self._in_text else self._begin_text()
-            part = self._items[-1]["content"][0]
-            part["text"] += event.text
-            return [*out, self._told("output_text.delta", content_index=0, delta=event.text, logprobs=[])]
+    def _told_of(self, event: News) -> list[str]:
+        if isinstance(event, TextPart | RefusalPart | ReasoningPart):
+            return self._more(*_SHAPES[type(event)], event.text)
         out = self.end_text()
         if isinstance(event, CallBegin):
             self._items.append(
@@ -237,36 +244,61 @@ class _Response:
         done = self._told("function_call_arguments.done", name=item["name"], arguments=item["arguments"])
         return [*out, done, self._item("done")]
 
-    def end_text(self) -> list[str]:
-        """The end of the text, if one is open."""
-        if not self._in_text:
+    def _more(self, item: str, kind: str, text: str) -> list[str]:
+        """More text of a kind."""
+        out = [] if self._in_item(item) else [*self.end_text(), self._begin_item(item)]
+        parts = self._items[-1]["content"]
+        if not parts or parts[-1]["type"] != kind:
+            out += self._end_part()
+            empty: dict[str, Any] = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
+            parts.append({"type": kind, _key(kind): ""} | empty)
+            out.append(self._told("content_part.added", content_index=len(parts) - 1, part=parts[-1]))
+        parts[-1][_key(kind)] += text
+        return [*out, self._told(f"{kind}.delta", content_index=len(parts) - 1, delta=text, **_logprobs(kind))]
+
+    def _end_part(self) -> list[str]:
+        """The end of the last part of the item that is open, if it has one."""
+        parts = self._items[-1]["content"]
+        if not parts:
             return []
-        item = self._items[-1]
-        item["status"] = "completed"
-        part = item["content"][0]
+        kind, at = parts[-1]["type"], len(parts) - 1
+        text = {_key(kind): parts[-1][_key(kind)]} | _logprobs(kind)
         return [
-            self._told("output_text.done", content_index=0, text=part["text"], logprobs=[]),
-            self._told("content_part.done", content_index=0, part=part),
-            self._item("done"),
+            self._told(f"{kind}.done", content_index=at, **text),
+            self._told("content_part.done", content_index=at, part=parts[-1]),
         ]
 
-    @property
-    def _in_text(self) -> bool:
-        return bool(self._items) and self._items[-1]["type"] == "message" and self._items[-1]["status"] == "in_progress"
+    def end_text(self) -> list[str]:
+        """The end of the text, if one is open."""
+        if not any(map(self._in_item, ("message", "reasoning"))):
+            return []
+        self._items[-1]["status"] = "completed"
+        return [*self._end_part(), self._item("done")]
 
-    def _begin_text(self) -> list[str]:
-        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        item = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "role": "assistant", "status": "in_progress"}
-        self._items.append(item | {"content": []})
-        added = self._item("added")
-        self._items[-1]["content"].append(part)
-        return [added, self._told("content_part.added", content_index=0, part=part)]
+    def _in_item(self, kind: str) -> bool:
+        return bool(self._items) and self._items[-1]["type"] == kind and self._items[-1]["status"] == "in_progress"
+
+    def _begin_item(self, kind: str) -> str:
+        more: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}
+        short = "msg" if kind == "message" else "rs"
+        item = {"type": kind, "id": f"{short}_{uuid.uuid4().hex}", "status": "in_progress", "content": []}
+        self._items.append(item | more)
+        return self._item("added")
 
     def _item(self, what: str) -> str:
         return self.event(f"output_item.{what}", output_index=len(self._items) - 1, item=self._items[-1])
 
     def _told(self, kind: str, **fields: Any) -> str:
         return self.event(kind, item_id=self._items[-1]["id"], output_index=len(self._items) - 1, **fields)
+
+
+def _key(kind: str) -> str:
+    """Where the text of a part stands in it."""
+    return _TEXTS.get(kind, "text")
+
+
+def _logprobs(kind: str) -> dict[str, Any]:
+    return {"logprobs": []} if kind == "output_text" else {}
 
 
 async def whole(ready: Ready, request: ResponsesRequest) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""Streams without the mark (U+FEFF) with which some servers begin: OpenAI's client would pass over a first event."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncIterator
+
+import httpx2
+
+
+class Unmarked(httpx2.AsyncByteStream):
+    """The bytes of a stream, from behind its mark on."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        begin: bytes | None = b""
+        async for part in self._stream:
+            if begin is not None:
+                part, begin = begin + part, None
+                if len(part) < len(codecs.BOM_UTF8) and codecs.BOM_UTF8.startswith(part):
+                    begin = part
+                    continue
+                part = part.removeprefix(codecs.BOM_UTF8)
+            yield part
+        if begin:
+            yield begin
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def drop_mark(response: httpx2.Response) -> None:
+    """A hook for a client's responses."""
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    response.stream = Unmarked(response.stream)

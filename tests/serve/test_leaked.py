@@ -1,0 +1,79 @@
+"""Calls that were left in the text, in whatever pieces it comes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+pytest.importorskip("regex")
+pytest.importorskip("openai")
+
+from openk2.serve.leaked import LeakReader
+
+BEGIN, END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+ARGUMENT, CALL_END = "<|tool_call_argument_begin|>", "<|tool_call_end|>"
+
+
+def call(arguments: str, name: str = "functions.f:0") -> str:
+    return f"<|tool_call_begin|>{name}{ARGUMENT}{arguments}{CALL_END}"
+
+
+def read(text: str, seed: int = 0, offered: bool = True) -> tuple[str, list[tuple[str, str]]]:
+    rng, reader, said, at = random.Random(seed), LeakReader(offered), "", 0
+    while at < len(text):
+        size = rng.choice([1, 2, 7, 30, 1000])
+        said += reader.feed(text[at : at + size])
+        at += size
+    rest, calls = reader.close()
+    return said + rest, [(one["name"], one["arguments"]) for one in calls]
+
+
+TRICKY = f'{{"path": "{CALL_END}{END}{BEGIN}"}}'
+LEAKED = [
+    (f"So.{BEGIN}{call('{}')}{END}", "So.", [("f", "{}")]),
+    (f"So. {BEGIN} {call(' {} ')}\n{call('[1', 'g')} {END}<|im_end|>\n", "So. ", [("f", "{}"), ("g", "[1")]),
+    (f"{BEGIN}{call(TRICKY)}{END}", "", [("f", TRICKY)]),
+    # One writes about the marker first, and calls then.
+    (f"`{BEGIN}` begins it.{BEGIN}{call('{}')}{END}", f"`{BEGIN}` begins it.", [("f", "{}")]),
+    (f"{BEGIN}{call('{}')}{END}!{BEGIN}{call('{}', 'g')}{END}", f"{BEGIN}{call('{}')}{END}!", [("g", "{}")]),
+]  # fmt: skip
+TEXTS = [
+    "plain < text <|",
+    f"The marker {BEGIN} begins a section.",
+    f"It ends like this: {BEGIN}",
+    f"{BEGIN}{BEGIN}{END}",
+    f"{BEGIN}{END}",
+    f"{BEGIN}<|tool_call_begin|> ID {ARGUMENT} ARGUMENTS",
+    f"{BEGIN}{call('{}')}",
+    f"{BEGIN}{call('{}')}<|tool_call_begin|>f:1{ARGUMENT}{{}}{END}",
+    f"K2 writes {BEGIN}{call('{}')}{END} and stops.",
+    f"{BEGIN}{call('{}', 'two words')}{END}",
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("text", "said", "calls"), LEAKED)
+def test_whole_sections_at_the_end_are_calls(text: str, said: str, calls: list[tuple[str, str]], seed: int) -> None:
+    assert read(text, seed) == (said, calls)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("text", TEXTS)
+def test_anything_else_is_text(text: str, seed: int) -> None:
+    assert read(text, seed) == (text, [])
+
+
+def test_without_tools_all_is_text() -> None:
+    assert all(read(text, offered=False) == (text, []) for text, *_ in LEAKED)
+
+
+def test_what_is_decided_does_not_wait() -> None:
+    reader = LeakReader(True)
+    assert reader.feed(f"The marker {BEGIN} is one") == f"The marker {BEGIN} is one"
+    assert reader.feed(" <|tool_calls") == " "
+    assert reader.feed(" no") == "<|tool_calls no"
+    assert reader.feed(f"{BEGIN}{call('{}')}") == ""
+    # Longer than any section: it is let go.
+    assert len(reader.feed("x" * (1 << 23))) > 1 << 23
+    assert reader.feed(BEGIN) == BEGIN
