@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -19,14 +20,14 @@ def call(arguments: str, name: str = "functions.f:0") -> str:
     return f"<|tool_call_begin|>{name}{ARGUMENT}{arguments}{CALL_END}"
 
 
-def read(text: str, seed: int = 0, offered: bool = True) -> tuple[str, list[tuple[str, str]]]:
+def read(text: str, seed: int = 0, offered: bool = True) -> tuple[str, list[Any]]:
     rng, reader, said, at = random.Random(seed), LeakReader(offered), "", 0
     while at < len(text):
         size = rng.choice([1, 2, 7, 30, 1000])
         said += reader.feed(text[at : at + size])
         at += size
-    rest, calls = reader.close()
-    return said + rest, [(one["name"], one["arguments"]) for one in calls]
+    rest, calls, broken = reader.close()
+    return said + rest, [*((one["name"], one["arguments"]) for one in calls), *(["broken"] if broken else [])]
 
 
 TRICKY = f'{{"path": "{CALL_END}{END}{BEGIN}"}}'
@@ -44,17 +45,22 @@ TEXTS = [
     f"It ends like this: {BEGIN}",
     f"{BEGIN}{BEGIN}{END}",
     f"{BEGIN}{END}",
-    f"{BEGIN}<|tool_call_begin|> ID {ARGUMENT} ARGUMENTS",
-    f"{BEGIN}{call('{}')}",
-    f"{BEGIN}{call('{}')}<|tool_call_begin|>f:1{ARGUMENT}{{}}{END}",
     f"K2 writes {BEGIN}{call('{}')}{END} and stops.",
     f"{BEGIN}{call('{}', 'two words')}{END}",
 ]
 
 
+BROKEN = [
+    (f"So.{BEGIN}<|tool_call_begin|> f:0 {ARGUMENT} {{", "So.", ["broken"]),
+    (f"{BEGIN}{call('{}')}", "", [("f", "{}"), "broken"]),
+    (f"{BEGIN}{call('{}')}<|tool_call_begin|>f:1{ARGUMENT}{{}}{END}<|im_end|>", "", [("f", "{}"), "broken"]),
+    (f"{BEGIN}{call('{}')}{END}!{BEGIN}{call('[', 'g')}", f"{BEGIN}{call('{}')}{END}!", [("g", "["), "broken"]),
+]
+
+
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("text", "said", "calls"), LEAKED)
-def test_whole_sections_at_the_end_are_calls(text: str, said: str, calls: list[tuple[str, str]], seed: int) -> None:
+@pytest.mark.parametrize(("text", "said", "calls"), LEAKED + BROKEN)
+def test_sections_at_the_end_are_calls(text: str, said: str, calls: list[Any], seed: int) -> None:
     assert read(text, seed) == (said, calls)
 
 

@@ -249,6 +249,17 @@ def test_a_call_without_room_is_left_out(behind: Callable[..., tuple[Any, Played
     assert finish == "length" and len(played.asked) == 2
 
 
+def test_a_leaked_call_that_is_broken_is_asked_for_again_or_left_out(behind: Callable[..., tuple[Any, Played]]) -> None:
+    cut = [chunk({"content": MARKED.partition('"Paris')[0]})]
+    server, played = behind((200, [*cut, chunk({}, "length"), "[DONE]"]))
+    reply, finish = message(server)
+    assert reply["content"] == "Let me see." and not reply.get("tool_calls") and finish == "length"
+    played.begin(said(*cut), said(weather('{"city":"Paris"}')))
+    reply = server.post("/v1/chat/completions", ASK | {"tools": TOOLS})["choices"][0]["message"]
+    assert (reply["content"], len(calls_of(reply))) == ("Let me see.", 1)
+    assert "does not end as one" in played.asked[-1]["messages"][-1]["content"]
+
+
 def test_choices_of_the_client_are_kept(behind: Callable[..., tuple[Any, Played]]) -> None:
     two = said(weather('{"city":"Paris"}'), call(1, id="b", name="get_weather", arguments='{"city":"Rome"}'))
     server, played = behind(two, two, said(chunk({"content": "hi"})))

@@ -6,7 +6,8 @@ Only a whole section is one, with which the text ends:
     (<|tool_call_begin|> ID <|tool_call_argument_begin|> ARGUMENTS <|tool_call_end|>)+
     <|tool_calls_section_end|>
 
-Anything else is text: one may write about these markers.
+Behind the beginning of a call one without an end is a broken section, and so is one that ends the text and cannot be
+read. Anything else is text: one may write about these markers.
 """
 
 from __future__ import annotations
@@ -60,14 +61,19 @@ class LeakReader:
             return before
         return before + self._more(rest)
 
-    def close(self) -> tuple[str, list[dict[str, str]]]:
-        """The rest of the text, and the calls behind it."""
+    def close(self) -> tuple[str, list[dict[str, str]], bool]:
+        """The rest of the text, the calls behind it, and whether there is a broken section behind them."""
         text = self._held + "".join(self._section)
         self._held, self._section = "", []
+        broken: tuple[str, list[dict[str, str]]] | None = None
         for found in itertools.islice(_FIRST.finditer(text), _MOST_LOOKED_AT):
-            if calls := _calls(text, found.start() + len(tk.SECTION_BEGIN)):
-                return text[: found.start()], calls
-        return text, []
+            calls, whole = _calls(text, found.start() + len(tk.SECTION_BEGIN))
+            if whole:
+                return text[: found.start()], calls, False
+            section = text[found.start() :].strip().removesuffix(tk.IM_END).rstrip()
+            if broken is None and (tk.SECTION_END not in section or section.endswith(tk.SECTION_END)):
+                broken = text[: found.start()], calls
+        return (text, [], False) if broken is None else (*broken, True)
 
     def _more(self, piece: str) -> str:
         self._section.append(piece)
@@ -78,17 +84,17 @@ class LeakReader:
         return text
 
 
-def _calls(text: str, at: int) -> list[dict[str, str]]:
-    """The calls of the section that ends the text; none if what is there from `at` on is not all of one."""
+def _calls(text: str, at: int) -> tuple[list[dict[str, str]], bool]:
+    """The calls from `at` on, and whether they are all of a section that ends the text."""
     calls: list[dict[str, str]] = []
     while found := _NEXT.match(text, at):
         behind = json_end(text, found.end())
         end = text.find(tk.CALL_END, behind)
         arguments = text[found.end() : end]
         if end < 0 or tk.CALL_BEGIN in text[behind:end]:
-            return []
+            return calls, False
         calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments.strip()})
         at = end + len(tk.CALL_END)
     rest = text[at:].strip()
     ended = rest.removeprefix(tk.SECTION_END)
-    return calls if rest != ended and ended.strip() in ("", tk.IM_END) else []
+    return calls, bool(calls) and rest != ended and ended.strip() in ("", tk.IM_END)

@@ -8,7 +8,7 @@ sees a call or an answer that its own declaration does not allow, whatever the s
 and what the model or its filter refused, is passed on as that. What it thought is passed on while it comes.
 
 Calls that a server leaves in the text in K2's markers are calls, if tools may be called and they are whole: from the
-marker on the text waits until that is sure, and what is no calls then is text.
+marker on the text waits until that is sure. Where they are broken the model is asked again; what is no calls is text.
 """
 
 from __future__ import annotations
@@ -299,9 +299,10 @@ class _Ready(Ready):
 
         draft = await self._proxy.ask(body, {kind: hear(kind) for kind in live})
         unsaid = "" if "content" in live else reader.feed(as_unicode(draft.content))
-        rest, leaked = await asyncio.to_thread(reader.close)
+        rest, leaked, broken = await asyncio.to_thread(reader.close)
         # What is left beside calls that the server knows itself is the same calls once more.
-        return _Reply(draft, "".join(said) + unsaid + rest, unsaid + rest, draft.calls or leaked)
+        calls, broken = (draft.calls, False) if draft.calls else (leaked, broken)
+        return _Reply(draft, "".join(said) + unsaid + rest, unsaid + rest, calls, broken)
 
     def _check(self, reply: _Reply) -> _Problem | None:
         """Reads the calls as events and an answer in JSON, or says what is wrong with them."""
@@ -311,6 +312,8 @@ class _Ready(Ready):
         calls = [call for call in reply.calls if call["name"]]
         if any(not call["name"] and (call["id"] or call["arguments"]) for call in reply.calls) and finish is None:
             return _Problem("a call in it has no name")
+        if reply.broken and finish is None:
+            return _Problem("a part of it begins as a call and does not end as one")
         if calls and not self._tools.may_call:
             if not (reply.text or refused):
                 return _Problem("no tool may be called, and there is no text")
@@ -346,12 +349,14 @@ class _Ready(Ready):
 
 @dataclass(slots=True)
 class _Reply:
-    """One attempt: its text without calls, what of that has not been said, its calls, and the events that they are."""
+    """One attempt: its text without calls, what of that has not been said, its calls, whether there is a broken one
+    behind them, and the events that they are."""
 
     draft: Draft
     text: str
     unsaid: str
     calls: list[dict[str, str]]
+    broken: bool
     events: list[News] = field(default_factory=list)
 
 
