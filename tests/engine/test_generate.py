@@ -21,6 +21,7 @@ TOOLS = (
     ToolSpec("pick", "", {"type": "object", "properties": {"way": {"enum": ["north", "süd"]}}, "required": ["way"]}),
     ToolSpec("ping", "", {"type": "object", "properties": {}}),
 )
+TEXT = {"type": "object", "properties": {"text": {"type": "string", "minLength": 300}}, "required": ["text"]}
 
 
 @pytest.fixture(scope="module")
@@ -91,28 +92,29 @@ def test_long_prompts_are_computed_in_pieces_between_the_ids_of_others(engine: E
     assert done[again].cached_tokens >= 16
 
 
-@pytest.mark.parametrize("prefill_chunk", [8, 1024])
-def test_requests_wait_until_the_cache_has_room(engine: Engine, prefill_chunk: int) -> None:
+@pytest.mark.parametrize(("prefill_chunk", "prefixes"), [(8, 0), (1024, 64)])
+def test_requests_wait_until_the_cache_has_room(engine: Engine, prefill_chunk: int, prefixes: int) -> None:
     config = engine.model.config
     each = config.num_hidden_layers * config.latent_dim * 4
     small = Engine(engine.model, engine.tokenizer, max_batch=8, context=150, cache_bytes=300 * each,
-                   prefill_chunk=prefill_chunk)  # fmt: skip
+                   prefill_chunk=prefill_chunk, prefixes=prefixes)  # fmt: skip
     base = requests(engine.tokenizer)[0]
-    # As long as the context allows, and some with a call in which the grammar forces ids.
+    # As long as the context allows, and one with a call in which the grammar forces ids.
+    call = {"grammar": True, "must_call": True, "tools": (ToolSpec("write", "", TEXT),)}
     wanted = [replace(base, prompt_ids=tuple(range(5 + i, 35 + i)), max_tokens=120, seed=i, temperature=1.0,
-                      grammar=i % 2 == 1, must_call=i % 2 == 1, tools=TOOLS) for i in range(8)]  # fmt: skip
+                      **(call if i == 2 else {"grammar": False})) for i in range(8)]  # fmt: skip
     batch = small.batch()
     for request in wanted:
         batch.add(request)
     done: dict[int, Generation] = {}
-    running = []
+    counts = []
     while batch.busy:
         done |= batch.step()
-        running.append(batch.running)
+        counts.append((batch.running, len(done)))
         assert batch.cached <= 300
     # There is room for three as they come, and for two when they have become as long as the context.
-    assert max(running) == 3
-    assert any(before == 3 and now == 2 for before, now in pairwise(running))
+    assert max(running for running, _ in counts) == 3
+    assert any(now[0] < before[0] and now[1] == before[1] for before, now in pairwise(counts))
     for index, request in enumerate(wanted):
         alone = reference_generate(engine.model, engine.tokenizer, request)
         assert done[index].ids == alone.ids

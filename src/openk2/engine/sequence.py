@@ -234,7 +234,10 @@ class Sequence:
         return self._guide.forced(self._room)
 
     def to_feed(self, most: int) -> list[int]:
-        """What the model should see next, at most `most` ids: nothing is chosen behind a last id, so it need not be."""
+        """What the model should see next of what is decided, at most `most` ids, once the prompt is read. Nothing is
+        chosen behind a last id, so it need not be seen."""
+        if self.unread:
+            return []
         return self.pending[: min(most, len(self.pending) - (self.finish_reason is not None))]
 
     def guess(self, most: int) -> list[int]:
