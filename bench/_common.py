@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -44,12 +46,26 @@ def enter_child(threads: int) -> None:
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
 
 
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """For a script that is described by `doc`, which is folded to the screen's width but for what is indented."""
+    width = min(120, shutil.get_terminal_size().columns) - 2
+    paragraphs = [
+        part if part.startswith(" ") else textwrap.fill(part, width, break_long_words=False, break_on_hyphens=False)
+        for part in (doc or "").strip().split("\n\n")
+    ]
+    return argparse.ArgumentParser(
+        prog=f"./k2 bench {Path(sys.argv[0]).stem}",
+        description="\n\n".join(paragraphs),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def arguments_in_child(
     doc: str | None, option: str, choices: Iterable[str], default: Sequence[str]
 ) -> argparse.Namespace:
     """The command line of a script that takes the steps of several cases in turns; returns in the child, whose torch
     has the number of threads that was asked for."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(doc)
     parser.add_argument(option, nargs="+", choices=choices, default=default)
     parser.add_argument("--steps", type=int, default=15, help="measured steps of each side")
     parser.add_argument("--threads", type=int, default=1)

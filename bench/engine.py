@@ -1,6 +1,6 @@
 """What the grammar costs, and what a second turn costs beside the first.
 
-    python bench/engine.py --threads 2
+    ./k2 bench engine --threads 2
 
 The peer is the engine itself. Grammar: the time of a step in which `--batch` sequences get an id each, with random
 weights of nano's shape at temperature 1, constrained (free text with tools declared, a forced call, an answer under a
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _common import enter_child, machine, ratio_with_interval, table, write_results
+from _common import enter_child, machine, parser_of, ratio_with_interval, table, write_results
 
 from serve import config_of
 
@@ -43,7 +43,7 @@ NEW_TURN = 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--batch", type=int, default=16, help="sequences decoded together")
     parser.add_argument("--rounds", type=int, default=10, help="measured rounds of each side")
     parser.add_argument("--tokens", type=int, default=4096, help="length of the first turn")

@@ -1,7 +1,7 @@
 """Generation speed with a cache: this project's engine against transformers' `generate` on the same weights.
 
-    python bench/generate.py --model FOLDER        # a folder with weights and tokenizer
-    python bench/generate.py                       # the nano preset with random weights
+    ./k2 bench generate --model FOLDER        # a folder with weights and tokenizer
+    ./k2 bench generate                       # the nano preset with random weights
 
 Greedy, no grammar, same prompts (pieces of this project's sources), same dtype, threads and allocator, in one
 process, prompt by prompt in turns. The peer runs in the fastest of its attention and expert implementations, found
@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _common import enter_child, machine, ratio_with_interval, table, write_results
+from _common import enter_child, machine, parser_of, ratio_with_interval, table, write_results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="random:nano", help="FOLDER or random:PRESET")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="sequences decoded together")
     parser.add_argument("--rounds", type=int, default=10, help="measured rounds of each side, per batch size")
@@ -34,8 +34,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="the engine's compiled step")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    if min(*arguments.batch, arguments.rounds, arguments.prompt, arguments.new, arguments.threads) < 1:
-        parser.error("batch, rounds, prompt, new and threads must be at least 1")
+    if min(*arguments.batch, arguments.prompt, arguments.new, arguments.threads) < 1:
+        parser.error("batch, prompt, new and threads must be at least 1")
+    if arguments.rounds < 2:
+        parser.error("rounds must be at least 2: one has no interval")
     enter_child(arguments.threads)
     compare(arguments)
 

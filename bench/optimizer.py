@@ -1,6 +1,6 @@
 """Optimizer speed: one MuonClip step against other Muons on the matrices of nano and of a small Moonlight.
 
-    python bench/optimizer.py --steps 15
+    ./k2 bench optimizer --steps 15
 
 Every optimizer has its own copy of the same weights and gets the same gradients; steps are taken in turns. Ours is the
 whole `MuonClip.step()`: Newton-Schulz, AdamW for what is no matrix, gradient norm, and the look at the logit monitor.

@@ -1,6 +1,6 @@
 """What QK-Clip costs: a whole training step without it, watched with no head over the threshold, and with a tenth over.
 
-    python bench/qk_clip.py --steps 15
+    ./k2 bench qk_clip --steps 15
 
 Three copies of the same weights take the same steps in turns: forward and backward on bf16 copies of fp32 weights, and
 MuonClip; who begins changes with every turn. `nano, 512` computes attention in blocks, which see their logits;

@@ -1,6 +1,6 @@
 """Server speed: `openk2 serve` against llama.cpp's server with the same weights, over HTTP.
 
-    python bench/serve.py --model nano 100m --concurrency 1 16 64
+    ./k2 bench serve --model nano 100m --concurrency 1 16 64
 
 Ours runs with --compile. Both servers run in processes of their own, with all cores, and answer in turns. Weights are
 fp32 on both sides (GGUF by `model export`); prompts are token ids, pieces of this project's sources that begin
@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _common import machine, ratio_with_interval, table, write_results
+from _common import machine, parser_of, ratio_with_interval, table, write_results
 
 if TYPE_CHECKING:
     from openk2.model import ModelConfig
@@ -40,18 +40,29 @@ TIE = 0.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", nargs="+", choices=("nano", "100m"), default=["nano", "100m"])
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 64], help="requests at the same time")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens to generate")
     parser.add_argument("--peer-threads", type=int, nargs="+", default=[1, 2], help="tried for llama.cpp")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON in the end")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and all else on stderr")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    if min(*arguments.concurrency, arguments.rounds, arguments.prompt, arguments.new, *arguments.peer_threads) < 1:
-        parser.error("concurrency, rounds, prompt, new and peer-threads must be at least 1")
+    if min(*arguments.concurrency, arguments.prompt, arguments.new, *arguments.peer_threads) < 1:
+        parser.error("concurrency, prompt, new and peer-threads must be at least 1")
+    if arguments.rounds < 2:
+        parser.error("rounds must be at least 2: one has no interval")
+    # Standard output is the JSON's alone.
+    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        result = measure(arguments)
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All models, on the screen and in the folder for results."""
     results = {name: compare(name, arguments) for name in arguments.model}
     rows = [
         (name, one["concurrency"], f"{one['ours']:,.0f}", f"{one['theirs']:,.0f}", f"{one['ratio']:.2f}x",
@@ -81,8 +92,7 @@ def main() -> None:
         "models": results,
     }
     write_results(arguments.out, "serve", result, markdown)
-    if arguments.json:
-        print(json.dumps(result))
+    return result
 
 
 def config_of(name: str) -> ModelConfig:

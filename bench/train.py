@@ -1,6 +1,6 @@
 """Training speed: this project's whole loop against transformers' DeepseekV3ForCausalLM with torch.optim.Muon.
 
-    python bench/train.py --steps 30 --workers 2
+    ./k2 bench train --steps 30 --workers 2
 
 Same weights, data, dtype, batch, threads and allocator, in one process, steps taken in turns. Ours is the trainer that
 `./k2 train` runs, with logging, router balancing, logit monitor and QK-Clip; theirs is described in `_peer.py`, in the
@@ -18,14 +18,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _common import enter_child, machine, ranks, ratio_with_interval, table, write_results
+from _common import enter_child, machine, parser_of, ranks, ratio_with_interval, table, write_results
 
 if TYPE_CHECKING:
     import torch.distributed as dist
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--steps", type=int, default=30, help="measured steps of each side")
     parser.add_argument("--probe-steps", type=int, default=3, help="steps to choose the peer's fastest variant by")

@@ -75,7 +75,12 @@ def test_devices_that_are_not_here() -> None:
             resolve_policy("random:test", device=name)
 
 
-def test_addresses_of_endpoints() -> None:
+def test_addresses_of_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MOONSHOT", "ANTHROPIC"):
+        monkeypatch.delenv(f"{name}_API_KEY", raising=False)
+        with pytest.raises(UserError, match=f"set {name}_API_KEY in the environment"):
+            resolve_policy(f"{name.lower()}:m")
+        monkeypatch.setenv(f"{name}_API_KEY", "k")
     for spec, name, address in (
         ("openai:m@http://localhost:8000", "m", "http://localhost:8000/v1"),
         ("openai:m@http://localhost:8000/v1/", "m", "http://localhost:8000/v1/"),

@@ -157,6 +157,7 @@ def test_behind_another_server_there_is_no_inspector(start: Callable[..., Any]) 
 
 def test_the_page_is_for_all_and_its_routes_need_the_key(start: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("one\n")
+    (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
     for path in ("/", "/page/page.js"):
         assert server.http.get(path).status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
 import socket
 import subprocess
 import sys
@@ -125,6 +127,7 @@ def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_serve
 
 def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("one\n\ntwo\n")
+    (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
     for headers, status in (
         ({}, 401),
@@ -209,6 +212,22 @@ def test_a_stream_is_finished_at_the_end(start: Callable[..., Any]) -> None:
     assert got[-2:] == ["data: [DONE]", ""] and '"finish_reason":"' in got[-4]
 
 
+def test_a_second_interrupt_ends_it_at_once(start: Callable[..., Any]) -> None:
+    server = start("--model", "random:test")
+    with server.http.stream("POST", PATH, json=LONG | {"max_tokens": 2000, "n": 5, "stream": True}) as answer:
+        lines = answer.iter_lines()
+        assert "data: {" in next(lines)
+        server.process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + 10
+        while "5 running: 20 s to finish, Ctrl-C again ends at once" not in server.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.process.send_signal(signal.SIGINT)
+        rest = [line for line in lines if line]
+        assert server.process.wait(60) == 0
+    assert "the server is shutting down" in rest[-1]
+
+
 def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:
     random_server.post(PATH, {"messages": [{"role": "user", "content": "a very private word"}], "max_tokens": 2})
     wanted = {"method": "POST", "path": PATH, "status": 200}.items()
@@ -227,6 +246,8 @@ def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:
         ({"model": "nowhere"}, "there is no model"),
         ({"context": 10**9}, "context is"),
         ({"api_key_file": Path("/nowhere")}, "key file"),
+        ({"host": ""}, "--host is empty"),
+        ({"cache_gb": math.inf}, "--cache-gb inf is no amount"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
@@ -234,6 +255,14 @@ def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
             "max_queued": 4, "context": None}  # fmt: skip
     with pytest.raises(UserError, match=words):
         make_service(ServeOptions(**(base | options)))
+
+
+def test_a_key_file_that_others_may_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys").write_text("one\ntwo\n")
+    for mode, told in ((0o644, True), (0o600, False)):
+        (tmp_path / "keys").chmod(mode)
+        assert read_keys(tmp_path / "keys") == {"one", "two"}
+        assert ("chmod 600" in capsys.readouterr().err) == told
 
 
 def test_an_empty_key_file_is_refused(tmp_path: Path) -> None:

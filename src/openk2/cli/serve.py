@@ -65,7 +65,7 @@ def serve(
     MOONSHOT_API_KEY. script:FILE answers with the assistant's messages of a file, to try a client.
 
     Prints one line with the URL when it is ready, and one line of JSON per request on stderr. Ctrl-C lets running
-    answers finish.
+    answers finish, a second one does not.
 
     Example: ./k2 serve --port 8000, then
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "hello"}]}'

@@ -88,7 +88,10 @@ def _endpoint(scheme: str, rest: str, *, temperature: float, top_p: float, seed:
     name, url = (name, f"http{url}") if at else (rest, "")
     if not name or (at and not url.startswith(("http://", "https://"))) or (scheme == "moonshot" and at):
         raise UserError(f"{scheme}:{rest[:_SHOWN]} is incomplete: use {_FORMS}")
-    key = os.environ.get(f"{scheme.upper()}_API_KEY", "none")
+    variable = f"{scheme.upper()}_API_KEY"
+    if variable not in os.environ and not at and scheme != "openai":
+        raise UserError(f"{scheme}:{name[:_SHOWN]} needs a key: set {variable} in the environment")
+    key = os.environ.get(variable, "none")
     if scheme == "anthropic":
         return AnthropicPolicy(name, url or None, key=key, temperature=temperature, top_p=top_p)
     if scheme == "openai" and not at:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +44,15 @@ class ServeOptions:
 
 
 def read_keys(path: Path) -> frozenset[str]:
-    """One key a line. Raises UserError if the file cannot be read or has none."""
+    """One key a line; warns if others may read them. Raises UserError if the file cannot be read or has none."""
     try:
         keys = frozenset(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the key file {path} cannot be read ({e}): name a text file with one key a line") from e
     if not keys:
         raise UserError(f"the key file {path} is empty: write one key a line")
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        print(f"other users of this machine may read the key file {path}: chmod 600 {path}", file=sys.stderr)
     return keys
 
 
@@ -57,6 +62,10 @@ def make_service(options: ServeOptions) -> Service:
         options.context or options.cache_gb or options.compiled
     ):
         raise UserError("--context, --cache-gb and --compile are for a model that runs here: leave them out")
+    if not options.host:
+        raise UserError("--host is empty: name an address, 0.0.0.0 for all of this machine's")
+    if options.cache_gb is not None and not math.isfinite(options.cache_gb):
+        raise UserError(f"--cache-gb {options.cache_gb} is no amount of memory: leave it out for no bound")
     keys = frozenset[str]() if options.api_key_file is None else read_keys(options.api_key_file)
     policy = resolve_policy(
         options.model,
@@ -134,6 +143,19 @@ class _Server(uvicorn.Server):
         print(f"openk2 serves {self._service.settings.name} at http://{shown}:{port}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        closing = asyncio.ensure_future(self._service.close(_GRACE))
+        if busy := self._service.busy:
+            print(f"{busy} running: {_GRACE:.0f} s to finish, Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        closing = asyncio.ensure_future(self._close())
         await super().shutdown(sockets)
         await closing
+
+    async def _close(self) -> None:
+        """Let answers finish, until that is interrupted."""
+        finishing = asyncio.ensure_future(self._service.close(_GRACE))
+        while not finishing.done() and not self.force_exit:
+            await asyncio.wait({finishing}, timeout=0.05)
+        if finishing.done():
+            return finishing.result()
+        finishing.cancel()
+        await asyncio.wait({finishing})
+        await self._service.close(0)
