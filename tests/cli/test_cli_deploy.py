@@ -105,6 +105,8 @@ def test_what_a_script_reads(cli: Run, k2: Path) -> None:
     (found,) = done.events
     assert done.code == 1 and found["fits"] is False and found["command"] is None
     assert "it takes 16 GPUs" in found["reason"] and done.err == f"openk2: {found['reason']}\n"
+    (found,) = cli("deploy", "vllm", NANO, "--gpus", "3", "--gpu-memory", "80", "--layout", "data", "--json").events
+    assert found["fits"] is False and "do not divide by 3: use 2 of these" in found["reason"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil, floor
 from typing import Literal
 
@@ -46,7 +47,7 @@ CPU_RUNTIME = 3 * GIB
 
 
 class DoesNotFit(UserError):
-    """The model does not fit on this hardware; the sentence says what it takes."""
+    """The model does not fit on this hardware, or does not divide by its GPUs; the sentence says what it takes."""
 
     exit_code = 1
 
@@ -100,9 +101,11 @@ def plan_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Shari
     Several nodes are always used in full. Raises DoesNotFit, and UserError for a goal that no machine could reach.
     """
     found = _best(folder, machine, goal, sharing)
-    if found is None:
-        raise DoesNotFit(_what_it_takes(folder, machine, goal, sharing))
-    return found
+    if found is not None:
+        return found
+    if next(_spreads(folder, machine, goal.layout), None) is None:
+        raise DoesNotFit(_what_divides(folder, machine, goal, sharing))
+    raise DoesNotFit(_what_it_takes(folder, machine, goal, sharing))
 
 
 def plan_offload(folder: ModelFolder, machine: Hardware, goal: Goal) -> Plan:
@@ -176,7 +179,7 @@ def _spreads(folder: ModelFolder, machine: Hardware, layout: Layout) -> Iterator
         return
     spreads = [
         (tensor, stages, 1)
-        for tensor in range(1, total + 1)
+        for tensor in range(1, min(total, folder.config.num_attention_heads) + 1)
         if folder.splits_by(tensor)
         for stages in range(1, min(total // tensor, folder.config.num_hidden_layers) + 1)
         if machine.nodes == 1 or tensor * stages == total
@@ -266,6 +269,39 @@ def _fitting(wanted: int, room: int, goal: Goal) -> int | None:
         return wanted
     rounded = room // 1024 * 1024
     return rounded if goal.context is None and rounded >= min(LEAST_CONTEXT, wanted) else None
+
+
+def _what_divides(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+    """One sentence: why no spread uses all of the GPUs, whatever their memory, and which number of them does."""
+    config, total = folder.config, machine.all_gpus
+    count = _fewer_gpus(folder, machine, goal, sharing) or _enough_gpus(folder, machine, goal, sharing)
+    ways = [f"use {count}"] if count else []
+    if goal.layout == "data":
+        if total == 1:
+            why = "--layout data spreads experts over several GPUs and there is one"
+        else:
+            experts = config.n_routed_experts
+            why = f"--layout data gives every GPU as many experts, and {experts} do not divide by {total}"
+        if _best(folder, machine, replace(goal, layout="auto"), sharing):
+            ways.append("leave out --layout data")
+    else:
+        sizes = [size for size in range(1, config.num_attention_heads + 1) if folder.splits_by(size)]
+        why = (
+            f"several nodes are used in full and {folder.name} does not divide by {total} GPUs: its heads and "
+            f"feed-forward layers can be cut into {', '.join(map(str, sizes))} pieces and its "
+            f"{config.num_hidden_layers} layers into as many stages"
+        )
+    return f"{why}: " + (" or ".join(ways) or "no other number of such GPUs is enough either, use larger ones")
+
+
+def _fewer_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+    """Most of these GPUs that can be used together."""
+    # Nodes are left out before GPUs of each.
+    for gpus, nodes in product(range(machine.gpus, 0, -1), range(machine.nodes, 0, -1)):
+        if _best(folder, replace(machine, gpus=gpus, nodes=nodes), goal, sharing):
+            options = f"--gpus {gpus}" + (f" --nodes {nodes}" if machine.nodes > 1 else "")
+            return f"{gpus * nodes} of these GPUs ({options})"
+    return ""
 
 
 def _what_it_takes(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
