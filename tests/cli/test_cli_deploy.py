@@ -109,6 +109,15 @@ def test_what_a_script_reads(cli: Run, k2: Path) -> None:
     assert found["fits"] is False and "do not divide by 3: use 2 of these" in found["reason"]
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+def test_a_tight_plan_says_so(cli: Run, k2: Path, engine: str) -> None:
+    done = cli("deploy", engine, k2, *H200)
+    assert "computed and not measured, with 5." in done.err
+    assert "ask for less --context or use 16 GPUs like these (2 nodes of 8)" in done.err
+    for roomy in (("--context", "8192"), ("--nodes", "2")):
+        assert "not measured" not in cli("deploy", engine, k2, *H200, *roomy).err
+
+
 @pytest.mark.parametrize(
     ("engine", "options", "wanted", "unwanted"),
     [

@@ -123,6 +123,19 @@ def test_experts_go_to_the_gpu_as_far_as_there_is_room(folders: dict[str, ModelF
     assert small.cpu_bytes == folders["k2"].parts.experts
 
 
+def test_all_gpus_hold_experts(folders: dict[str, ModelFolder]) -> None:
+    for size in (24, 141):
+        one, two, eight = (
+            make_plan(ENGINES["ktransformers"], folders["k2"], machine(gpus, size, cpu_memory=2000), Goal(context=4096))
+            for gpus in (1, 2, 8)
+        )
+        assert one.experts_on_gpu < two.experts_on_gpu < eight.experts_on_gpu
+        assert eight.tensor == 8
+    # One GPU holds all of them: another would not help.
+    plan = make_plan(ENGINES["ktransformers"], folders["moonlight"], machine(8, 80, cpu_memory=2000), Goal())
+    assert (plan.tensor, plan.experts_on_gpu) == (1, 64)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     kind=st.sampled_from(["k2", "k2 in bf16", "deepseek-v3", "moonlight", "nano"]),

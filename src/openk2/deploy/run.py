@@ -20,7 +20,7 @@ from openk2.deploy.engines import Address, Engine, Launch, Programs, engine_name
 from openk2.deploy.folder import ModelFolder, read_folder
 from openk2.deploy.hardware import GIB, Hardware, hardware
 from openk2.deploy.installed import Checked, Installed, check, find
-from openk2.deploy.plan import DoesNotFit, Goal, Plan
+from openk2.deploy.plan import DoesNotFit, Goal, Plan, roomier
 
 HEAD = "NODE0"
 
@@ -170,6 +170,8 @@ def _warnings(
         found.append(f"{unused} of {machine.all_gpus} GPUs are not used")
     if machine.free_gpu_memory is not None and machine.free_gpu_memory < plan.weights + plan.scratch + plan.cache:
         found.append(f"a GPU has only {machine.free_gpu_memory / GIB:.1f} GiB free now: end what else runs on it")
+    if machine.gpus and plan.tight(goal):
+        found.append(_tight(engine, folder, machine, goal, plan))
     if not folder.kernel_sizes and engine.name != "vllm":
         found.append(
             f"the engine's kernels of latent attention are written for latents of 512 + 64, this model has "
@@ -186,6 +188,18 @@ def _warnings(
     if engine.name == "tensorrt-llm" and machine.nodes > 1:
         found.append("put the addresses of the other nodes for NODE1 and so on")
     return found
+
+
+def _tight(engine: Engine, folder: ModelFolder, machine: Hardware, goal: Goal, plan: Plan) -> str:
+    ways = ["ask for less --context"]
+    if engine.offloads:
+        ways.append("lower --kt-num-gpu-experts")
+    elif larger := roomier(folder, machine, goal, engine.sharing):
+        ways.append(f"use {larger}")
+    return (
+        f"that this fits was computed and not measured, with {_gb(plan.spare(goal))} of each GPU to spare: if the "
+        f"engine runs out of memory, {' or '.join(ways)}"
+    )
 
 
 def as_json(found: Deployment) -> dict[str, Any]:
