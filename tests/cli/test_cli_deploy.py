@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ Run = Callable[..., Any]
 NANO = Path(openk2.__file__).parent / "weights" / "nano"
 H200 = ("--gpus", "8", "--gpu-memory", "141")
 VLLM = os.environ.get("OPENK2_VLLM")
+GPU_OPTIONS = ", ".join(
+    f'"{name}"'
+    for name in (
+        *("gpu-memory-utilization", "max-num-batched-tokens", "tensor-parallel-size", "pipeline-parallel-size"),
+        *("nnodes", "node-rank", "master-addr", "master-port"),
+    )
+)
 
 FAKE_VLLM = {
     "vllm/__init__.py": "__version__ = '9.9'",
@@ -41,6 +48,7 @@ def make_arg_parser(parser):
     parser.add_argument("--dtype", choices=["bfloat16"])
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--enable-auto-tool-choice", action="store_true")
+    parser.add_argument("--headless", action="store_true")
     parser.add_argument("--tool-call-parser", choices=["kimi_k2"])
     return parser
 """,
@@ -105,6 +113,17 @@ def test_what_a_script_reads(cli: Run, k2: Path) -> None:
     (found,) = done.events
     assert done.code == 1 and found["fits"] is False and found["command"] is None
     assert "it takes 16 GPUs" in found["reason"] and done.err == f"openk2: {found['reason']}\n"
+    (found,) = cli("deploy", "vllm", NANO, "--gpus", "3", "--gpu-memory", "80", "--layout", "data", "--json").events
+    assert found["fits"] is False and "do not divide by 3: use 2 of these" in found["reason"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+def test_a_tight_plan_says_so(cli: Run, k2: Path, engine: str) -> None:
+    done = cli("deploy", engine, k2, *H200)
+    assert "computed and not measured, with 5." in done.err
+    assert "ask for less --context or use 16 GPUs like these (2 nodes of 8)" in done.err
+    for roomy in (("--context", "8192"), ("--nodes", "2")):
+        assert "not measured" not in cli("deploy", engine, k2, *H200, *roomy).err
 
 
 @pytest.mark.parametrize(
@@ -139,12 +158,35 @@ def test_every_engine_in_its_own_words(
     assert unwanted is None or unwanted not in line
 
 
-def test_gpus_are_looked_at(cli: Run, k2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "bin" / "nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\n" + "echo 'NVIDIA H200, 143771, 143000'\n" * 7 + "echo 'NVIDIA H200, 143771, 90000'\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a program on PATH that prints lines, others if an argument names `compute_cap`."""
+
+    def make(name: str, *lines: str, capabilities: Sequence[str] = ()) -> None:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        said, asked = ("\n".join(f"echo '{line}'" for line in answer) or "exit 6" for answer in (lines, capabilities))
+        path.write_text(f'#!/bin/sh\ncase "$*" in *compute_cap*)\n{asked}\n;;\n*)\n{said}\n;;\nesac\n')
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent), prepend=os.pathsep)
+
+    return make
+
+
+def test_fp8_on_gpus_without_it_is_no_surprise(cli: Run, k2: Path, tmp_path: Path, tool: Callable[..., None]) -> None:
+    tool("nvidia-smi", *["NVIDIA A100-SXM4-80GB, 81920, 81000"] * 8, capabilities=["9.0"] + ["8.0"] * 7)
+    nodes = ("--nodes", "2")
+    assert "from capability 8.9 on, and these have 8.0" in cli("deploy", "vllm", k2, *nodes).err
+    bf16 = described_folder(tmp_path / "bf16", "moonlight", fp8=False)
+    assert "capability" not in cli("deploy", "vllm", bf16).err
+    for capabilities in ((), ["9.0"], ["[N/A]"]):
+        tool("nvidia-smi", *["NVIDIA H100, 81920, 81000"] * 8, capabilities=capabilities)
+        done = cli("deploy", "vllm", k2, *nodes)
+        assert done.code == 0 and "capability" not in done.err
+
+
+def test_gpus_are_looked_at(cli: Run, k2: Path, tool: Callable[..., None]) -> None:
+    tool("nvidia-smi", *["NVIDIA H200, 143771, 143000"] * 7, "NVIDIA H200, 143771, 90000")
     done = cli("deploy", "vllm", k2)
     assert "--tensor-parallel-size 8" in done.out and "8 x NVIDIA H200 with 140.4 GiB" in done.out
     assert "only 87.9 GiB free now" in done.err
@@ -162,6 +204,9 @@ def test_one_command_for_each_node(cli: Run, k2: Path) -> None:
     (found,) = cli("deploy", "tensorrt-llm", k2, *nodes).events
     assert found["command"][:6] == ["mpirun", "-np", "16", "-H", "10.0.0.1:8,NODE1:8", "trtllm-llmapi-launch"]
     assert len(found["commands"]) == 1
+    done = cli("deploy", "tensorrt-llm", k2, *nodes[:-1])
+    lines = [line for line in done.out.splitlines() if str(k2) not in line]
+    assert max(map(len, lines)) <= 80 and _copied(done.out) == found["command"]
     (found,) = cli("deploy", "vllm", k2, *H200, "--nodes", "2", "--layout", "data", "--json").events
     lines = [" ".join(node["command"]) for node in found["commands"]]
     assert "--headless" not in lines[0] and lines[1].endswith("--headless --data-parallel-start-rank 8")
@@ -198,6 +243,15 @@ def test_bad_input_is_one_sentence(cli: Run, k2: Path, tmp_path: Path) -> None:
     for option in ("--name", "--host", "--head"):
         cli("deploy", "vllm", k2, *H200, option, "--start").refused(f"{option} is '--start'")
         cli("deploy", "vllm", k2, *H200, option, "").refused(f"{option} is ''")
+    dash = described_folder(tmp_path / "-dash", "k2", fp8=True)
+    cli("deploy", "vllm", dash, *H200).refused("name is '-dash'", "--name")
+    assert "--served-model-name k2" in cli("deploy", "vllm", dash, *H200, "--name", "k2").out
+    assert cli("deploy", "tensorrt-llm", dash, *H200).code == 0
+    int4 = json.loads((k2 / "config.json").read_text()) | {
+        "quantization_config": {"quant_method": "compressed-tensors"}
+    }
+    (dash / "config.json").write_text(json.dumps(int4))
+    cli("deploy", "vllm", dash, *H200).refused("packed as compressed-tensors: only fp8")
     cli("deploy", "vllm", k2, *H200, "--layout", "ring").refused("--layout", "auto or data")
     cli("deploy", "vllm", k2, *H200, "--kv-dtype", "int4").refused("--kv-dtype", "bf16 or fp8")
     cli("deploy", "vllm", k2, *H200, "--python", "no-python").refused("'no-python'", "no program")
@@ -229,6 +283,23 @@ def test_an_installed_engine_checks_the_options(cli: Run, fake_vllm: Callable[..
     cli("deploy", "vllm", NANO, *cpu, other).refused("vllm 9.9 does not take the command", "kimi_k2")
     broken = fake_vllm(**{"__version__ = '9.9'": "raise ImportError('no kernels')"})
     cli("deploy", "vllm", NANO, *cpu, broken).refused("cannot be asked", "no kernels")
+
+
+def test_an_engine_on_another_machine_is_called_by_name(cli: Run, fake_vllm: Callable[..., Path]) -> None:
+    python = fake_vllm(**{'"compilation-config"': GPU_OPTIONS})
+    (found,) = cli("deploy", "vllm", NANO, *H200, "--python", python, "--json").events
+    assert found["installed"] and found["command"][:3] == ["vllm", "serve", str(NANO)]
+
+
+def test_a_build_that_cannot_join_nodes_is_refused(
+    cli: Run, fake_vllm: Callable[..., Path], tool: Callable[..., None]
+) -> None:
+    tool("nvidia-smi", "NVIDIA H200, 143771, 143000")
+    python = fake_vllm(**{'"compilation-config"': GPU_OPTIONS})
+    nodes = ("--nodes", "2", "--python", python)
+    cli("deploy", "vllm", NANO, *nodes).refused("not installed under the name vllm", "one node")
+    (found,) = cli("deploy", "vllm", NANO, *nodes[2:], "--json").events
+    assert found["command"][1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
 
 
 def test_it_is_started_as_it_is_printed(cli_process: Run, fake_vllm: Callable[..., Path]) -> None:

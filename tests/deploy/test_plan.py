@@ -73,6 +73,26 @@ def test_one_sentence_says_what_it_takes(folders: dict[str, ModelFolder]) -> Non
         make_plan(ENGINES["ktransformers"], folders["k2"], machine(1, 16, cpu_memory=1536), Goal())
 
 
+@pytest.mark.parametrize(
+    ("kind", "where", "layout", "sentence"),
+    [
+        ("nano", (3, 80, 1), "data", "8 do not divide by 3: use 2 of these GPUs (--gpus 2) or leave out --layout data"),
+        ("nano", (1, 80, 1), "data", "there is one: use 2 GPUs like these or leave out --layout data"),
+        ("k2", (5, 288, 1), "data", "384 do not divide by 5: use 4 of these GPUs (--gpus 4) or leave out"),
+        ("k2", (8, 141, 64), "data", "384 do not divide by 512: use 384 of these GPUs (--gpus 8 --nodes 48) or leave"),
+        ("k2", (5, 80, 1), "data", "384 do not divide by 5: use 32 GPUs like these (4 nodes of 8)"),
+        ("k2", (5, 24, 1), "data", "384 do not divide by 5: no other number of such GPUs is enough either"),
+        ("nano", (8, 80, 4), "auto", "cut into 1, 2 pieces and its 8 layers into as many stages: use 16 of these"),
+    ],
+)
+def test_a_number_that_does_not_divide_is_no_lack_of_memory(
+    folders: dict[str, ModelFolder], kind: str, where: tuple[int, int, int], layout: Any, sentence: str
+) -> None:
+    with pytest.raises(DoesNotFit) as refused:
+        make_plan(ENGINES["vllm"], folders[kind], machine(*where), Goal(layout=layout))
+    assert sentence in str(refused.value) and "does not fit" not in str(refused.value)
+
+
 def test_sizes_of_k2(folders: dict[str, ModelFolder]) -> None:
     k2 = folders["k2"]
     assert k2.latent_cache_bytes == 61 * 576 * 2
@@ -101,6 +121,19 @@ def test_experts_go_to_the_gpu_as_far_as_there_is_room(folders: dict[str, ModelF
     )
     assert 0 < small.experts_on_gpu < large.experts_on_gpu < 384
     assert small.cpu_bytes == folders["k2"].parts.experts
+
+
+def test_all_gpus_hold_experts(folders: dict[str, ModelFolder]) -> None:
+    for size in (24, 141):
+        one, two, eight = (
+            make_plan(ENGINES["ktransformers"], folders["k2"], machine(gpus, size, cpu_memory=2000), Goal(context=4096))
+            for gpus in (1, 2, 8)
+        )
+        assert one.experts_on_gpu < two.experts_on_gpu < eight.experts_on_gpu
+        assert eight.tensor == 8
+    # One GPU holds all of them: another would not help.
+    plan = make_plan(ENGINES["ktransformers"], folders["moonlight"], machine(8, 80, cpu_memory=2000), Goal())
+    assert (plan.tensor, plan.experts_on_gpu) == (1, 64)
 
 
 @settings(deadline=None, max_examples=300)

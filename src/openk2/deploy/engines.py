@@ -49,14 +49,16 @@ class Launch:
         return [*self.program, *self.options]
 
     def __str__(self) -> str:
-        """In copyable form: one option a line, continued within 80 columns where the values are short enough."""
+        """In copyable form: options with their values, continued within 80 columns where these are short enough."""
         parts = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        parts.append(shlex.join(self.program))
-        for word in self.options:
-            if word.startswith("--") or not parts[-1].startswith("--"):
-                parts.append(shlex.quote(word))
-            else:
+        option = ""
+        for word in self.command:
+            if option and not word.startswith("-"):
                 parts[-1] += f" {shlex.quote(word)}"
+                option = ""
+            else:
+                parts.append(shlex.quote(word))
+                option = word if word.startswith("-") else ""
         lines = [parts[0]]
         for part in parts[1:]:
             # Two columns for the space and the backslash behind, two for the indentation of a continued line.
@@ -98,6 +100,8 @@ class Engine:
     """The Python package whose parser knows the options."""
     offloads: bool = False
     cpu: bool = False
+    names_model: bool = True
+    """It is told what clients call the model."""
 
 
 def make_plan(engine: Engine, folder: ModelFolder, machine: Hardware, goal: Goal) -> Plan:
@@ -162,6 +166,12 @@ def _vllm(
     if programs.scripts:
         program: tuple[str, ...] = (programs.script("vllm"), "serve", model)
         options: list[str] = []
+    elif machine.nodes > 1:
+        # Only `vllm serve` acts on --headless: the module that stands in for it would start a second server.
+        raise UserError(
+            "this build of vLLM is not installed under the name vllm, so that `vllm serve` does not start and several "
+            "nodes cannot be served: install vllm itself, or plan one node"
+        )
     else:
         program = programs.module("vllm.entrypoints.openai.api_server")
         options = ["--model", model]
@@ -282,7 +292,9 @@ ENGINES = {
         Engine("vllm", "0.32.0 and 0.33.0", "profiled", _vllm, "vllm", cpu=True),
         Engine("sglang", "0.5.23", "static", _sglang, "sglang"),
         Engine("ktransformers", "0.7.2 (with sglang-kt 0.7.2)", "static", _ktransformers, "sglang", offloads=True),
-        Engine("tensorrt-llm", "1.2 (the source of trtllm-serve)", "rest", _tensorrt, "tensorrt_llm"),
+        Engine(
+            "tensorrt-llm", "1.2 (the source of trtllm-serve)", "rest", _tensorrt, "tensorrt_llm", names_model=False
+        ),
     )
 }
 

@@ -35,6 +35,10 @@ class Hardware:
     amd: bool = False
     free_gpu_memory: int | None = None
     """Of the fullest GPU, if it was looked at."""
+    capability: float | None = None
+    """NVIDIA's compute capability, of the GPU with the least; None where nobody says."""
+    described: bool = False
+    """Another machine than this one, as far as a person described it."""
 
     @property
     def all_gpus(self) -> int:
@@ -72,6 +76,7 @@ def hardware(
             cores=None,
             numa_nodes=None,
             cpu_flags=None,
+            described=True,
         )
     if gpus is not None:
         here = replace(here, gpus=gpus)
@@ -94,6 +99,7 @@ def detect() -> Hardware:
         cpu_flags=_flags(),
         amd=amd,
         free_gpu_memory=min(free, default=None),
+        capability=_capability() if totals and not amd else None,
     )
 
 
@@ -117,6 +123,12 @@ def _run(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
+
+
+def _capability() -> float | None:
+    """Asked on its own: a driver that does not know the question would answer none of the others either."""
+    rows = _run("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader").split()
+    return min((float(row) for row in rows if re.fullmatch(r"\d+\.\d+", row)), default=None)
 
 
 def read_nvidia(rows: str) -> tuple[list[str], list[int], list[int]]:

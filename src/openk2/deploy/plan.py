@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil, floor
 from typing import Literal
 
@@ -35,6 +36,9 @@ SEQUENCES = 256
 WORKSPACE = 65536
 """Cached tokens that an engine expands to keys and values at once when it continues a long prompt."""
 FRACTIONS = (0.90, 0.95)
+RESERVE = 0.05
+"""Part of a GPU's memory that must be to spare, or the plan may fail by what the estimates leave out. Moonshot names 16
+GPUs of 141 GB as the smallest unit for K2 in FP8 with 128k of context; by this arithmetic 8 do, with 4 % to spare."""
 LEAST_CONTEXT = 4096
 """With less a plan is of no use; a model with a shorter context needs that."""
 NODE = 8
@@ -46,7 +50,7 @@ CPU_RUNTIME = 3 * GIB
 
 
 class DoesNotFit(UserError):
-    """The model does not fit on this hardware; the sentence says what it takes."""
+    """The model does not fit on this hardware, or does not divide by its GPUs; the sentence says what it takes."""
 
     exit_code = 1
 
@@ -93,16 +97,33 @@ class Plan:
         """By all GPUs that answer requests of their own."""
         return self.data * (self.cache // self.cache_per_token)
 
+    def spare(self, goal: Goal) -> int:
+        """Of a GPU's memory, when the cache holds the goal and no more."""
+        return self.memory - RUNTIME - self.weights - self.scratch - goal.requests * self.context * self.cache_per_token
+
+    def tight(self, goal: Goal) -> bool:
+        """Whether the engine may run out of memory although the sum says that it fits."""
+        return self.fraction >= FRACTIONS[-1] or self.spare(goal) < RESERVE * self.memory
+
 
 def plan_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> Plan:
     """The plan with the fewest stages and GPUs that reaches the goal, else the one with the longest context.
 
+    One that is not tight is preferred, if it takes no more stages.
+
     Several nodes are always used in full. Raises DoesNotFit, and UserError for a goal that no machine could reach.
     """
     found = _best(folder, machine, goal, sharing)
-    if found is None:
-        raise DoesNotFit(_what_it_takes(folder, machine, goal, sharing))
-    return found
+    if found is not None:
+        return found
+    if next(_spreads(folder, machine, goal.layout), None) is None:
+        raise DoesNotFit(_what_divides(folder, machine, goal, sharing))
+    raise DoesNotFit(_what_it_takes(folder, machine, goal, sharing))
+
+
+def roomier(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+    """How many GPUs reach the goal with room to spare; empty if no number is known."""
+    return _enough_gpus(folder, machine, goal, sharing, spare=True)
 
 
 def plan_offload(folder: ModelFolder, machine: Hardware, goal: Goal) -> Plan:
@@ -114,27 +135,33 @@ def plan_offload(folder: ModelFolder, machine: Hardware, goal: Goal) -> Plan:
             f"the experts of {folder.name} are {_gb(parts.experts)} and nine tenths of {_gb(machine.cpu_memory)} "
             f"can be used: it takes {ceil(parts.experts / CPU_SHARE / 1e9):,} GB"
         )
-    best: Plan | None = None
-    for tensor in (size for size in range(1, machine.gpus + 1) if folder.splits_by(size)):
-        found = _sized(folder, machine.gpu_memory, goal, "static", (tensor, 1, 1), experts_on_gpu=False)
-        if found and (best is None or found.context > best.context):
-            best = found
-    if best is None:
+    sizes = (size for size in range(1, machine.gpus + 1) if folder.splits_by(size))
+    plans = [plan for size in sizes if (plan := _offloaded(folder, machine, goal, size))]
+    if not plans:
         least = _least_gpu(folder, goal)
         raise DoesNotFit(
             f"{folder.name} without its experts and a cache for {goal.requests} x {_least(folder, goal):,} "
             f"tokens do not fit on {machine}: it takes a GPU of {least} GB"
         )
-    # What the goal leaves of the cache's room goes to experts; one expert of every layer is the unit.
-    unit = ceil(parts.experts / folder.config.n_routed_experts / best.tensor)
-    left = best.cache - goal.requests * best.context * best.cache_per_token
+    # The first of equals has the fewest GPUs.
+    return max(plans, key=lambda plan: (plan.context, plan.experts_on_gpu))
+
+
+def _offloaded(folder: ModelFolder, machine: Hardware, goal: Goal, tensor: int) -> Plan | None:
+    """What the goal leaves of the cache's room goes to experts; one expert of every layer is the unit."""
+    found = _sized(folder, machine.gpu_memory, goal, "static", (tensor, 1, 1), experts_on_gpu=False)
+    if found is None:
+        return None
+    stored = folder.parts.experts
+    unit = ceil(stored / folder.config.n_routed_experts / tensor)
+    left = found.cache - goal.requests * found.context * found.cache_per_token
     experts = min(folder.config.n_routed_experts, left // unit)
     return replace(
-        best,
+        found,
         experts_on_gpu=experts,
-        weights=best.weights + experts * unit,
-        cache=best.cache - experts * unit,
-        cpu_bytes=parts.experts,
+        weights=found.weights + experts * unit,
+        cache=found.cache - experts * unit,
+        cpu_bytes=stored,
     )
 
 
@@ -160,7 +187,9 @@ def _best(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) 
     best: Plan | None = None
     for spread in _spreads(folder, machine, goal.layout):
         found = _sized(folder, machine.gpu_memory, goal, sharing, spread)
-        if found and found.context == wanted:
+        if best and best.context == wanted and spread[1] > best.pipeline:
+            return best
+        if found and found.context == wanted and not found.tight(goal):
             return found
         if found and (best is None or found.context > best.context):
             best = found
@@ -176,7 +205,7 @@ def _spreads(folder: ModelFolder, machine: Hardware, layout: Layout) -> Iterator
         return
     spreads = [
         (tensor, stages, 1)
-        for tensor in range(1, total + 1)
+        for tensor in range(1, min(total, folder.config.num_attention_heads) + 1)
         if folder.splits_by(tensor)
         for stages in range(1, min(total // tensor, folder.config.num_hidden_layers) + 1)
         if machine.nodes == 1 or tensor * stages == total
@@ -268,6 +297,39 @@ def _fitting(wanted: int, room: int, goal: Goal) -> int | None:
     return rounded if goal.context is None and rounded >= min(LEAST_CONTEXT, wanted) else None
 
 
+def _what_divides(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+    """One sentence: why no spread uses all of the GPUs, whatever their memory, and which number of them does."""
+    config, total = folder.config, machine.all_gpus
+    count = _fewer_gpus(folder, machine, goal, sharing) or _enough_gpus(folder, machine, goal, sharing)
+    ways = [f"use {count}"] if count else []
+    if goal.layout == "data":
+        if total == 1:
+            why = "--layout data spreads experts over several GPUs and there is one"
+        else:
+            experts = config.n_routed_experts
+            why = f"--layout data gives every GPU as many experts, and {experts} do not divide by {total}"
+        if _best(folder, machine, replace(goal, layout="auto"), sharing):
+            ways.append("leave out --layout data")
+    else:
+        sizes = [size for size in range(1, config.num_attention_heads + 1) if folder.splits_by(size)]
+        why = (
+            f"several nodes are used in full and {folder.name} does not divide by {total} GPUs: its heads and "
+            f"feed-forward layers can be cut into {', '.join(map(str, sizes))} pieces and its "
+            f"{config.num_hidden_layers} layers into as many stages"
+        )
+    return f"{why}: " + (" or ".join(ways) or "no other number of such GPUs is enough either, use larger ones")
+
+
+def _fewer_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+    """Most of these GPUs that can be used together."""
+    # Nodes are left out before GPUs of each.
+    for gpus, nodes in product(range(machine.gpus, 0, -1), range(machine.nodes, 0, -1)):
+        if _best(folder, replace(machine, gpus=gpus, nodes=nodes), goal, sharing):
+            options = f"--gpus {gpus}" + (f" --nodes {nodes}" if machine.nodes > 1 else "")
+            return f"{gpus * nodes} of these GPUs ({options})"
+    return ""
+
+
 def _what_it_takes(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
     """One sentence: what does not fit, and the least hardware of both kinds that would do."""
     more, larger = _enough_gpus(folder, machine, goal, sharing), _enough_memory(folder, machine, goal, sharing)
@@ -283,11 +345,12 @@ def _what_it_takes(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: 
     )
 
 
-def _enough_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+def _enough_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing, *, spare: bool = False) -> str:
     for count in (1, 2, 4, 8, 16, 32, 64, 128, 256):
         nodes = max(1, count // NODE)
         other = replace(machine, gpus=count // nodes, nodes=nodes)
-        if count > machine.all_gpus and _best(folder, other, goal, sharing):
+        found = _best(folder, other, goal, sharing) if count > machine.all_gpus else None
+        if found and not (spare and found.tight(goal)):
             return f"{count} GPUs like these" + (f" ({nodes} nodes of {NODE})" if nodes > 1 else "")
     return ""
 

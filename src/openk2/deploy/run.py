@@ -20,9 +20,11 @@ from openk2.deploy.engines import Address, Engine, Launch, Programs, engine_name
 from openk2.deploy.folder import ModelFolder, read_folder
 from openk2.deploy.hardware import GIB, Hardware, hardware
 from openk2.deploy.installed import Checked, Installed, check, find
-from openk2.deploy.plan import DoesNotFit, Goal, Plan
+from openk2.deploy.plan import DoesNotFit, Goal, Plan, roomier
 
 HEAD = "NODE0"
+FP8_CAPABILITY = 8.9
+"""Of Ada; Hopper has 9.0."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,11 @@ def deployment(options: DeployOptions) -> Deployment:
         if size is not None and not 1 <= size <= 1e6:
             raise UserError(f"{option} is {size}: give a number of GB from 1 to 1,000,000")
     for option, text in (("--name", options.name), ("--host", options.host), ("--head", options.head)):
-        # The engine would take it for an option of its own.
-        if text is not None and (not text.strip() or text.startswith("-")):
+        if text is not None and not _takeable(text):
             raise UserError(f"{option} is {text!r}: give a name that is not empty and does not begin with -")
     folder = read_folder(options.folder)
+    if options.name is None and engine.names_model and not _takeable(folder.name):
+        raise UserError(f"the folder's name is {folder.name!r}, which cannot be the model's: give one with --name")
     machine = hardware(
         gpus=options.gpus,
         gpu_memory=options.gpu_memory,
@@ -115,15 +118,21 @@ def deployment(options: DeployOptions) -> Deployment:
     if installed is None and options.python is not None:
         raise UserError(f"{options.python} has no {engine.package}: name the python of {engine.name}'s environment")
     address = Address(options.host, options.port, options.name or folder.name, options.head)
-    programs = Programs(installed.python if installed else None, scripts=bool(machine.gpus))
-    launches = engine.build(folder, machine, goal, plan, address, programs)
+    launches = engine.build(folder, machine, goal, plan, address, Programs(scripts=bool(machine.gpus)))
     checked = None
     if installed is not None:
         checked = check(engine, installed, launches)
-        programs = Programs(installed.python, scripts=checked.named)
-        launches = engine.build(folder, machine, goal, plan, address, programs)
+        # Where the engine is on another machine is not known, and how that build starts neither.
+        if options.start or not machine.described:
+            programs = Programs(installed.python, scripts=checked.named)
+            launches = engine.build(folder, machine, goal, plan, address, programs)
     remarks = _warnings(engine, folder, machine, goal, plan, options)
     return Deployment(engine, folder, machine, goal, plan, launches, installed, checked, remarks)
+
+
+def _takeable(text: str) -> bool:
+    """Whether an engine takes a word as a value, and not for an option of its own."""
+    return bool(text.strip()) and not text.startswith("-")
 
 
 def _goal(options: DeployOptions) -> Goal:
@@ -170,12 +179,19 @@ def _warnings(
         found.append(f"{unused} of {machine.all_gpus} GPUs are not used")
     if machine.free_gpu_memory is not None and machine.free_gpu_memory < plan.weights + plan.scratch + plan.cache:
         found.append(f"a GPU has only {machine.free_gpu_memory / GIB:.1f} GiB free now: end what else runs on it")
+    if machine.gpus and plan.tight(goal):
+        found.append(_tight(engine, folder, machine, goal, plan))
+    if folder.fp8 and machine.capability is not None and machine.capability < FP8_CAPABILITY:
+        found.append(
+            f"NVIDIA's GPUs compute in FP8 from capability {FP8_CAPABILITY} on, and these have {machine.capability}: "
+            "the engine may refuse the weights or be slow with them, a folder in bf16 (model import) does without"
+        )
     if not folder.kernel_sizes and engine.name != "vllm":
         found.append(
             f"the engine's kernels of latent attention are written for latents of 512 + 64, this model has "
             f"{folder.config.kv_lora_rank} + {folder.config.qk_rope_head_dim}: it may refuse to start"
         )
-    if engine.name == "tensorrt-llm" and options.name is not None:
+    if not engine.names_model and options.name is not None:
         found.append("trtllm-serve 1.2 has no option for the name that is served: --name is not used")
     if engine.offloads and machine.cpu_flags is None:
         found.append("the planned CPU needs AVX-512 with bf16 (and VBMI for FP8)")
@@ -186,6 +202,18 @@ def _warnings(
     if engine.name == "tensorrt-llm" and machine.nodes > 1:
         found.append("put the addresses of the other nodes for NODE1 and so on")
     return found
+
+
+def _tight(engine: Engine, folder: ModelFolder, machine: Hardware, goal: Goal, plan: Plan) -> str:
+    ways = ["ask for less --context"]
+    if engine.offloads:
+        ways.append("lower --kt-num-gpu-experts")
+    elif larger := roomier(folder, machine, goal, engine.sharing):
+        ways.append(f"use {larger}")
+    return (
+        f"that this fits was computed and not measured, with {_gb(plan.spare(goal))} of each GPU to spare: if the "
+        f"engine runs out of memory, {' or '.join(ways)}"
+    )
 
 
 def as_json(found: Deployment) -> dict[str, Any]:

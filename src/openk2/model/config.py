@@ -370,9 +370,9 @@ def _check_packing(settings: Any, where: str) -> None:
     """Raises UserError for weights that are packed in another way than the block-FP8 that is read."""
     if not isinstance(settings, dict):
         return
-    method, block = settings.get("quant_method", "fp8"), settings.get("weight_block_size", [128, 128])
-    if method != "fp8" or block != [128, 128]:
+    method, block = settings.get("quant_method", "fp8"), settings.get("weight_block_size")
+    if method != "fp8" or block not in (None, [128, 128]):
+        blocks = "" if block is None else f" in blocks of {block}"
         raise UserError(
-            f"{where}: the weights are packed as {method} in blocks of {block}: only fp8 in blocks of [128, 128] is "
-            "read"
+            f"{where}: the weights are packed as {method}{blocks}: only fp8 in blocks of [128, 128] is read"
         )
