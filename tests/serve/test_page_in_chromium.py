@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -150,7 +152,8 @@ def test_the_token_inspector(nano_server: Any, visit: Callable[..., Any]) -> Non
     page.locator(".strip").get_by_role("option", name="<|tool_call_begin|>").click()
     for words in ("forced, 1 of 1,024 ids allowed", "Log-probability", "Experts, 2 of 8 per layer", "chosen"):
         expect(panel).to_contain_text(words)
-    assert panel.locator(".experts li").count() == 7
+    layers = panel.locator(".experts li")
+    assert layers.count() == 7
     assert panel.locator(".cell.on").count() == 14
     page.keyboard.press("Home")
     expect(tokens.first).to_be_focused()
@@ -417,3 +420,25 @@ def test_both_themes_can_be_read(nano_server: Any, visit: Callable[..., Any], th
     assert page.evaluate(CONTRASTS) == []
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == other
+SHADES = """selector => [...document.querySelectorAll(selector)].map(e => {
+  const { backgroundColor, borderTopWidth, borderBottomWidth } = getComputedStyle(e);
+  return [backgroundColor, borderTopWidth, borderBottomWidth].join();
+})"""
+
+
+def test_forced_colours_leave_what_is_drawn(nano_server: Any, visit: Callable[..., Any]) -> None:
+    page = visit(nano_server.url, forced_colors="active")
+    page.get_by_role("button", name="Pick the right tool").click()
+    expect(page.locator(".verdict")).to_be_visible()
+    page.get_by_role("button", name="Tokens").last.click()
+    expect(page.locator(".strip")).to_be_visible()
+    off, on, first = (
+        set(page.evaluate(SHADES, f".cells {one}")) for one in (".cell:not(.on)", ".on:not(.first)", ".first")
+    )
+    assert len(off) == len(on) == len(first) == 1
+    assert len(off | on | first) == 3
+    bars = page.evaluate(SHADES, ".bars .track") + page.evaluate(SHADES, ".bars .own .fill")
+    assert len(set(bars)) == 2
+    assert len(set(page.evaluate(SHADES, ".legend .token"))) == 3
+
+
