@@ -442,3 +442,23 @@ def test_forced_colours_leave_what_is_drawn(nano_server: Any, visit: Callable[..
     assert len(set(page.evaluate(SHADES, ".legend .token"))) == 3
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_themes_can_be_read(nano_server: Any, visit: Callable[..., Any], theme: str) -> None:
+    page = visit(nano_server.url, color_scheme=theme)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert page.evaluate(CONTRASTS) == []
+    page.get_by_text("Options").click()
+    page.get_by_role("button", name="Recover from an error").click()
+    expect(page.locator(".verdict")).to_be_visible()
+    open_all(page, 3)
+    assert page.evaluate(CONTRASTS) == []
+    assert page.evaluate(NAMELESS) == []
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    landmarks = page.evaluate("[...document.querySelectorAll('section[aria-label]')].map(e => e.ariaLabel)")
+    assert [one.split(":")[0] for one in landmarks] == ["Conversation", "Call 1", "Call 2"]
+    other = {"light": "dark", "dark": "light"}[theme]
+    page.get_by_role("button", name=f"Switch to the {other} theme").click()
+    assert page.evaluate(CONTRASTS) == []
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == other

@@ -96,7 +96,8 @@ function restore() {
 
 function viewOf(message, index) {
   if (message.role === "user") return userView(message);
-  const view = new ModelView(message, { inspect: server.inspector ? inspect : null, again: beginAnew });
+  const before = conversation.messages.slice(0, index).flatMap((one) => one.tool_calls ?? []).length;
+  const view = new ModelView(message, { before, inspect: server.inspector ? inspect : null, again: beginAnew });
   views.set(message, view);
   view.update(resultsAfter(index));
   return view.root;
