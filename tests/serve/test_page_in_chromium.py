@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -64,12 +66,16 @@ class Gate:
 
     def __init__(self) -> None:
         self.played = Played(self.answer)
+        self.held = threading.Event()
+        self.held.set()
         self.opened = threading.Event()
         self.text = f"First. {NASTY} "
 
     def answer(self, _: Any) -> tuple[int, Iterator[Any]]:
         def chunks() -> Iterator[Any]:
-            yield chunk({"role": "assistant", "content": self.text})
+            yield chunk({"role": "assistant", "content": ""})
+            self.held.wait(60)
+            yield chunk({"content": self.text})
             self.opened.wait(60)
             yield chunk({"content": "And last."})
             yield chunk({}, "stop")
@@ -84,6 +90,7 @@ def gate() -> Iterator[tuple[Gate, str]]:
     gate = Gate()
     with served(gate.played) as url:
         yield gate, url
+        gate.held.set()
         gate.opened.set()
 
 
@@ -150,8 +157,23 @@ def test_the_token_inspector(nano_server: Any, visit: Callable[..., Any]) -> Non
     page.locator(".strip").get_by_role("option", name="<|tool_call_begin|>").click()
     for words in ("forced, 1 of 1,024 ids allowed", "Log-probability", "Experts, 2 of 8 per layer", "chosen"):
         expect(panel).to_contain_text(words)
-    assert panel.locator(".experts li").count() == 7
+    layers = panel.locator(".experts li")
+    assert layers.count() == 7
     assert panel.locator(".cell.on").count() == 14
+    for layer in layers.all():
+        numbers = layer.locator("span").last
+        assert re.fullmatch(r"\d, \d", numbers.inner_text())
+        assert f": {numbers.inner_text()}" in layer.inner_text()
+    # Other options are for what comes, and leave alone what was opened.
+    page.get_by_text("Options").click()
+    page.get_by_label("System text").fill("Be brief.")
+    page.get_by_label("Tools", exact=True).select_option("None")
+    expect(page.locator(".declared")).to_have_count(0)
+    page.get_by_label("Tools", exact=True).select_option("Those of “Follow a chain”")
+    expect(page.locator(".declared")).to_contain_text("Follow a chain")
+    expect(panel).to_contain_text("1 of 1,024 ids")
+    page.get_by_text("Options").click()
+    tokens.last.click()
     page.keyboard.press("Home")
     expect(tokens.first).to_be_focused()
     expect(panel).to_contain_text("free, ")
@@ -244,12 +266,103 @@ def test_a_server_that_dies_in_the_middle(
     expect(answer).to_contain_text("First.")
     page.get_by_role("button", name="Try again").click()
     expect(trouble).to_contain_text("The server does not answer")
+    expect(answer).to_contain_text("First.")
     played.opened.set()
     start("--model", f"openai:m@{url}", "--port", server.url.rpartition(":")[2])
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".model .text")).to_contain_text("And last.")
     expect(trouble).to_be_hidden()
     assert page.locator(".user").count() == page.locator(".model").count() == 1
+
+
+def test_what_was_said_stays_until_there_is_more(
+    start: Callable[..., Any], gate: tuple[Gate, str], visit: Callable[..., Any]
+) -> None:
+    played, url = gate
+    page = visit(start("--model", f"openai:m@{url}").url)
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    answer = page.locator(".model .text")
+    expect(answer).to_contain_text("First.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#trouble")).to_contain_text("Stopped.")
+    played.text, played.held = "Another ", threading.Event()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(answer).to_contain_text("First.")
+    expect(page.locator(".model")).to_have_attribute("aria-busy", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator(".model")).to_have_attribute("aria-busy", "false")
+    expect(answer).to_contain_text("First.")
+    page.get_by_role("button", name="Try again").click()
+    played.opened.set()
+    played.held.set()
+    expect(answer).to_have_text("Another And last.")
+    assert [m["role"] for m in played.played.asked[-1]["messages"]] == ["user"]
+
+
+def test_a_double_click_is_one_click(
+    start: Callable[..., Any], gate: tuple[Gate, str], nano_server: Any, visit: Callable[..., Any]
+) -> None:
+    _, url = gate
+    page = visit(start("--model", f"openai:m@{url}").url)
+    box = page.get_by_label("Message", exact=True)
+    box.fill("Hello")
+    page.get_by_role("button", name="Send").dblclick()
+    expect(page.locator(".model .text")).to_contain_text("First.")
+    expect(page.locator(".model")).to_have_attribute("aria-busy", "true")
+    box.fill("Not yet")
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Stop").dblclick()
+    expect(page.locator("#trouble")).to_contain_text("Stopped.")
+    assert box.input_value() == "Not yet"
+
+    page = visit(nano_server.url)
+    page.get_by_role("button", name="Pick the right tool").click()
+    more = page.get_by_role("button", name="More tasks")
+    expect(more).to_be_visible()
+    # The second click, whatever the first one put there.
+    more.evaluate("e => { e.click(); document.querySelector('.task').click(); }")
+    expect(page.get_by_role("heading", name="Watch a model use tools")).to_be_focused()
+    expect(page.locator(".user")).to_have_count(0)
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Pick the right tool").click()
+    expect(page.locator(".user")).to_have_count(1)
+
+
+def test_options(gate: tuple[Gate, str], start: Callable[..., Any], visit: Callable[..., Any]) -> None:
+    played, url = gate
+    played.opened.set()
+    page = visit(start("--model", f"openai:m@{url}").url)
+    page.get_by_text("Options").click()
+    most = page.get_by_label("Most tokens per turn")
+    for given, becomes in (("200000", "100000"), ("-5", "1"), ("2.6", "3"), ("", "512"), ("999999", "100000")):
+        most.fill(given)
+        most.blur()
+        assert most.input_value() == becomes
+    page.get_by_label("System text").fill("Be brief.")
+    # A task brings its tools, and leaves the rest.
+    page.get_by_role("button", name="Follow a chain").click()
+    expect(page.locator(".verdict")).to_be_visible()
+    asked = played.played.asked[-1]
+    assert (asked["messages"][0]["content"], asked["max_tokens"]) == ("Be brief.", 100_000)
+    assert page.get_by_label("System text").input_value() == "Be brief."
+    assert page.get_by_label("Tools", exact=True).locator(":checked").inner_text() == "Those of “Follow a chain”"
+    # What the browser finds invalid is no reason for a dead button.
+    page.get_by_label("Message", exact=True).fill("Hello")
+    most.evaluate("e => { e.value = '200000'; }")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".user")).to_have_count(2)
+
+
+def test_a_script_has_no_tokens_to_count(start: Callable[..., Any], visit: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "script.jsonl").write_text(json.dumps({"role": "assistant", "content": "It is written."}) + "\n")
+    page = visit(start("--model", f"script:{tmp_path / 'script.jsonl'}").url)
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    foot = page.locator(".foot")
+    expect(foot).to_be_visible()
+    assert re.fullmatch(r"\d+\.\d s", foot.inner_text())
 
 
 def test_a_reload_in_the_middle(start: Callable[..., Any], gate: tuple[Gate, str], visit: Callable[..., Any]) -> None:
@@ -275,9 +388,14 @@ def test_a_key_is_asked_for(start: Callable[..., Any], visit: Callable[..., Any]
     page.goto(server.url)
     key = page.get_by_label("API key", exact=True)
     expect(key).to_be_focused()
-    key.fill("wrong")
-    page.keyboard.press("Enter")
-    expect(page.get_by_text("The server does not know this key.")).to_be_visible()
+    wrong = page.get_by_text("The server does not know this key.")
+    # The second one cannot even be sent.
+    for one in ("wrong", "ключ"):
+        key.fill(one)
+        page.keyboard.press("Enter")
+        expect(wrong).to_be_visible()
+        expect(key).to_have_value("")
+    assert page.evaluate("sessionStorage.length") == 1
     page.keyboard.press("Escape")
     expect(page.locator("#tasks")).to_contain_text("This server needs an API key.")
     page.get_by_role("button", name="Try again").click()
@@ -285,6 +403,37 @@ def test_a_key_is_asked_for(start: Callable[..., Any], visit: Callable[..., Any]
     page.get_by_role("button", name="Use this key").click()
     expect(page.get_by_role("button", name="Follow a chain")).to_be_visible()
     page.reload()
+    expect(page.get_by_role("button", name="Follow a chain")).to_be_visible()
+    # Two requests at once ask for one key.
+    page.get_by_role("button", name="Pick the right tool").click()
+    expect(page.locator(".verdict")).to_be_visible()
+    page.evaluate("sessionStorage.removeItem('openk2.key')")
+    page.evaluate("document.querySelectorAll('.foot button').forEach(e => e.click())")
+    key.fill("right")
+    page.keyboard.press("Enter")
+    expect(page.locator(".strip")).to_have_count(page.locator(".foot").count())
+    context.close()
+
+
+def test_a_key_that_is_given_late(start: Callable[..., Any], browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("right\n")
+    server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.url)
+    key = page.get_by_label("API key", exact=True)
+    expect(key).to_be_focused()
+    page.keyboard.press("Escape")
+    page.get_by_text("Options").click()
+    page.get_by_label("Most tokens per turn").fill("5")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    key.fill("right")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Tokens")).to_be_visible()
+    expect(page.locator("#model")).to_have_text(server.name)
+    expect(page.get_by_label("Tools", exact=True).locator("option")).to_have_count(4)
+    page.get_by_role("button", name="New chat").click()
     expect(page.get_by_role("button", name="Follow a chain")).to_be_visible()
     context.close()
 
@@ -395,6 +544,28 @@ NAMELESS = """() => [...document.querySelectorAll('button, input, select, textar
   .map(e => e.outerHTML)"""
 
 
+SHADES = """selector => [...document.querySelectorAll(selector)].map(e => {
+  const { backgroundColor, borderTopWidth, borderBottomWidth } = getComputedStyle(e);
+  return [backgroundColor, borderTopWidth, borderBottomWidth].join();
+})"""
+
+
+def test_forced_colours_leave_what_is_drawn(nano_server: Any, visit: Callable[..., Any]) -> None:
+    page = visit(nano_server.url, forced_colors="active")
+    page.get_by_role("button", name="Pick the right tool").click()
+    expect(page.locator(".verdict")).to_be_visible()
+    page.get_by_role("button", name="Tokens").last.click()
+    expect(page.locator(".strip")).to_be_visible()
+    off, on, first = (
+        set(page.evaluate(SHADES, f".cells {one}")) for one in (".cell:not(.on)", ".on:not(.first)", ".first")
+    )
+    assert len(off) == len(on) == len(first) == 1
+    assert len(off | on | first) == 3
+    bars = page.evaluate(SHADES, ".bars .track") + page.evaluate(SHADES, ".bars .own .fill")
+    assert len(set(bars)) == 2
+    assert len(set(page.evaluate(SHADES, ".legend .token"))) == 3
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_can_be_read(nano_server: Any, visit: Callable[..., Any], theme: str) -> None:
     page = visit(nano_server.url, color_scheme=theme)
@@ -408,6 +579,8 @@ def test_both_themes_can_be_read(nano_server: Any, visit: Callable[..., Any], th
     assert page.evaluate(NAMELESS) == []
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
+    landmarks = page.evaluate("[...document.querySelectorAll('section[aria-label]')].map(e => e.ariaLabel)")
+    assert [one.split(":")[0] for one in landmarks] == ["Conversation", "Call 1", "Call 2"]
     other = {"light": "dark", "dark": "light"}[theme]
     page.get_by_role("button", name=f"Switch to the {other} theme").click()
     assert page.evaluate(CONTRASTS) == []

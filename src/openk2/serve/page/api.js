@@ -5,6 +5,8 @@ const KEY = "openk2.key";
 /** What went wrong, as a sentence for the user. */
 export class Failure extends Error {}
 
+// What fetch can put into a header.
+const SENDABLE = /^[\t\x20-\x7e\x80-\xff]*$/;
 const AWAY = "The server went away in the middle of its answer; what was said stays, and you can try again once it is back.";
 
 let askForKey = async () => null;
@@ -12,6 +14,21 @@ let askForKey = async () => null;
 /** `ask(wrong)` comes to a key, or to null when there is none. */
 export function onKeyNeeded(ask) {
   askForKey = ask;
+}
+
+let asking = null;
+
+/** Comes to whether the user gave a key, which is then kept. Requests that need one at the same time ask once. */
+function newKey(wrong) {
+  asking ??= (async () => {
+    let given = await askForKey(wrong);
+    while (given !== null && !SENDABLE.test(given)) given = await askForKey(true);
+    if (given !== null) sessionStorage.setItem(KEY, given);
+    return given !== null;
+  })().finally(() => {
+    asking = null;
+  });
+  return asking;
 }
 
 async function request(path, body, signal) {
@@ -29,10 +46,9 @@ async function request(path, body, signal) {
     }
     if (answer.ok) return answer;
     if (answer.status === 401) {
-      const given = await askForKey(key !== null);
-      if (given === null) throw new Failure("This server needs an API key.");
-      sessionStorage.setItem(KEY, given);
-      continue;
+      // Another request may have got a key in the meantime.
+      if (sessionStorage.getItem(KEY) !== key || (await newKey(key !== null))) continue;
+      throw new Failure("This server needs an API key.");
     }
     throw new Failure(await sentence(answer));
   }

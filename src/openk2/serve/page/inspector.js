@@ -60,7 +60,7 @@ export function showTokens(panel, found, usage) {
       "p",
       { class: "legend small muted" },
       el("span", { class: "token forced", text: "forced" }),
-      " had no alternative; the warmer a ",
+      " had no alternative; the stronger the mark of a ",
       doubtful(0.15, "free"),
       " ",
       doubtful(0.6, "token"),
@@ -118,14 +118,15 @@ function experts(token, found) {
     if (found.experts > MOST_CELLS) return el("li", { class: "small", text: words });
     const cells = Array.from({ length: found.experts }, (_, one) => {
       const rank = used.indexOf(one);
-      return el("span", { class: rank < 0 ? "cell" : rank ? "cell on" : "cell on first", "aria-hidden": "true" });
+      return el("span", { class: rank < 0 ? "cell" : rank ? "cell on" : "cell on first" });
     });
     return el(
       "li",
       {},
       el("span", { class: "unseen", text: words }),
       el("span", { class: "small muted", "aria-hidden": "true", text: found.layers[index] }),
-      el("span", { class: "cells", title: words }, ...cells),
+      el("span", { class: "cells", "aria-hidden": "true" }, ...cells),
+      el("span", { class: "small", "aria-hidden": "true", text: used.join(", ") }),
     );
   });
   return [title, el("ul", { class: "experts" }, ...rows)];

@@ -9,6 +9,7 @@ const THEME = "openk2.theme";
 const MOST_TURNS = 12;
 const MOST_TOKENS = 512;
 const NANO = "openk2-nano";
+const DOUBLE_CLICK_MS = 400;
 
 const $ = (id) => document.getElementById(id);
 const talk = $("talk");
@@ -19,7 +20,8 @@ const talk = $("talk");
  */
 const fresh = () => ({ task: null, tools: "", system: "", most: MOST_TOKENS, messages: [], trouble: null });
 let conversation = fresh();
-let server = { model: "", inspector: false, tasks: [] };
+const UNKNOWN = { model: "", inspector: false, tasks: [] };
+let server = UNKNOWN;
 let running = null;
 const views = new Map();
 
@@ -96,7 +98,8 @@ function restore() {
 
 function viewOf(message, index) {
   if (message.role === "user") return userView(message);
-  const view = new ModelView(message, { inspect: server.inspector ? inspect : null, again: beginAnew });
+  const before = conversation.messages.slice(0, index).flatMap((one) => one.tool_calls ?? []).length;
+  const view = new ModelView(message, { before, inspect: server.inspector ? inspect : null, again: beginAnew });
   views.set(message, view);
   view.update(resultsAfter(index));
   return view.root;
@@ -110,12 +113,17 @@ function resultsAfter(index) {
 
 function showAll() {
   views.clear();
-  const declared = taskOf(conversation.tools);
   talk.replaceChildren(
-    ...(declared && conversation.messages.length ? [toolList(declared.title, declared.tools)] : []),
     ...conversation.messages.flatMap((message, i) => (message.role === "tool" ? [] : [viewOf(message, i)])),
   );
+  showDeclared();
   showState();
+}
+
+function showDeclared() {
+  talk.querySelector(":scope > .declared")?.remove();
+  const declared = taskOf(conversation.tools);
+  if (declared && conversation.messages.length) talk.prepend(toolList(declared.title, declared.tools));
 }
 
 function showState() {
@@ -189,18 +197,35 @@ function next(message) {
   return conversation.task && !message.verdict ? "world" : null;
 }
 
+const cutOff = (messages) => {
+  const last = messages.at(-1);
+  return last.role === "assistant" && !last.done ? last : null;
+};
+
+const empty = (message) => !message.content && !message.tool_calls.length;
+
+function drop(message) {
+  conversation.messages.pop();
+  views.get(message).root.remove();
+  views.delete(message);
+}
+
 async function goOn() {
   if (running) return;
   const run = new AbortController();
   running = run;
   conversation.trouble = null;
   const { messages } = conversation;
-  if (messages.at(-1).role === "assistant" && !messages.at(-1).done) {
-    messages.pop();
-    talk.lastElementChild.remove();
+  const cut = cutOff(messages);
+  if (cut && empty(cut)) drop(cut);
+  else if (cut) {
+    cut.stopped = false;
+    updateTurn();
   }
   showState();
   try {
+    // The server may have been away, or without a key, when the page began.
+    if (server === UNKNOWN) await load(run.signal);
     for (let what; (what = next(messages.at(-1))); ) {
       if (what === "model") await askModel(run.signal);
       else await askWorld(run.signal);
@@ -229,7 +254,9 @@ function fail(error) {
 }
 
 async function askModel(signal) {
-  const { messages } = conversation;
+  // What was said before it broke off stays until there is something instead.
+  const cut = cutOff(conversation.messages);
+  const messages = conversation.messages.slice(0, cut ? -1 : undefined);
   const sinceUser = messages.length - messages.findLastIndex((message) => message.role === "user");
   const turns = messages.slice(-sinceUser).filter((message) => message.role === "assistant").length;
   if (turns >= MOST_TURNS) throw new Failure(`The model called tools ${turns} times in a row without an answer.`);
@@ -238,12 +265,23 @@ async function askModel(signal) {
   const body = { ...asking(messages, asked), stream_options: { include_usage: true } };
   if (server.inspector) body.return_token_ids = true;
   const message = { role: "assistant", content: "", tool_calls: [], ids: [], asked, done: false };
-  add(message);
+  let shown = false;
+  const show = () => {
+    shown = true;
+    following(() => {
+      if (cut) drop(cut);
+      add(message);
+    });
+  };
+  if (!cut) show();
   const began = performance.now();
   const speak = speaker();
   let drawn = 0;
   for await (const chunk of chat(body, signal)) {
+    // Chunks that had come before the end of it are not shown in what has begun since.
+    signal.throwIfAborted();
     take(message, chunk);
+    if (!shown && !empty(message)) show();
     speak(message.content, false);
     // A fast stream is drawn once a frame.
     drawn ||= requestAnimationFrame(() => {
@@ -253,6 +291,7 @@ async function askModel(signal) {
     saveSoon();
   }
   cancelAnimationFrame(drawn);
+  if (!shown) show();
   speak(message.content, true);
   message.seconds = (performance.now() - began) / 1000;
   message.done = true;
@@ -312,8 +351,15 @@ async function inspect(message, panel) {
 
 // --- what the user does
 
-function startTask(task) {
-  conversation = { ...fresh(), task: task.id, tools: task.id };
+let acted = -Infinity;
+
+/** Whether a click is the second of two: that is not meant for what the first one put under the pointer. */
+const isSecond = (event) => event.timeStamp - acted < DOUBLE_CLICK_MS;
+
+function startTask(task, event) {
+  if (isSecond(event)) return;
+  const { system, most } = conversation;
+  conversation = { ...fresh(), system, most, task: task.id, tools: task.id };
   conversation.messages.push({ role: "user", content: task.request });
   showAll();
   talk.focus();
@@ -333,7 +379,8 @@ function send() {
   goOn();
 }
 
-function beginAnew() {
+function beginAnew(event) {
+  acted = event.timeStamp;
   running?.abort();
   running = null;
   const { system, most } = conversation;
@@ -346,6 +393,8 @@ function beginAnew() {
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (isSecond(event)) return;
+  acted = event.timeStamp;
   if (running) running.abort();
   else send();
 });
@@ -362,16 +411,18 @@ $("retry").addEventListener("click", () => {
   goOn();
 });
 $("new").addEventListener("click", beginAnew);
-for (const id of ["system", "tools"]) {
-  $(id).addEventListener("change", () => {
-    conversation[id] = $(id).value;
-    save();
-    showAll();
-  });
-}
+$("system").addEventListener("change", () => {
+  conversation.system = $("system").value;
+  save();
+});
+$("tools").addEventListener("change", () => {
+  conversation.tools = $("tools").value;
+  save();
+  showDeclared();
+});
 $("most").addEventListener("change", () => {
-  const given = $("most").valueAsNumber;
-  conversation.most = Number.isInteger(given) && given > 0 ? given : MOST_TOKENS;
+  const { valueAsNumber: given, min, max } = $("most");
+  conversation.most = Number.isNaN(given) ? MOST_TOKENS : Math.min(max, Math.max(min, Math.round(given)));
   save();
   showState();
 });
@@ -406,14 +457,17 @@ onKeyNeeded(
 
 async function begin() {
   try {
-    server = await call("/playground");
+    await load();
   } catch (error) {
     const again = el("button", { type: "button", text: "Try again", click: begin });
     $("tasks").replaceChildren(el("li", { class: "notice" }, el("p", { text: error.message }), again));
-    return;
   }
+}
+
+async function load(signal) {
+  server = await call("/playground", null, signal);
   $("model").textContent = server.model;
-  $("tasks").replaceChildren(...server.tasks.map((task) => taskCard(task, () => startTask(task))));
+  $("tasks").replaceChildren(...server.tasks.map((task) => taskCard(task, (event) => startTask(task, event))));
   $("tools").replaceChildren(
     el("option", { value: "", text: "None" }),
     ...server.tasks.map((task) => el("option", { value: task.id, text: `Those of “${task.title}”` })),

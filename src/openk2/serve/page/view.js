@@ -69,8 +69,9 @@ export function userView(message) {
 
 /** A turn of the model, which grows: `update` shows what its message has become. */
 export class ModelView {
-  constructor(message, { inspect, again }) {
+  constructor(message, { before, inspect, again }) {
     this.message = message;
+    this.before = before;
     this.again = again;
     this.text = el("p", { class: "text" });
     this.cards = [];
@@ -97,18 +98,22 @@ export class ModelView {
     this.text.hidden = !content && (calls.length > 0 || done);
     calls.forEach((call, index) => {
       if (!this.cards[index]) {
-        this.cards[index] = new CallCard();
+        this.cards[index] = new CallCard(this.before + index + 1);
         this.calls.append(this.cards[index].root);
       }
       this.cards[index].update(call, results.find((result) => result.tool_call_id === call.id), done, stopped);
     });
-    if (done && usage) {
-      const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
-      const prompt = `prompt ${usage.prompt_tokens.toLocaleString("en")}, cached ${cached.toLocaleString("en")}`;
-      const said = `${count(usage.completion_tokens, "token")} in ${seconds.toFixed(1)} s`;
-      this.facts.textContent = `${said}${finish === "length" ? ", cut off at the limit" : ""} · ${prompt}`;
+    if (done) {
+      const took = `${seconds.toFixed(1)} s`;
+      const end = finish === "length" ? ", cut off at the limit" : "";
+      // No prompt is empty: with a count of zero nobody counted.
+      if (usage?.prompt_tokens) {
+        const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
+        const prompt = `prompt ${usage.prompt_tokens.toLocaleString("en")}, cached ${cached.toLocaleString("en")}`;
+        this.facts.textContent = `${count(usage.completion_tokens, "token")} in ${took}${end} · ${prompt}`;
+      } else this.facts.textContent = took + end;
     }
-    this.foot.hidden = !done || !usage;
+    this.foot.hidden = !done;
     this.look.hidden = !this.message.ids?.length;
     if (verdict) this.judge(verdict);
   }
@@ -138,7 +143,8 @@ export class ModelView {
 }
 
 class CallCard {
-  constructor() {
+  constructor(number) {
+    this.number = number;
     this.name = el("code", { class: "call-name" });
     this.state = el("span", { class: "state" });
     this.arguments = el("pre");
@@ -152,7 +158,7 @@ class CallCard {
   update(call, result, done, stopped) {
     const { name, arguments: text } = call.function;
     this.name.textContent = name;
-    this.root.setAttribute("aria-label", `Call of ${name}`);
+    this.root.setAttribute("aria-label", `Call ${this.number}: ${name}`);
     this.arguments.textContent = done ? pretty(text) : text || "…";
     this.result.hidden = this.resultKey.hidden = !result;
     if (result) this.result.textContent = pretty(result.content);
