@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from openk2.chat import Tokenizer, parse_completion
 from openk2.core import ToolSpec, UserError
 from openk2.engine import Engine, Request
-from openk2.engine.closing import leads_out
+from openk2.engine.closing import Place, leads_out
 from openk2.engine.grammar import Grammar, Guide, State
 from openk2.model import ModelConfig, Transformer
 
@@ -65,6 +65,18 @@ HARD = {
     "a long string": an_object({"type": "string", "minLength": 40}),
     "a pattern": an_object({"type": "string", "pattern": "^[a-f0-9]{32}$"}),
     "a pattern with an end": an_object({"type": "string", "pattern": "^a+b$"}),
+    "a pattern with an end anywhere": an_object({"type": "string", "pattern": "\\.py$"}),
+    "one of two ends": an_object({"type": "string", "pattern": "(foo|bar).*baz$"}),
+    "words": an_object({"type": "string", "pattern": r"^\S+( \S+){3,}$"}),
+    "an address": an_object({"type": "string", "format": "email"}),
+    "a large multiple": an_object({"type": "integer", "multipleOf": 86400, "minimum": 1}),
+    "a multiple below zero": an_object({"type": "integer", "multipleOf": 365, "maximum": -1000}),
+    "names with a pattern": {
+        "type": "object",
+        "patternProperties": {"^x.*-end$": {"type": "integer"}},
+        "additionalProperties": False,
+        "minProperties": 1,
+    },
     "a date": an_object({"type": "string", "format": "date-time"}),
     "a multiple": an_object({"type": "integer", "multipleOf": 7, "minimum": 50}),
     "a long list": an_object({"type": "array", "items": {"type": "boolean"}, "minItems": 20}),
@@ -155,9 +167,9 @@ def test_a_way_out_depends_on_where_one_is(grammar: Grammar) -> None:
     assert leads_out(matcher, compiled.shortest)
     matcher.consume_tokens(grammar.tokenizer.encode('{"a":"x'))
     assert not leads_out(matcher, compiled.shortest)
-    way = grammar.closer.way(matcher, True, False)
+    way = grammar.closer.way(matcher, Place(inside=True))
     assert way is not None and grammar.tokenizer.decode(way[:-1]) == '"}'
-    assert grammar.closer.way(matcher, True, False, most=1) is None
+    assert grammar.closer.way(matcher, Place(inside=True), most=1) is None
 
 
 def test_no_call_is_opened_that_does_not_fit(grammar: Grammar) -> None:
@@ -184,15 +196,31 @@ def test_one_call_ends_the_turn(grammar: Grammar) -> None:
     assert max(counts[False]) > 1
 
 
-def test_a_schema_without_a_known_way_out_is_enforced_but_for_its_length(grammar: Grammar) -> None:
-    long = an_object({"type": "array", "items": {"type": "integer"}, "minItems": 3000})
-    compiled = grammar.compile([ToolSpec("f", "", long)])["f"]
-    endless = {"$ref": "#/$defs/node", "$defs": {"node": an_object({"$ref": "#/$defs/node"})}}
-    for one in (compiled, grammar.compile_answer(endless)):
-        assert one.shortest is None and "length" in one.not_enforced[-1]
-    guide = grammar.guide([ToolSpec("f", "", long)], must_call=True)
-    for token in wander(guide, 0, 200)[-100:]:
-        assert token < grammar.tokenizer.base_size
+LONG = an_object({"type": "array", "items": {"type": "integer"}, "minItems": 3000})
+ENDLESS = {"$ref": "#/$defs/node", "$defs": {"node": an_object({"$ref": "#/$defs/node"})}}
+BOMB = an_object({"type": "string", "pattern": "^(x{1000}){1000}$"}, additionalProperties=False)
+
+
+@pytest.mark.parametrize(
+    ("schema", "remark", "kept"),
+    [
+        (LONG, "Anything but the type", {"type": "object"}),
+        (ENDLESS, "Anything but the type", {"type": "object"}),
+        (BOMB, r"Pattern of which no short text was found: ^(x{1000})", an_object({"type": "string"})),
+    ],
+)
+def test_what_cannot_be_ended_is_not_begun(
+    grammar: Grammar, schema: dict[str, Any], remark: str, kept: dict[str, Any]
+) -> None:
+    tools = [ToolSpec("f", "", schema)]
+    assert remark in grammar.compile(tools)["f"].not_enforced[-1]
+    for seed, more in enumerate((0, 3, 20)):
+        guide = grammar.guide(tools, must_call=True)
+        ids = wander(guide, seed, guide.needs + more)
+        completion = parse_completion(ids, grammar.tokenizer)
+        assert completion.malformed is None and ids[-1] == grammar.turn_end and completion.message.tool_calls
+        for call in completion.message.tool_calls:
+            Draft202012Validator(kept).validate(json.loads(call.arguments))
 
 
 def test_what_cannot_be_is_refused(grammar: Grammar) -> None:

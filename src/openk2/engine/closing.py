@@ -10,17 +10,30 @@ Shapes: V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from llguidance import LLMatcher
 from numpy.typing import NDArray
 
+from openk2.engine.hints import Hints
+
 _GOOD_ENOUGH = 24
 """A way of so many ids is not searched any shorter."""
 _LONGEST = 2048
+_NO_HINTS = Hints()
 # Ranks in strings: what closes is under half of this, and other pieces begin here.
 _OTHER, _UNUSUAL = 1 << 20, 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where JSON is: inside a string, there behind a backslash, or what has been written of a number."""
+
+    inside: bool = False
+    escaped: bool = False
+    number: str = ""
 
 
 class Closer:
@@ -32,9 +45,10 @@ class Closer:
         end: the id that the matchers end with.
 
     The search is greedy: outside of strings close what is open, else write the least that the schema lets through; in
-    a string close it, else go on with the longest piece. Where that finds no end, or a far one, what led on comes last
-    when it is written again: pieces of a string or number that goes on (a pattern like a+b), and names and values in
-    an object in which another one opens (a tree whose nodes may be leaves).
+    a string close it, else go on with what the schema hints at, if the string may end behind it, else with the longest
+    piece; numbers likewise. Where that finds no end, or a far one, what led on comes last when it is written again:
+    pieces of a string or number that goes on (a pattern like a+b), and names and values in an object in which another
+    one opens (a tree whose nodes may be leaves).
     """
 
     def __init__(self, pieces: Sequence[bytes], size: int, end: int) -> None:
@@ -44,8 +58,15 @@ class Closer:
         outside = [_rank_outside(piece) for piece in self._pieces]
         closing = [_rank_closing(piece) for piece in self._pieces]
         length_V = np.array([len(piece) for piece in self._pieces])
+        self._ids = {piece: i for i, piece in reversed(list(enumerate(pieces))) if piece}
         plain_V = np.array([piece.isascii() and piece.isalnum() for piece in self._pieces])
         closing_V = np.array(closing)
+        self._closes_V = np.zeros(size, dtype=np.bool_)
+        self._closes_V[: len(pieces)] = closing_V >= 0
+        # A number ends where something else may follow.
+        self._follows_V = np.zeros(size, dtype=np.bool_)
+        self._follows_V[: len(pieces)] = [piece[:1] in (b",", b"}", b"]") for piece in self._pieces]
+        self._follows_V[end] = True
         self._first_V = np.full(size, 256)
         self._first_V[: len(pieces)] = [piece[0] if piece else 256 for piece in self._pieces]
         self._outside_V = self._with_end(np.array(outside), size)
@@ -61,54 +82,104 @@ class Closer:
         out_V[self._end] = -1
         return out_V
 
-    def in_string(self, inside: bool, escaped: bool, token: int) -> tuple[bool, bool]:
-        """Whether JSON is inside a string, and behind a backslash in it, after one more id."""
+    def behind(self, place: Place, token: int) -> Place:
+        """Where JSON is after one more id."""
+        inside, escaped, number = place.inside, place.escaped, place.number
         for byte in self._pieces[token] if token < len(self._pieces) else b"":
             if escaped:
                 escaped = False
             elif inside and byte == ord("\\"):
                 escaped = True
             elif byte == ord('"'):
-                inside = not inside
-        return inside, escaped
+                inside, number = not inside, ""
+            elif not inside:
+                number = number + chr(byte) if byte in b"-+.0123456789eE" else ""
+        return Place(inside, escaped, number)
 
-    def way(self, matcher: LLMatcher, inside: bool, escaped: bool, most: int = _LONGEST) -> tuple[int, ...] | None:
-        """Ids from the matcher's state to its end, the end included; None if none of at most `most` ids is found.
-
-        `inside` and `escaped` as `in_string` gives them. The matcher stays as it is.
+    def way(
+        self, matcher: LLMatcher, place: Place, hints: Hints = _NO_HINTS, most: int = _LONGEST
+    ) -> tuple[int, ...] | None:
+        """Ids from the matcher's state at `place` to its end, the end included; None if none of at most `most` ids is
+        found. The matcher stays as it is.
         """
         best: tuple[int, ...] | None = None
         for inside_V, varied in ((self._inside[0], False), (self._inside[0], True), (self._inside[1], True)):
             if best is not None and len(best) <= _GOOD_ENOUGH:
                 break
-            found = self._greedy(matcher.deep_copy(), inside, escaped, inside_V, min(most, _LONGEST), varied)
+            found = self._greedy(matcher.deep_copy(), place, hints, inside_V, min(most, _LONGEST), varied)
             if found is not None and (best is None or len(found) < len(best)):
                 best, most = found, len(found)
         return best
 
     def _greedy(
-        self, matcher: LLMatcher, inside: bool, escaped: bool, inside_V: NDArray[np.int64], most: int, varied: bool
+        self, matcher: LLMatcher, place: Place, hints: Hints, inside_V: NDArray[np.int64], most: int, varied: bool
     ) -> tuple[int, ...] | None:
         ids: list[int] = []
         tried = _Tried()
         while len(ids) < most:
-            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-            allowed = np.flatnonzero(np.unpackbits(bits, bitorder="little", count=len(inside_V)))
+            allowed = self._allowed(matcher)
             if not len(allowed):
                 return None
-            ranks = (inside_V if inside else self._outside_V)[allowed]
-            if varied:
-                ranks = ranks + tried.penalties[tried.before][self._first_V[allowed]]
-            token = int(allowed[ranks.argmin()])
-            ids.append(token)
-            if token == self._end:
-                return tuple(ids)
-            if not matcher.consume_token(token):
-                return None
-            if varied:
-                tried.note(self._pieces[token], inside)
-            inside, escaped = self.in_string(inside, escaped, token)
+            following = self._hinted(matcher, place, hints, allowed)
+            if not following:
+                ranks = (inside_V if place.inside else self._outside_V)[allowed]
+                if varied:
+                    ranks = ranks + tried.penalties[tried.before][self._first_V[allowed]]
+                following = [int(allowed[ranks.argmin()])]
+            for token in following:
+                ids.append(token)
+                if token == self._end:
+                    return tuple(ids) if len(ids) <= most else None
+                if not matcher.consume_token(token):
+                    return None
+                if varied:
+                    tried.note(self._pieces[token], place.inside)
+                place = self.behind(place, token)
         return None
+
+    def _allowed(self, matcher: LLMatcher) -> NDArray[np.int64]:
+        """The ids that may come next; none for a grammar that has become too much for its limits."""
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        if matcher.is_error():
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(np.unpackbits(bits, bitorder="little", count=len(self._outside_V)))
+
+    def _hinted(self, matcher: LLMatcher, place: Place, hints: Hints, allowed: NDArray[np.int64]) -> list[int]:
+        """Ids behind which the string or number that is under way may end, if it may not here and one of the hints
+        leads there."""
+        if place.escaped or not (hints.texts if place.inside else hints.multiples):
+            return []
+        ends_V = self._closes_V if place.inside else self._follows_V
+        if ends_V[allowed].any() or not (place.inside or self._in_number(place, allowed)):
+            return []
+        for text in hints.texts if place.inside else self._digits(place, hints):
+            ids = self._spelled(text)
+            if not ids or not leads_out(matcher, ids):
+                continue
+            ahead = matcher.deep_copy()
+            ahead.consume_tokens(ids)
+            if ends_V[self._allowed(ahead)].any():
+                return ids
+        return []
+
+    def _in_number(self, place: Place, allowed: NDArray[np.int64]) -> bool:
+        return bool(place.number) or any(self._ids.get(digit) in allowed for digit in (b"1", b"9"))
+
+    def _digits(self, place: Place, hints: Hints) -> Iterator[bytes]:
+        for multiple in hints.multiples:
+            yield from (digits.encode() for digits in multiple.endings(place.number))
+
+    def _spelled(self, text: bytes) -> list[int]:
+        """Ids of a text, the longest piece first; none if it has bytes that no piece has."""
+        ids: list[int] = []
+        while text:
+            sizes = range(min(len(text), self.longest_piece), 0, -1)
+            size = next((size for size in sizes if text[:size] in self._ids), 0)
+            if not size:
+                return []
+            ids.append(self._ids[text[:size]])
+            text = text[size:]
+        return ids
 
 
 class _Tried:
@@ -140,7 +211,7 @@ class _Tried:
 
 
 def leads_out(matcher: LLMatcher, ids: Sequence[int]) -> bool:
-    """Whether `ids` are a way out of the matcher's state."""
+    """Whether `ids` may all come next."""
     return int(matcher.validate_tokens(list(ids))) == len(ids)
 
 

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
-from openk2.engine.closing import Closer, leads_out
+from openk2.engine.closing import Closer, Place, leads_out
+from openk2.engine.hints import Hints, hints_of
 from openk2.engine.schema import arguments_schema, counts_free_names, enforceable, without_own_name
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A compiled schema: a fresh matcher (copy before use), few ids that satisfy it, the end included, if some were
-    found, and a remark on every part of the schema that it does not hold the model to (for whoever wrote it: nothing
-    here prints them)."""
+    """A compiled schema: a fresh matcher (copy before use), few ids that satisfy it, the end included, what helps to
+    find such, and a remark on every part of the schema that it does not hold the model to (for whoever wrote it:
+    nothing here prints them)."""
 
     matcher: LLMatcher
-    shortest: tuple[int, ...] | None
+    shortest: tuple[int, ...]
+    hints: Hints
     not_enforced: tuple[str, ...] = ()
 
 
@@ -194,11 +196,16 @@ class Grammar:
 
     def _compile_schema(self, what: str, schema: dict[str, Any]) -> Json:
         unknown: list[str] = []
+        must_end = False
 
         def knows(pattern: str) -> bool:
-            known = not self._compile({"type": "string", "pattern": pattern}).is_error()
+            matcher = self._compile({"type": "string", "pattern": pattern})
+            known = not matcher.is_error()
             if not known:
                 unknown.append(f"Unknown pattern: {pattern}")
+            elif must_end and self.closer.way(matcher, Place(), hints_of({"pattern": pattern})) is None:
+                unknown.append(f"Pattern of which no short text was found: {pattern}")
+                known = False
             return known
 
         # Closing may contradict a reference or a composition: then take it as declared. Large bounds go last.
@@ -216,10 +223,19 @@ class Grammar:
             raise UserError(
                 f"the grammar cannot enforce {what} ({reason}): simplify the schema or switch the grammar off"
             )
-        shortest = self.closer.way(matcher, False, False)
+        hints = hints_of(written)
+        shortest = self.closer.way(matcher, Place(), hints)
         if shortest is None:
-            unknown.append("Limits of length: no JSON that satisfies the schema was found")
-        return Json(matcher, shortest, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
+            # What cannot be ended must not begin.
+            must_end = True
+            matcher = self._compile(enforceable(schema, knows, close=close, large_bounds=large))
+            shortest = self.closer.way(matcher, Place(), hints)
+        if shortest is None:
+            unknown.append("Anything but the type: no short JSON that satisfies the schema was found")
+            matcher = self._compile({"type": schema["type"]} if "type" in schema else {})
+            shortest = self.closer.way(matcher, Place())
+            assert shortest is not None
+        return Json(matcher, shortest, hints, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
 
     def _compile(self, schema: object) -> LLMatcher:
         return LLMatcher(
@@ -264,10 +280,9 @@ class Guide:
         self._depth = 0
         self._matcher: LLMatcher | None = None
         self._mask: Mask | None = None
-        # Of JSON under way: a way out, if one is known, whether a string is open, and the way out behind an id that
-        # was settled.
+        # Of JSON under way: a way out, if one is known, where it is, and the way out behind an id that was settled.
         self._way: tuple[int, ...] | None = None
-        self._inside = self._escaped = False
+        self._place, self._hints = Place(), Hints()
         self._settled: tuple[int, tuple[int, ...]] | None = None
         if must_call:
             self._state = State.MUST_CALL
@@ -303,7 +318,11 @@ class Guide:
         size = self._grammar.tokenizer.vocab_size
         bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
-        mask[:size] = np.unpackbits(bits, bitorder="little")[:size]
+        if matcher.is_error():
+            # It has become too much for the grammar's limits. The way out was known before.
+            mask[self._way[0] if self._way else self._grammar.call_end] = True
+        else:
+            mask[:size] = np.unpackbits(bits, bitorder="little")[:size]
         if self._state is State.ANSWER:
             mask[self._grammar.turn_end] = mask[self._grammar.call_end]
             mask[self._grammar.call_end] = False
@@ -350,7 +369,7 @@ class Guide:
         most = room - 1 if answer else room - 3
         closer = self._grammar.closer
         if self._way is None:
-            self._way = closer.way(self._matcher, self._inside, self._escaped)
+            self._way = closer.way(self._matcher, self._place, self._hints)
         if token == end or self._way is None or token == self._way[0]:
             return token
         ahead = self._matcher.deep_copy()
@@ -359,7 +378,7 @@ class Guide:
         rests = (self._way[begun:] for begun in range(min(_BEGUN, len(self._way))))
         way = next((rest for rest in rests if len(rest) <= most and leads_out(ahead, rest)), None)
         if way is None:
-            way = closer.way(ahead, *closer.in_string(self._inside, self._escaped, token), most)
+            way = closer.way(ahead, closer.behind(self._place, token), self._hints, most)
         if way is None:
             return end if self._way[0] == self._grammar.call_end else self._way[0]
         self._settled = token, way
@@ -401,7 +420,9 @@ class Guide:
         self._mask = None
         end = self._grammar.turn_end if self._state is State.ANSWER else self._grammar.call_end
         reserved = token >= self._grammar.tokenizer.base_size
-        if token == end and self._matcher.is_accepting():
+        if self._matcher.is_error() and self._way and token != end and token == self._way[0]:
+            self._way = self._way[1:]
+        elif token == end and (self._matcher.is_accepting() or self._matcher.is_error()):
             self._matcher = None
             if self._state is State.ANSWER:
                 self._state = State.DONE
@@ -410,26 +431,26 @@ class Guide:
             self._index += 1
             self._count_costs()
         elif reserved or not self._matcher.consume_token(token):
-            raise ValueError(f"id {token} is not allowed in {self._state.value}: {self._matcher.get_error()}")
+            raise ValueError(f"id {token} is not allowed in {self._state.value}")
         else:
             self._first = self._first and self._state is not State.ANSWER
             if self._settled is not None and self._settled[0] == token:
                 self._way = self._settled[1]
             elif self._way is not None:
                 self._way = self._way[1:] if self._way[0] == token else None
-            self._inside, self._escaped = self._grammar.closer.in_string(self._inside, self._escaped, token)
+            self._place = self._grammar.closer.behind(self._place, token)
         self._settled = None
 
     def _begin_json(self, state: State, schema: Json) -> None:
         self._state = state
         self._matcher = schema.matcher.deep_copy()
-        self._way, self._inside, self._escaped = schema.shortest, False, False
+        self._way, self._place, self._hints = schema.shortest, Place(), schema.hints
 
     def _count_costs(self) -> None:
         """How many ids a call of each tool takes at least, from `call_begin` to the end of the turn."""
         # call_begin, argument_begin, section_end, turn_end
         self._costs = {
-            name: 4 + len(self._grammar.header(name, self._index)) + len(tool.shortest or ())
+            name: 4 + len(self._grammar.header(name, self._index)) + len(tool.shortest)
             for name, tool in self._tools.items()
         }
 
