@@ -68,6 +68,7 @@ def nested(depth: int) -> Any:
         (ASK | {"stop": "x" * 33}, "stop", "32"),
         (ASK | {"stop": [""]}, "stop", "1 to 32"),
         (ASK | {"logit_bias": {"x": 1}}, "logit_bias", "token id"),
+        (ASK | {"logit_bias": {"9" * 5000: 1}}, "logit_bias", "token id"),
         (ASK | {"logit_bias": {"3": 101}}, "logit_bias", "-100 to 100"),
         (ASK | {"top_logprobs": 3}, "top_logprobs", "logprobs"),
         (ASK | {"functions": []}, "functions", "tools"),
@@ -93,6 +94,11 @@ def nested(depth: int) -> Any:
             "tools.0.function.parameters", "uniqueItems",
         ),
         (with_parameters({"$ref": "#/nowhere"}), "tools.0.function.parameters", "act"),
+        (with_parameters({"properties": {"x": {"enum": ["x" * 300_000]}}}), "messages", "context"),
+        (
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 300_000]}}}},
+            "response_format", "at most 262144",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, field: str | None, words: str) -> None:

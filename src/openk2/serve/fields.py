@@ -13,6 +13,8 @@ from openk2.serve.service import Settings
 MOST_CHOICES = 5
 MOST_STOPS, LONGEST_STOP = 5, 32
 _NEAR_ZERO = 1e-3
+_LONGEST_ID = 10
+"""Digits of a token id."""
 
 
 class Fields(BaseModel):
@@ -66,7 +68,7 @@ class Sampling(Fields):
             raise invalid("n", f"with a temperature near 0 all {self.n} choices would be the same: raise it")
         bias = []
         for key, value in (self.logit_bias or {}).items():
-            if not key.isdecimal() or abs(value) > 100:
+            if not key.isdecimal() or len(key) > _LONGEST_ID or abs(value) > 100:
                 raise invalid("logit_bias", f"{key[:20]!r}: {value} is no token id with a number from -100 to 100")
             bias.append((int(key), value))
         top_k = self.top_k or 0

@@ -84,17 +84,16 @@ def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], 
     names = tool_names(asked)
     ids, calls = _rendered(engine, asked, names)
     try:
-        request = _constrained(
-            asked,
-            names,
-            Request(
-                tuple(ids),
-                engine.context if asked.max_tokens is None else asked.max_tokens,
-                stop=asked.stop,
-                first_call_index=calls,
-                **asked.sampling,
-            ),
+        request = Request(
+            tuple(ids),
+            engine.context if asked.max_tokens is None else asked.max_tokens,
+            stop=asked.stop,
+            first_call_index=calls,
+            **asked.sampling,
         )
+        # Before the schemas, which take longer.
+        engine.check(request)
+        request = _constrained(asked, names, request)
         _check_schemas(engine, asked)
         engine.check(request)
     except ContextOverflow as e:
