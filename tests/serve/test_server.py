@@ -49,6 +49,10 @@ def nested(depth: int) -> Any:
         ({}, "messages", "required"),
         ({"messages": "hi"}, "messages", "array"),
         ({"messages": []}, "messages", "none"),
+        ({"messages": [{}] * 50_001}, "messages", "there are 50001, and at most 50000"),
+        (ASK | {"logit_bias": {str(i): 1 for i in range(50_001)}}, "logit_bias", "at most 50000"),
+        (ASK | {"temperature": "1"}, "temperature", "number"),
+        (ASK | {"temperature": True}, "temperature", "number"),
         ({"messages": [{"role": "pirate", "content": "x"}]}, "messages.0", "pirate"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages.0", "content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0", "text"),
@@ -110,6 +114,28 @@ def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, fie
     if field is not None:
         assert error["param"] == field and error["message"].startswith(field)
     assert random_server.http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/messages", {"max_tokens": 1, "messages": ASK["messages"] * 50_001}, "messages: there are 50001"),
+        ("/v1/messages/count_tokens", {"messages": ASK["messages"] * 50_001}, "messages: there are 50001"),
+        ("/v1/tokenizers/estimate-token-count", {"messages": ASK["messages"] * 50_001}, "messages: there are 50001"),
+        ("/v1/responses", {"input": [{}] * 50_001}, "input: there are 50001"),
+        ("/v1/completions", {"prompt": ["a"] * 65}, "prompt: there are 65 prompts"),
+        ("/v1/completions", {"prompt": [1] * 3000}, "prompt: it is longer than the context of 2048"),
+        ("/v1/completions", {"prompt": [1, "a"]}, "prompt: a list of ids"),
+        ("/v1/completions", {"prompt": [[1], [2.5]]}, "prompt: a list of ids"),
+        ("/v1/completions", {"prompt": {"a": 1}}, "prompt: it must be a text"),
+        ("/v1/completions", {"prompt": ""}, "prompt: the text is empty"),
+    ],
+)
+def test_what_is_too_much_or_no_prompt_is_refused_at_once(
+    random_server: Any, path: str, body: dict[str, Any], words: str
+) -> None:
+    answer = random_server.http.post(path, json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["message"].startswith(words), answer.text
 
 
 def test_other_routes_and_methods(random_server: Any) -> None:

@@ -20,7 +20,7 @@ from openk2.core import Message, ToolCall
 from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, Ready, ReasoningPart, RefusalPart
 from openk2.serve.errors import ApiError, invalid
-from openk2.serve.fields import Fields, Number, temperature_field
+from openk2.serve.fields import Declared, Fields, Listed, Number, temperature_field
 from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
@@ -51,7 +51,7 @@ class Choice(Fields):
 
 class MessageEntry(Fields):
     role: Literal["user", "assistant", "system"]
-    content: str | list[dict[str, Any]]
+    content: str | Listed[dict[str, Any]]
 
 
 class OutputFormat(Fields):
@@ -67,9 +67,9 @@ class CountRequest(Fields):
     """What is counted: a request without what concerns the answer."""
 
     model: str | None = None
-    messages: list[MessageEntry]
-    system: str | list[dict[str, Any]] | None = None
-    tools: list[ToolEntry] | None = None
+    messages: Listed[MessageEntry]
+    system: str | Listed[dict[str, Any]] | None = None
+    tools: Declared[ToolEntry] | None = None
     tool_choice: Choice | None = None
     thread: Any = None
     mcp_servers: Any = None
@@ -108,7 +108,7 @@ class MessagesRequest(CountRequest):
     temperature: Annotated[Number, Field(ge=0, le=1)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Listed[str] | None = None
     stream: bool | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None

@@ -19,7 +19,7 @@ from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Fields, Sampling
+from openk2.serve.fields import Declared, Fields, Listed, Sampling
 from openk2.serve.prompt import Asked, Tool
 from openk2.serve.service import Settings
 
@@ -60,8 +60,8 @@ class ResponseFormat(Fields):
 
 
 class ChatRequest(Sampling):
-    messages: list[dict[str, Any]]
-    tools: list[ToolEntry] | None = None
+    messages: Listed[dict[str, Any]]
+    tools: Declared[ToolEntry] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

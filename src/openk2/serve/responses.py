@@ -16,7 +16,7 @@ from openk2.core import Message, ToolCall
 from openk2.core.messages import Role, compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Fields, Number, temperature_field
+from openk2.serve.fields import Declared, Fields, Listed, Number, temperature_field
 from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
@@ -58,9 +58,9 @@ class TextOptions(Fields):
 
 class ResponsesRequest(Fields):
     model: str | None = None
-    input: str | list[dict[str, Any]]
+    input: str | Listed[dict[str, Any]]
     instructions: str | None = None
-    tools: list[ToolEntry] | None = None
+    tools: Declared[ToolEntry] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -74,7 +74,7 @@ class ResponsesRequest(Fields):
     prompt: Any = None
     max_tool_calls: Any = None
     top_logprobs: int | None = None
-    include: list[str] | None = None
+    include: Listed[str] | None = None
     metadata: dict[str, str] | None = None
 
     def asked(self, settings: Settings) -> Asked:
