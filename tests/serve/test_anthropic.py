@@ -125,6 +125,8 @@ def test_the_asynchronous_client(nano_server: Any) -> None:
          "messages: .*answers no call"),
         ({"extra_body": {"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}}, "mcp_servers: "),
         ({"extra_body": {"container": "c"}}, "container: "),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+         "tools.0.type: tools of type 'web_search_20250305' are not served"),
         ({"tools": [{"name": "a", "input_schema": {"type": "array"}}]},
          "tools.0.input_schema: the parameters of tool a are"),
     ],

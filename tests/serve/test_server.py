@@ -61,6 +61,11 @@ def nested(depth: int) -> Any:
         ({"messages": [{"role": "user", "content": "word " * 4000}]}, "messages", "context"),
         ({"messages": [{"role": "user", "content": "x" * 10_000_000}]}, "messages", "context"),
         (ASK | {"messages": [{"role": "user", "content": "x", "partial": True}]}, "messages.0.partial", "assistant"),
+        (
+            {"messages": [*ASK["messages"], {"role": "assistant", "content": "", "partial": True, "tool_calls": [
+                {"id": "x", "type": "function", "function": {"name": "act", "arguments": "{}"}}]}]},
+            "messages.1.partial", "calls",
+        ),
         (ASK | {"temperature": 3}, "temperature", "2"),
         (ASK | {"temperature": "hot"}, "temperature", "number"),
         (ASK | {"top_p": 0}, "top_p", "greater"),
@@ -142,7 +147,9 @@ def test_other_routes_and_methods(random_server: Any) -> None:
     for method, path, status in (("GET", "/nope", 404), ("GET", PATH, 405), ("GET", "/v1/models/other", 404)):
         answer = random_server.http.request(method, path)
         assert answer.status_code == status and answer.json()["error"]["message"]
-    assert random_server.http.get("/anthropic/v1/messages").json()["type"] == "error"
+    answer = random_server.http.get("/anthropic/v1/messages")
+    assert answer.status_code == 405 and answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_server: Any) -> None:
@@ -158,7 +165,7 @@ def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_serve
 
 
 def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("one\n\ntwo\n")
+    (tmp_path / "keys").write_text("one\n\ntwo\ntv\u00e5\n", encoding="utf-8")
     (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
     for headers, status in (
@@ -166,6 +173,8 @@ def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
         ({"Authorization": "Bearer three"}, 401),
         ({"x-api-key": "\u00e9".encode()}, 401),
         ({"Authorization": "Bearer one"}, 200),
+        ({"Authorization": "bearer one"}, 200),
+        ({"Authorization": "Bearer tv\u00e5".encode()}, 200),
         ({"x-api-key": "two"}, 200),
     ):
         answer = server.http.post(PATH, json=ASK | {"max_tokens": 1}, headers=headers)
@@ -191,6 +200,9 @@ def test_the_queue_is_bounded_and_who_leaves_makes_room(start: Callable[..., Any
         assert first.status_code == second.status_code == 200
         refused = httpx2.post(f"{server.url}{PATH}", json=LONG)
         assert refused.status_code == 429
+        # For what never has a place there is no use in trying again.
+        never = httpx2.post(f"{server.url}{PATH}", json=LONG | {"n": 3})
+        assert never.status_code == 400 and "has 2 places" in never.text
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["type"] == "rate_limit_reached_error"
     deadline = time.monotonic() + 30

@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart
 from openk2.core import Message, ToolCall
@@ -35,12 +36,21 @@ _KINDS: dict[str, Literal["auto", "required", "tool", "none"]] = {
 }
 
 
+def _own(kind: Any) -> Any:
+    """Raises for tools that Anthropic's own server runs."""
+    if isinstance(kind, str) and kind != "custom":
+        problem = "tools of type {kind} are not served here: declare one of your own, with input_schema"
+        raise PydanticCustomError("not_served", problem, {"kind": repr(kind[:40])})
+    return kind
+
+
 class ToolEntry(Fields):
+    # First, as for another type the other fields are not those either.
+    type: Annotated[Literal["custom"] | None, BeforeValidator(_own)] = None
     name: str
     description: str | None = None
     input_schema: dict[str, Any]
     strict: bool | None = None
-    type: Literal["custom"] | None = None
 
 
 class Choice(Fields):

@@ -223,8 +223,12 @@ def _authorise(service: Service, request: Request) -> None:
     keys = service.settings.keys
     if not keys:
         return
-    given = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-    if sum(hmac.compare_digest(key.encode(), given.encode()) for key in keys) == 0:
+    given = request.headers.get("x-api-key")
+    if not given:
+        scheme, _, rest = (header := request.headers.get("authorization", "")).partition(" ")
+        given = rest if scheme.lower() == "bearer" else header
+    # Headers are bytes, and are here as Latin-1; the keys' file is in UTF-8.
+    if sum(hmac.compare_digest(key.encode(), given.encode("latin-1")) for key in keys) == 0:
         raise unknown_key()
 
 

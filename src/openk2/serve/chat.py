@@ -80,6 +80,9 @@ class ChatRequest(Sampling):
         partial = bool(self.messages) and self.messages[-1].get("partial") is True
         if partial and self.messages[-1].get("role") != "assistant":
             raise invalid(f"messages.{len(self.messages) - 1}.partial", "only an assistant message can be continued")
+        if partial and self.messages[-1].get("tool_calls"):
+            problem = "a message with calls is whole and cannot be continued"
+            raise invalid(f"messages.{len(self.messages) - 1}.partial", problem)
         answer = self._answer()
         if partial and answer is not None:
             raise invalid("response_format", "JSON cannot be mixed with a partial message")

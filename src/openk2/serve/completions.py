@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field, SkipValidation
@@ -66,8 +67,11 @@ class CompletionRequest(Sampling):
                     seed=seed + i,
                     **fields,
                 )
+                # What is only scored may fill the context: nothing has to fit behind it.
+                scored = self.max_tokens == 0 and len(prompt) == service.context
+                checked = replace(request, prompt_ids=request.prompt_ids[:-1]) if scored else request
                 try:
-                    service.engine.check(request)
+                    service.engine.check(checked)
                 except ContextOverflow as e:
                     raise invalid("prompt", str(e), code="context_length_exceeded") from None
                 except UserError as e:
