@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,6 +169,31 @@ def test_several_calls_count_on(grammar: Grammar) -> None:
 def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tools: list[ToolSpec], words: str) -> None:
     with pytest.raises(UserError, match=words):
         grammar.guide(tools)
+
+
+def test_who_asks_for_a_compiled_schema_waits_for_nobody(grammar: Grammar, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, refused = {"type": "object", "title": "kept"}, {"$ref": "#/nowhere"}
+    kept = grammar.compile_answer(known)
+    with pytest.raises(UserError, match="enforce the schema of the answer"):
+        grammar.compile_answer(refused)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(what: str, schema: dict[str, Any]) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return kept
+
+    monkeypatch.setattr(grammar, "_compile_schema", slow)
+    other = threading.Thread(target=grammar.compile_answer, args=({"title": "new"},))
+    other.start()
+    assert begun.wait(30)
+    assert grammar.compile_answer(known) is kept
+    # What is refused once is not compiled again.
+    with pytest.raises(UserError, match="enforce the schema of the answer"):
+        grammar.compile_answer(refused)
+    assert other.is_alive()
+    go_on.set()
+    other.join()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel
+
+from openk2.chat import ArgumentsPart, CallBegin, CallEnd
+from openk2.serve.answer import End, Ready, Said
+from openk2.serve.anthropic import whole
 
 anthropic = pytest.importorskip("anthropic")
 
@@ -115,10 +121,79 @@ def test_the_asynchronous_client(nano_server: Any) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, r"messages.0.content.0: .*image"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"extra_body": {"temperature": 2}}, "temperature"),
-        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]}, "answers no call"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]},
+         "messages: .*answers no call"),
+        ({"extra_body": {"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}}, "mcp_servers: "),
+        ({"extra_body": {"container": "c"}}, "container: "),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+         "tools.0.type: tools of type 'web_search_20250305' are not served"),
+        ({"tools": [{"name": "a", "input_schema": {"type": "array"}}]},
+         "tools.0.input_schema: the parameters of tool a are"),
     ],
 )  # fmt: skip
 def test_errors_have_anthropics_shape(random_server: Any, fields: dict[str, Any], words: str) -> None:
     with client_of(random_server) as client, pytest.raises(anthropic.BadRequestError, match=words) as caught:
         client.messages.create(**({"model": "any", "max_tokens": 5, "messages": ASK} | fields))
     assert caught.value.body["type"] == "error" and caught.value.body["error"]["type"] == "invalid_request_error"
+
+
+def test_the_clients_tool_runner_goes_on_without_a_thread(random_server: Any) -> None:
+    @anthropic.beta_tool  # type: ignore[untyped-decorator]
+    def add(a: int, b: int) -> str:
+        """Add.
+
+        Args:
+            a: One.
+            b: The other.
+        """
+        return str(a + b)
+
+    asked: dict[str, Any] = {"model": "any", "max_tokens": 100, "tools": [add], "messages": ASK}
+    with client_of(random_server) as client:
+        runner = client.beta.messages.tool_runner(**asked, tool_choice={"type": "any"}, max_iterations=3)
+        assert [message.stop_reason for message in runner] == ["tool_use"] * 3
+        with pytest.raises(anthropic.BadRequestError, match="thread: ") as caught:
+            client.messages.create(model="any", max_tokens=5, messages=ASK, extra_body={"thread": {"type": "create"}})
+    assert caught.value.body["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+
+
+class Place(BaseModel):
+    city: Literal["Paris", "Rome"]
+    people: int
+
+
+def test_answers_in_json(random_server: Any) -> None:
+    asked: Any = {"model": "any", "max_tokens": 100, "messages": ASK} | HOT
+    schema = anthropic.transform_schema(Place)
+    wanted = {"type": "json_schema", "schema": schema}
+    with client_of(random_server) as client:
+        assert isinstance(client.messages.parse(output_format=Place, **asked).parsed_output, Place)
+        with client.messages.stream(output_format=Place, **asked) as stream:
+            assert isinstance(stream.get_final_message().parsed_output, Place)
+        answer = client.messages.create(output_config={"format": wanted}, **asked)
+        Place.model_validate_json(answer.content[0].text)
+        body = asked | {"extra_body": {"output_format": wanted, "temperature": 1.0}}
+        Place.model_validate_json(client.messages.create(**body).content[0].text)
+        unknown = {"type": "object", "properties": {"x": {"not": {"const": 1}}}}
+        with pytest.raises(anthropic.BadRequestError, match=r"output_config.format.schema: .*: simplify it'"):
+            client.messages.create(output_config={"format": wanted | {"schema": unknown}}, **asked)
+        begun = asked | {"messages": [*ASK, {"role": "assistant", "content": "{"}]}
+        with pytest.raises(anthropic.BadRequestError, match="cannot be mixed"):
+            client.messages.create(output_config={"format": wanted}, **begun)
+
+
+def test_arguments_that_are_not_json_are_passed_on_as_they_are() -> None:
+    events = (CallBegin(0, "functions.act:0", "act"), ArgumentsPart(0, '{"a":'), CallEnd(0))
+
+    class Cut(Ready):
+        model = "any"
+        n = 1
+
+        async def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
+            yield 0, Said(events, end=End("length"))
+
+    answer = asyncio.run(whole(Cut()))
+    assert answer["content"][0]["input"] == {"INVALID_JSON": '{"a":'} and answer["stop_reason"] == "max_tokens"

@@ -62,3 +62,11 @@ def test_text_never_becomes_structure(random_server: Any) -> None:
     ids = random_server.post("/tokenize", {"prompt": text})["tokens"]
     echoed = random_server.post(PATH, {"prompt": ids, "echo": True, "max_tokens": 0})["choices"][0]["text"]
     assert echoed == text and len(ids) > 5
+
+
+def test_a_prompt_as_long_as_the_context_is_scored(random_server: Any) -> None:
+    body: dict[str, Any] = {"prompt": [5] * 2048, "echo": True, "max_tokens": 0, "logprobs": 0}
+    noted = random_server.post(PATH, body)["choices"][0]["logprobs"]["token_logprobs"]
+    assert len(noted) == 2048 and noted[0] is None
+    for more in ({"prompt": [5] * 2049}, {"max_tokens": 1}):
+        assert random_server.http.post(PATH, json=body | more).json()["error"]["code"] == "context_length_exceeded"

@@ -141,6 +141,16 @@ def test_anthropics_client_in_front_of_openais_server(front: Any, nano_server: A
     assert ours[1].output_tokens == theirs[1].output_tokens
 
 
+def test_anthropics_answers_in_json_are_held_to_their_schema(behind: Callable[..., tuple[Any, Played]]) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    asked: dict[str, Any] = {"model": "any", "max_tokens": 80, "messages": ASK["messages"]}
+    form = {"format": {"type": "json_schema", "schema": schema}}
+    server, played = behind(said(chunk({"content": "no JSON"})), said(chunk({"content": '{"a": 1}'})))
+    with anthropic.Anthropic(base_url=server.url, api_key="none") as client:
+        assert json.loads(client.messages.create(output_config=form, **asked).content[0].text) == {"a": 1}
+    assert [body["response_format"]["json_schema"]["schema"] for body in played.asked] == [schema] * 2
+
+
 @pytest.mark.parametrize(
     ("pieces", "content", "calls"),
     [

@@ -86,14 +86,18 @@ def test_required_calls_and_json_of_random_weights(random_server: Any) -> None:
     ("fields", "words"),
     [
         ({"previous_response_id": "x"}, "keeps no conversations"),
-        ({"input": []}, "there is none"),
+        ({"input": []}, "input: there is none"),
         ({"input": [{"type": "computer_call"}]}, "input.0.type"),
         ({"input": [{"role": "pirate", "content": "x"}]}, "input.0.role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input_image"),
-        ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "answers no call"),
+        ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input: .*answers no call"),
         ({"tool_choice": "required"}, "no tool is declared"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_tool_calls": 1}, "max_tool_calls: "),
+        ({"prompt": {"id": "x"}}, "prompt: "),
+        ({"top_logprobs": 2}, "top_logprobs: "),
+        ({"include": ["message.output_text.logprobs"]}, "include: "),
     ],
 )
 def test_what_is_wrong_is_said(random_server: Any, fields: dict[str, Any], words: str) -> None:

@@ -49,6 +49,10 @@ def nested(depth: int) -> Any:
         ({}, "messages", "required"),
         ({"messages": "hi"}, "messages", "array"),
         ({"messages": []}, "messages", "none"),
+        ({"messages": [{}] * 50_001}, "messages", "there are 50001, and at most 50000"),
+        (ASK | {"logit_bias": {str(i): 1 for i in range(50_001)}}, "logit_bias", "at most 50000"),
+        (ASK | {"temperature": "1"}, "temperature", "number"),
+        (ASK | {"temperature": True}, "temperature", "number"),
         ({"messages": [{"role": "pirate", "content": "x"}]}, "messages.0", "pirate"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages.0", "content"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0", "text"),
@@ -57,6 +61,11 @@ def nested(depth: int) -> Any:
         ({"messages": [{"role": "user", "content": "word " * 4000}]}, "messages", "context"),
         ({"messages": [{"role": "user", "content": "x" * 10_000_000}]}, "messages", "context"),
         (ASK | {"messages": [{"role": "user", "content": "x", "partial": True}]}, "messages.0.partial", "assistant"),
+        (
+            {"messages": [*ASK["messages"], {"role": "assistant", "content": "", "partial": True, "tool_calls": [
+                {"id": "x", "type": "function", "function": {"name": "act", "arguments": "{}"}}]}]},
+            "messages.1.partial", "calls",
+        ),
         (ASK | {"temperature": 3}, "temperature", "2"),
         (ASK | {"temperature": "hot"}, "temperature", "number"),
         (ASK | {"top_p": 0}, "top_p", "greater"),
@@ -68,6 +77,7 @@ def nested(depth: int) -> Any:
         (ASK | {"stop": "x" * 33}, "stop", "32"),
         (ASK | {"stop": [""]}, "stop", "1 to 32"),
         (ASK | {"logit_bias": {"x": 1}}, "logit_bias", "token id"),
+        (ASK | {"logit_bias": {"9" * 5000: 1}}, "logit_bias", "token id"),
         (ASK | {"logit_bias": {"3": 101}}, "logit_bias", "-100 to 100"),
         (ASK | {"top_logprobs": 3}, "top_logprobs", "logprobs"),
         (ASK | {"functions": []}, "functions", "tools"),
@@ -93,6 +103,11 @@ def nested(depth: int) -> Any:
             "tools.0.function.parameters", "uniqueItems",
         ),
         (with_parameters({"$ref": "#/nowhere"}), "tools.0.function.parameters", "act"),
+        (with_parameters({"properties": {"x": {"enum": ["x" * 300_000]}}}), "messages", "context"),
+        (
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 300_000]}}}},
+            "response_format", "at most 262144",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, field: str | None, words: str) -> None:
@@ -106,11 +121,35 @@ def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, fie
     assert random_server.http.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/messages", {"max_tokens": 1, "messages": ASK["messages"] * 50_001}, "messages: there are 50001"),
+        ("/v1/messages/count_tokens", {"messages": ASK["messages"] * 50_001}, "messages: there are 50001"),
+        ("/v1/tokenizers/estimate-token-count", {"messages": ASK["messages"] * 50_001}, "messages: there are 50001"),
+        ("/v1/responses", {"input": [{}] * 50_001}, "input: there are 50001"),
+        ("/v1/completions", {"prompt": ["a"] * 65}, "prompt: there are 65 prompts"),
+        ("/v1/completions", {"prompt": [1] * 3000}, "prompt: it is longer than the context of 2048"),
+        ("/v1/completions", {"prompt": [1, "a"]}, "prompt: a list of ids"),
+        ("/v1/completions", {"prompt": [[1], [2.5]]}, "prompt: a list of ids"),
+        ("/v1/completions", {"prompt": {"a": 1}}, "prompt: it must be a text"),
+        ("/v1/completions", {"prompt": ""}, "prompt: the text is empty"),
+    ],
+)
+def test_what_is_too_much_or_no_prompt_is_refused_at_once(
+    random_server: Any, path: str, body: dict[str, Any], words: str
+) -> None:
+    answer = random_server.http.post(path, json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["message"].startswith(words), answer.text
+
+
 def test_other_routes_and_methods(random_server: Any) -> None:
     for method, path, status in (("GET", "/nope", 404), ("GET", PATH, 405), ("GET", "/v1/models/other", 404)):
         answer = random_server.http.request(method, path)
         assert answer.status_code == status and answer.json()["error"]["message"]
-    assert random_server.http.get("/anthropic/v1/messages").json()["type"] == "error"
+    answer = random_server.http.get("/anthropic/v1/messages")
+    assert answer.status_code == 405 and answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_server: Any) -> None:
@@ -126,7 +165,7 @@ def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_serve
 
 
 def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("one\n\ntwo\n")
+    (tmp_path / "keys").write_text("one\n\ntwo\ntv\u00e5\n", encoding="utf-8")
     (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
     for headers, status in (
@@ -134,6 +173,8 @@ def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
         ({"Authorization": "Bearer three"}, 401),
         ({"x-api-key": "\u00e9".encode()}, 401),
         ({"Authorization": "Bearer one"}, 200),
+        ({"Authorization": "bearer one"}, 200),
+        ({"Authorization": "Bearer tv\u00e5".encode()}, 200),
         ({"x-api-key": "two"}, 200),
     ):
         answer = server.http.post(PATH, json=ASK | {"max_tokens": 1}, headers=headers)
@@ -159,6 +200,9 @@ def test_the_queue_is_bounded_and_who_leaves_makes_room(start: Callable[..., Any
         assert first.status_code == second.status_code == 200
         refused = httpx2.post(f"{server.url}{PATH}", json=LONG)
         assert refused.status_code == 429
+        # For what never has a place there is no use in trying again.
+        never = httpx2.post(f"{server.url}{PATH}", json=LONG | {"n": 3})
+        assert never.status_code == 400 and "has 2 places" in never.text
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["type"] == "rate_limit_reached_error"
     deadline = time.monotonic() + 30

@@ -17,6 +17,7 @@ Source of the format: K2 report, appendix B (the enforcer). Shapes: V vocabulary
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,8 @@ _OPTIONS: JsonCompileOptions = {
 
 _LARGE_VOCABULARY = 32768
 _KEPT_SCHEMAS = 512  # compiled, about 80 kB each
+_LONGEST_SCHEMA = 256 << 10  # takes about a second
+_WHAT = "\0"  # in a refusal that is kept: what is refused
 _BEGUN = 5
 ENDLESS = 1 << 40
 """Room enough for everything."""
@@ -116,7 +119,7 @@ class Grammar:
         )
         pieces = [tokenizer.piece(i) for i in range(tokenizer.base_size)]
         self.closer = Closer(pieces, tokenizer.vocab_size, self.call_end)
-        self._compiled: dict[str, Json] = {}
+        self._compiled: dict[tuple[str, bytes], Json | str] = {}
         self._lock = threading.Lock()
 
         # Everything behind the BPE pieces is reserved.
@@ -181,18 +184,32 @@ class Grammar:
     def _kept(
         self, what: str, schema: Mapping[str, Any], completed: Callable[[Mapping[str, Any]], dict[str, Any]]
     ) -> Json:
-        """The compiled schema, from those that are kept if it is there."""
+        """The compiled schema, from those that are kept if it is there. Refusals are kept as well: clients repeat
+        them."""
         try:
-            key = completed.__name__ + json.dumps(dict(schema))
-            full = completed(without_own_name(schema))
+            written = json.dumps(dict(schema))
+            if len(written) > _LONGEST_SCHEMA:
+                raise ValueError(f"{len(written)} bytes of JSON, and at most {_LONGEST_SCHEMA} are taken: shorten it")
+            key = completed.__name__, hashlib.sha256(written.encode()).digest()
             with self._lock:
-                compiled = self._compiled.pop(key, None) or self._compile_schema(what, full)
-                self._compiled[key] = compiled  # behind all others: the first is the one unused for longest
-                if len(self._compiled) > _KEPT_SCHEMAS:
-                    del self._compiled[next(iter(self._compiled))]
-                return compiled
+                kept = self._compiled.pop(key, None)
+                if kept is not None:
+                    self._compiled[key] = kept  # behind all others: the first is the one unused for longest
+            if kept is None:
+                # Without the lock: who asks for what is kept does not wait for what others have compiled.
+                try:
+                    kept = self._compile_schema(_WHAT, completed(without_own_name(schema)))
+                except UserError as e:
+                    kept = str(e)
+                with self._lock:
+                    self._compiled[key] = kept
+                    if len(self._compiled) > _KEPT_SCHEMAS:
+                        del self._compiled[next(iter(self._compiled))]
         except (TypeError, ValueError) as e:
             raise UserError(f"{what} are not a usable JSON Schema: {e}".replace("answer are", "answer is")) from e
+        if isinstance(kept, str):
+            raise UserError(kept.replace(_WHAT, what))
+        return kept
 
     def _compile_schema(self, what: str, schema: dict[str, Any]) -> Json:
         unknown: list[str] = []

@@ -13,19 +13,21 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart
 from openk2.core import Message, ToolCall
 from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, Ready, ReasoningPart, RefusalPart
-from openk2.serve.errors import invalid
-from openk2.serve.fields import Fields, Number, temperature_field
-from openk2.serve.prompt import Asked, Tool
+from openk2.serve.errors import ApiError, invalid
+from openk2.serve.fields import Declared, Fields, Listed, Number, temperature_field
+from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
 TEMPERATURE_SCALE = 0.6
 _MOST_STOPS = 16
+_ANSWER = "output_config.format.schema"
 _KINDS: dict[str, Literal["auto", "required", "tool", "none"]] = {
     "auto": "auto",
     "any": "required",
@@ -34,12 +36,21 @@ _KINDS: dict[str, Literal["auto", "required", "tool", "none"]] = {
 }
 
 
+def _own(kind: Any) -> Any:
+    """Raises for tools that Anthropic's own server runs."""
+    if isinstance(kind, str) and kind != "custom":
+        problem = "tools of type {kind} are not served here: declare one of your own, with input_schema"
+        raise PydanticCustomError("not_served", problem, {"kind": repr(kind[:40])})
+    return kind
+
+
 class ToolEntry(Fields):
+    # First, as for another type the other fields are not those either.
+    type: Annotated[Literal["custom"] | None, BeforeValidator(_own)] = None
     name: str
     description: str | None = None
     input_schema: dict[str, Any]
     strict: bool | None = None
-    type: Literal["custom"] | None = None
 
 
 class Choice(Fields):
@@ -50,20 +61,40 @@ class Choice(Fields):
 
 class MessageEntry(Fields):
     role: Literal["user", "assistant", "system"]
-    content: str | list[dict[str, Any]]
+    content: str | Listed[dict[str, Any]]
+
+
+class OutputFormat(Fields):
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Fields):
+    format: OutputFormat | None = None
 
 
 class CountRequest(Fields):
     """What is counted: a request without what concerns the answer."""
 
     model: str | None = None
-    messages: list[MessageEntry]
-    system: str | list[dict[str, Any]] | None = None
-    tools: list[ToolEntry] | None = None
+    messages: Listed[MessageEntry]
+    system: str | Listed[dict[str, Any]] | None = None
+    tools: Declared[ToolEntry] | None = None
     tool_choice: Choice | None = None
+    thread: Any = None
+    mcp_servers: Any = None
+    container: Any = None
 
     def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
+        if self.thread is not None:
+            # By these words Anthropic's client knows that it has to send whole conversations.
+            unsupported = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+            problem = "thread: this server keeps no conversations: leave it out, and send all messages"
+            raise ApiError(400, problem, field="thread", details=unsupported)
+        for field in ("mcp_servers", "container"):
+            if getattr(self, field):
+                raise invalid(field, "nothing is run on this server: leave it out, and declare tools that you run")
         messages: list[Message] = []
         if self.system:
             messages.append(Message("system", _text("system", self.system)))
@@ -87,8 +118,10 @@ class MessagesRequest(CountRequest):
     temperature: Annotated[Number, Field(ge=0, le=1)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Listed[str] | None = None
     stream: bool | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
 
     def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
@@ -98,6 +131,9 @@ class MessagesRequest(CountRequest):
             raise invalid("stop_sequences", f"there are {len(stops)}, and at most {_MOST_STOPS} are allowed")
         if not all(text and is_unicode(text) for text in stops):
             raise invalid("stop_sequences", "they must be texts that are not empty")
+        answer = self._answer()
+        if answer is not None and base.partial:
+            raise invalid(_ANSWER, "JSON cannot be mixed with a beginning of the answer, as the last message is")
         temperature = settings.temperature
         if self.temperature is not None:
             temperature = TEMPERATURE_SCALE * self.temperature
@@ -106,7 +142,9 @@ class MessagesRequest(CountRequest):
             tools=base.tools,
             choice=base.choice,
             parallel=base.parallel,
+            answer=answer,
             partial=base.partial,
+            where=Where(answer=_ANSWER, switch=None),
             max_tokens=self.max_tokens,
             stop=stops,
             sampling=temperature_field(temperature)
@@ -115,6 +153,12 @@ class MessagesRequest(CountRequest):
                 "top_k": self.top_k or 0,
             },
         )
+
+    def _answer(self) -> dict[str, Any] | None:
+        """The schema of the answer; `output_format` is what it was called at first."""
+        wanted = self.output_config.format if self.output_config is not None else None
+        wanted = wanted or self.output_format
+        return None if wanted is None else wanted.schema_
 
 
 def _tool(index: int, entry: ToolEntry) -> Tool:
@@ -127,6 +171,7 @@ def _tool(index: int, entry: ToolEntry) -> Tool:
         # Anthropic's default is not strict: its clients declare schemas that are hints.
         strict=entry.strict is True,
         field=f"tools.{index}",
+        schema_key="input_schema",
     )
 
 
@@ -225,8 +270,17 @@ async def whole(ready: Ready) -> dict[str, Any]:
     message = answer.message
     content: list[dict[str, Any]] = [{"type": "text", "text": answer.shown}] if answer.shown else []
     for call in message.tool_calls:
-        content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)})
+        content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)})
     return _head(ready) | {"content": content} | _why(answer) | {"usage": _usage(answer)}
+
+
+def _input(arguments: str) -> Any:
+    """What is called with. Where it cannot be read as JSON (a number of thousands of digits is enough), as Anthropic
+    advises to write that."""
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return {"INVALID_JSON": arguments}
 
 
 async def streamed(ready: Ready) -> AsyncGenerator[str, None]:

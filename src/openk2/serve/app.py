@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -27,7 +28,6 @@ from openk2.serve.answer import Ready
 from openk2.serve.errors import ApiError, invalid, our_fault, unknown_key
 from openk2.serve.local import LocalService
 from openk2.serve.metrics import Metrics
-from openk2.serve.prompt import Asked
 from openk2.serve.service import Service
 from openk2.serve.tokens import TokenizeRequest
 
@@ -35,6 +35,14 @@ _log = logging.getLogger("openk2.serve")
 _Body = TypeVar("_Body", bound=BaseModel)
 _Result = TypeVar("_Result")
 _CLOSED_BY_CLIENT = 499
+_KINDS = {
+    "list_type": "input should be a valid array",
+    "dict_type": "input should be an object",
+    "model_type": "input should be an object",
+}
+"""What is wrong in the words of JSON, not in Python's."""
+_SMALL = 256 << 10
+"""Bytes of a body that are read in a few milliseconds."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -46,7 +54,8 @@ def create_app(service: Service) -> FastAPI:
     async def read(request: Request, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
         """The checked body, and the body as it was sent."""
         _authorise(service, request)
-        return _parse(await _body(request, service.settings.max_body), model)
+        body = await _body(request, service.settings.max_body)
+        return _parse(body, model) if len(body) <= _SMALL else await asyncio.to_thread(_parse, body, model)
 
     @app.post("/v1/chat/completions", openapi_extra=_takes(chat.ChatRequest))
     async def chat_completions(request: Request) -> Response:
@@ -90,14 +99,22 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
     async def count_tokens(request: Request) -> Response:
         asked, _ = await read(request, anthropic.CountRequest)
-        counting = _counted(service, asked.asked(service.settings), lambda count: {"input_tokens": count})
-        return await _while_there(request, counting)
+
+        async def count() -> dict[str, Any]:
+            found = await asyncio.to_thread(asked.asked, service.settings)
+            return {"input_tokens": await service.count(found)}
+
+        return await _while_there(request, count())
 
     @app.post("/v1/tokenizers/estimate-token-count", openapi_extra=_takes(chat.ChatRequest))
     async def estimate(request: Request) -> Response:
         asked, raw = await read(request, chat.ChatRequest)
-        found = asked.asked(service.settings, raw)
-        return await _while_there(request, _counted(service, found, lambda count: {"data": {"total_tokens": count}}))
+
+        async def count() -> dict[str, Any]:
+            found = await asyncio.to_thread(asked.asked, service.settings, raw)
+            return {"data": {"total_tokens": await service.count(found)}}
+
+        return await _while_there(request, count())
 
     @app.post("/tokenize", openapi_extra=_takes(TokenizeRequest))
     async def tokenize(request: Request) -> Response:
@@ -206,8 +223,12 @@ def _authorise(service: Service, request: Request) -> None:
     keys = service.settings.keys
     if not keys:
         return
-    given = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-    if sum(hmac.compare_digest(key.encode(), given.encode()) for key in keys) == 0:
+    given = request.headers.get("x-api-key")
+    if not given:
+        scheme, _, rest = (header := request.headers.get("authorization", "")).partition(" ")
+        given = rest if scheme.lower() == "bearer" else header
+    # Headers are bytes, and are here as Latin-1; the keys' file is in UTF-8.
+    if sum(hmac.compare_digest(key.encode(), given.encode("latin-1")) for key in keys) == 0:
         raise unknown_key()
 
 
@@ -223,16 +244,23 @@ async def _body(request: Request, most: int) -> bytes:
 
 def _parse(body: bytes, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
     try:
-        checked = model.model_validate_json(body)
-        raw: dict[str, Any] = json.loads(body)
-        return checked, raw
+        # Not in one with what follows: each holds the interpreter, and in between others have their turn.
+        raw = from_json(body)
+    except ValueError as e:
+        raise invalid(None, f"the body is not JSON ({e})") from None
+    if not isinstance(raw, dict):
+        raise invalid(None, "the body is no JSON object")
+    try:
+        return model.model_validate(raw), raw
     except ValidationError as e:
-        first = e.errors(include_url=False, include_context=False)[0]
-        if first["type"] == "json_invalid":
-            raise invalid(None, f"the body is not JSON ({first['msg'].removeprefix('Invalid JSON: ')})") from None
-        raise invalid(_field(first["loc"]), first["msg"][:1].lower() + first["msg"][1:]) from None
-    except (ValueError, RecursionError) as e:
-        raise invalid(None, f"the body is not JSON that can be read ({type(e).__name__})") from None
+        errors = e.errors(include_url=False, include_input=False)
+        # Of a union every alternative has its own: it is the list that is meant where one is too long.
+        first = next((error for error in errors if error["type"] == "too_long"), errors[0])
+        if first["type"] == "too_long":
+            there, most = first["ctx"]["actual_length"] or "more", first["ctx"]["max_length"]
+            raise invalid(_field(first["loc"]), f"there are {there}, and at most {most} are allowed") from None
+        problem = _KINDS.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:]
+        raise invalid(_field(first["loc"]), problem) from None
 
 
 def _field(location: tuple[int | str, ...]) -> str | None:
@@ -308,10 +336,6 @@ async def _done(request: Request, work: Coroutine[Any, Any, _Result]) -> asyncio
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _counted(service: Service, asked: Asked, shape: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
-    return shape(await service.count(asked))
 
 
 async def _gone(request: Request) -> None:

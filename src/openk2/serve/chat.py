@@ -19,7 +19,7 @@ from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Fields, Sampling
+from openk2.serve.fields import Declared, Fields, Listed, Sampling
 from openk2.serve.prompt import Asked, Tool
 from openk2.serve.service import Settings
 
@@ -60,8 +60,8 @@ class ResponseFormat(Fields):
 
 
 class ChatRequest(Sampling):
-    messages: list[dict[str, Any]]
-    tools: list[ToolEntry] | None = None
+    messages: Listed[dict[str, Any]]
+    tools: Declared[ToolEntry] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -80,6 +80,9 @@ class ChatRequest(Sampling):
         partial = bool(self.messages) and self.messages[-1].get("partial") is True
         if partial and self.messages[-1].get("role") != "assistant":
             raise invalid(f"messages.{len(self.messages) - 1}.partial", "only an assistant message can be continued")
+        if partial and self.messages[-1].get("tool_calls"):
+            problem = "a message with calls is whole and cannot be continued"
+            raise invalid(f"messages.{len(self.messages) - 1}.partial", problem)
         answer = self._answer()
         if partial and answer is not None:
             raise invalid("response_format", "JSON cannot be mixed with a partial message")

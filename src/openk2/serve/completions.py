@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
 from openk2.chat import TextReader
 from openk2.core import ContextOverflow, UserError
@@ -30,7 +31,8 @@ _NOTED = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 class CompletionRequest(Sampling):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    # Checked below: of millions of ids every alternative would be tried, and that holds the event loop up.
+    prompt: SkipValidation[str | list[str] | list[int] | list[list[int]]]
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -38,12 +40,12 @@ class CompletionRequest(Sampling):
 
     def prompts(self, service: LocalService) -> list[list[int]]:
         """The ids of each prompt. Raises ApiError."""
-        given: list[Any] = [self.prompt] if isinstance(self.prompt, str) else list(self.prompt)
-        if given and all(isinstance(one, int) for one in given):
+        given: list[Any] = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        if given and type(given[0]) is int:
             given = [given]
         if not 0 < len(given) <= _MOST_PROMPTS:
             raise invalid("prompt", f"there are {len(given)} prompts: send 1 to {_MOST_PROMPTS}")
-        return [one if isinstance(one, list) else _encoded(service, one) for one in given]
+        return [_ids(service, one) for one in given]
 
     def requests(self, service: LocalService) -> list[Request]:
         """What the engine is asked, `n` times for each prompt. Heavy: not for the event loop. Raises ApiError."""
@@ -65,8 +67,11 @@ class CompletionRequest(Sampling):
                     seed=seed + i,
                     **fields,
                 )
+                # What is only scored may fill the context: nothing has to fit behind it.
+                scored = self.max_tokens == 0 and len(prompt) == service.context
+                checked = replace(request, prompt_ids=request.prompt_ids[:-1]) if scored else request
                 try:
-                    service.engine.check(request)
+                    service.engine.check(checked)
                 except ContextOverflow as e:
                     raise invalid("prompt", str(e), code="context_length_exceeded") from None
                 except UserError as e:
@@ -75,13 +80,21 @@ class CompletionRequest(Sampling):
         return requests
 
 
-def _encoded(service: LocalService, text: str) -> list[int]:
-    if not is_unicode(text):
-        raise invalid("prompt", "the text has half a character (a lone surrogate), which no encoding has")
-    if len(text) // service.engine.grammar.closer.longest_piece >= service.context:
+def _ids(service: LocalService, prompt: Any) -> list[int]:
+    if not isinstance(prompt, str | list):
+        raise invalid("prompt", "it must be a text, a list of ids, or a list of either")
+    least = len(prompt) // service.engine.grammar.closer.longest_piece if isinstance(prompt, str) else len(prompt)
+    if least > service.context:
         raise invalid("prompt", f"it is longer than the context of {service.context} tokens: shorten it",
                       code="context_length_exceeded")  # fmt: skip
-    return service.tokenizer.encode(text)
+    if isinstance(prompt, list):
+        if not prompt or not all(type(token) is int for token in prompt):
+            raise invalid("prompt", "a list of ids has whole numbers, and at least one")
+        return prompt
+    if not prompt or not is_unicode(prompt):
+        problem = "has half a character (a lone surrogate), which no encoding has" if prompt else "is empty"
+        raise invalid("prompt", f"the text {problem}")
+    return service.tokenizer.encode(prompt)
 
 
 class _Choice:

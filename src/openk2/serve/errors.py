@@ -26,6 +26,7 @@ class ApiError(Exception):
         field: the field that is wrong, OpenAI's `param`.
         code: a word for machines.
         retry_after: seconds after which to ask again.
+        details: more for machines, in Anthropic's words.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ApiError(Exception):
         field: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -45,6 +47,7 @@ class ApiError(Exception):
         self.field = field
         self.code = code
         self.retry_after = retry_after
+        self.details = details
 
     def openai(self) -> dict[str, Any]:
         """The error object of OpenAI's API."""
@@ -52,7 +55,9 @@ class ApiError(Exception):
 
     def anthropic(self) -> dict[str, Any]:
         """The error object of Anthropic's API."""
-        return {"type": "error", "error": {"type": _ANTHROPIC.get(self.status, "api_error"), "message": self.message}}
+        kind = _ANTHROPIC.get(self.status, INVALID if self.status < 500 else "api_error")
+        error: dict[str, Any] = {"type": kind, "message": self.message}
+        return {"type": "error", "error": error | ({} if self.details is None else {"details": self.details})}
 
 
 def invalid(field: str | None, problem: str, code: str | None = None) -> ApiError:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from openk2.core.messages import is_unicode
 from openk2.serve.errors import invalid
+from openk2.serve.prompt import MOST_TOOLS
 from openk2.serve.service import Settings
 
 MOST_CHOICES = 5
 MOST_STOPS, LONGEST_STOP = 5, 32
 _NEAR_ZERO = 1e-3
+_LONGEST_ID = 10
+"""Digits of a token id."""
 
 
 class Fields(BaseModel):
@@ -25,7 +28,15 @@ class StreamOptions(Fields):
     include_usage: bool = False
 
 
-Number = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+_MOST_ENTRIES = 50_000
+_MOST_IDS = 1 << 18
+_Entry = TypeVar("_Entry")
+# One wrong entry is enough, and of too many none is looked at: both would hold the event loop up.
+Listed = Annotated[list[_Entry], Field(max_length=_MOST_ENTRIES, fail_fast=True)]
+Declared = Annotated[list[_Entry], Field(max_length=MOST_TOOLS, fail_fast=True)]
+Ids = Annotated[list[int], Field(max_length=_MOST_IDS, fail_fast=True)]
 
 
 class Sampling(Fields):
@@ -39,9 +50,9 @@ class Sampling(Fields):
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
-    logit_bias: dict[str, Number] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
+    logit_bias: Annotated[dict[str, Number], Field(max_length=_MOST_ENTRIES)] | None = None
+    stop: str | Listed[str] | None = None
+    stop_token_ids: Ids | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     seed: int | None = None
     stream: bool | None = None
@@ -66,7 +77,7 @@ class Sampling(Fields):
             raise invalid("n", f"with a temperature near 0 all {self.n} choices would be the same: raise it")
         bias = []
         for key, value in (self.logit_bias or {}).items():
-            if not key.isdecimal() or abs(value) > 100:
+            if not key.isdecimal() or len(key) > _LONGEST_ID or abs(value) > 100:
                 raise invalid("logit_bias", f"{key[:20]!r}: {value} is no token id with a number from -100 to 100")
             bias.append((int(key), value))
         top_k = self.top_k or 0

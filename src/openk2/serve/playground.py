@@ -21,6 +21,7 @@ from openk2.core import Limits, Message, Task, UserError, Verdict, World
 from openk2.engine.inspection import Inspected, Inspector
 from openk2.serve.chat import ChatRequest
 from openk2.serve.errors import ApiError, invalid
+from openk2.serve.fields import Ids
 from openk2.serve.local import LocalService
 from openk2.serve.prompt import engine_requests
 from openk2.serve.service import Service
@@ -76,7 +77,7 @@ class TurnRequest(ChatRequest):
 class InspectRequest(ChatRequest):
     """A request for chat, and the ids that it was answered with."""
 
-    token_ids: list[int]
+    token_ids: Ids
 
 
 BODIES: tuple[type[BaseModel], ...] = (TurnRequest, InspectRequest)
@@ -118,8 +119,12 @@ def add_routes(
     @app.post("/playground/turn", openapi_extra=takes(TurnRequest))
     async def turn(request: Request) -> Response:
         asked, raw = await read(request, TurnRequest)
-        messages = list(asked.asked(service.settings, raw).messages)
-        return JSONResponse(await asyncio.to_thread(lambda: asyncio.run(_turn(asked.task, messages))))
+
+        def answer() -> dict[str, Any]:
+            messages = list(asked.asked(service.settings, raw).messages)
+            return asyncio.run(_turn(asked.task, messages))
+
+        return JSONResponse(await asyncio.to_thread(answer))
 
     @app.post("/playground/inspect", openapi_extra=takes(InspectRequest))
     async def inspect(request: Request) -> Response:

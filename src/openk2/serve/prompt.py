@@ -18,7 +18,7 @@ MOST_TOOLS = 128
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A declared tool: its OpenAI entry as the client wrote it, and where it stands in the request."""
+    """A declared tool: its OpenAI entry as the client wrote it, and where it and its schema stand in the request."""
 
     name: str
     raw: Mapping[str, Any]
@@ -26,6 +26,17 @@ class Tool:
     description: str
     strict: bool
     field: str
+    schema_key: str = "parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a route's clients call the parts of a request, for errors that name them. `switch` turns the strictness of
+    the answer's schema off, where that can be."""
+
+    messages: str = "messages"
+    answer: str = "response_format"
+    switch: str | None = "its strict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class Asked:
     logprobs: bool = False
     token_ids: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    where: Where = Where()
 
     @property
     def must_call(self) -> bool:
@@ -70,23 +82,22 @@ def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], 
     Heavy: not for the event loop. Raises ApiError for what cannot be served.
     """
     names = tool_names(asked)
+    ids, calls = _rendered(engine, asked, names)
     try:
-        ids, calls = _render(engine, asked, names)
-        request = _constrained(
-            asked,
-            names,
-            Request(
-                tuple(ids),
-                engine.context if asked.max_tokens is None else asked.max_tokens,
-                stop=asked.stop,
-                first_call_index=calls,
-                **asked.sampling,
-            ),
+        request = Request(
+            tuple(ids),
+            engine.context if asked.max_tokens is None else asked.max_tokens,
+            stop=asked.stop,
+            first_call_index=calls,
+            **asked.sampling,
         )
-        _check_schemas(engine, asked, names)
+        # Before the schemas, which take longer.
+        engine.check(request)
+        request = _constrained(asked, names, request)
+        _check_schemas(engine, asked)
         engine.check(request)
     except ContextOverflow as e:
-        raise invalid("messages", str(e), code="context_length_exceeded") from None
+        raise invalid(asked.where.messages, str(e), code="context_length_exceeded") from None
     except UserError as e:
         raise invalid(None, str(e)) from None
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
@@ -95,10 +106,17 @@ def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], 
 
 def render_prompt(engine: Engine, asked: Asked) -> Sequence[int]:
     """The ids of the prompt alone. Heavy. Raises ApiError for a conversation that makes no sense."""
+    return _rendered(engine, asked, tool_names(asked))[0]
+
+
+def _rendered(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
+    """As `_render`. Raises ApiError."""
     try:
-        return _render(engine, asked, tool_names(asked))[0]
+        return _render(engine, asked, names)
+    except ContextOverflow as e:
+        raise invalid(asked.where.messages, str(e), code="context_length_exceeded") from None
     except UserError as e:
-        raise invalid("messages", str(e)) from None
+        raise invalid(asked.where.messages, str(e)) from None
 
 
 def _render(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
@@ -155,7 +173,7 @@ def named_messages(asked: Asked, names: ToolNames) -> tuple[list[Message], Messa
     messages = [_named(message, names) for message in asked.messages]
     prefix = messages.pop() if asked.partial else None
     if not messages:
-        raise invalid("messages", "there is none: send at least one")
+        raise invalid(asked.where.messages, "there is none: send at least one")
     return messages, prefix
 
 
@@ -199,30 +217,32 @@ def chosen_tools(asked: Asked) -> list[Tool]:
     return chosen
 
 
-def _check_schemas(engine: Engine, asked: Asked, names: ToolNames) -> None:
+def _check_schemas(engine: Engine, asked: Asked) -> None:
     """Raises ApiError for a schema that the grammar does not hold the model to, in full."""
     for tool in asked.tools:
-        spec = ToolSpec(names.to_model(tool.name), tool.description, tool.parameters)
+        # What is compiled is the same under every name, and errors have the client's.
+        spec = ToolSpec(tool.name, tool.description, tool.parameters)
+        field = f"{tool.field}.{tool.schema_key}"
         try:
             compiled = engine.grammar.compile([spec])[spec.name]
         except UserError as e:
-            raise invalid(f"{tool.field}.parameters", str(e)) from None
+            raise invalid(field, str(e)) from None
         if compiled.not_enforced and tool.strict:
-            raise _not_enforced(f"{tool.field}.parameters", compiled.not_enforced, f"{tool.field}.strict")
+            raise _not_enforced(field, compiled.not_enforced, f"{tool.field}.strict")
     if asked.answer is not None:
         try:
             compiled = engine.grammar.compile_answer(asked.answer)
         except UserError as e:
-            raise invalid("response_format", str(e)) from None
+            raise invalid(asked.where.answer, str(e)) from None
         if compiled.not_enforced and asked.answer_strict:
-            raise _not_enforced("response_format", compiled.not_enforced, "its strict")
+            raise _not_enforced(asked.where.answer, compiled.not_enforced, asked.where.switch)
 
 
-def _not_enforced(field: str, remarks: Sequence[str], switch: str) -> ApiError:
+def _not_enforced(field: str, remarks: Sequence[str], switch: str | None) -> ApiError:
+    loosen = "" if switch is None else f", or set {switch} to false to have it enforced as far as possible"
     return invalid(
         field,
-        f"the schema cannot be enforced in full ({'; '.join(remarks)}): simplify it, or set {switch} to false to have "
-        "it enforced as far as possible",
+        f"the schema cannot be enforced in full ({'; '.join(remarks)}): simplify it{loosen}",
         code="schema_not_enforceable",
     )
 

@@ -85,7 +85,7 @@ class Proxy(Service):
         try:
             answer = None if asked.answer is None else Expected(asked.answer)
         except ValueError as e:
-            raise invalid("response_format", f"the schema cannot be used: {e}") from None
+            raise invalid(asked.where.answer, f"the schema cannot be used: {e}") from None
         return _Ready(self, asked, body, names, tools, answer)
 
     async def count(self, asked: Asked) -> int:
@@ -387,7 +387,7 @@ def _body(asked: Asked, names: ToolNames) -> dict[str, Any]:
     try:
         messages = canonicalise(messages)[0 if given_system else 1 :]
     except UserError as e:
-        raise invalid("messages", str(e)) from None
+        raise invalid(asked.where.messages, str(e)) from None
     body: dict[str, Any] = {"messages": [openai_message(message) for message in messages]}
     if prefix is not None:
         body["messages"].append(openai_message(prefix) | {"partial": True})

@@ -16,13 +16,14 @@ from openk2.core import Message, ToolCall
 from openk2.core.messages import Role, compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Fields, Number, temperature_field
-from openk2.serve.prompt import Asked, Tool
+from openk2.serve.fields import Declared, Fields, Listed, Number, temperature_field
+from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 """Kinds of parts that are text, and where it stands in them."""
+_LOGPROBS = "message.output_text.logprobs"
 _SHAPES: dict[type[News], tuple[str, str]] = {
     TextPart: ("message", "output_text"),
     RefusalPart: ("message", "refusal"),
@@ -57,9 +58,9 @@ class TextOptions(Fields):
 
 class ResponsesRequest(Fields):
     model: str | None = None
-    input: str | list[dict[str, Any]]
+    input: str | Listed[dict[str, Any]]
     instructions: str | None = None
-    tools: list[ToolEntry] | None = None
+    tools: Declared[ToolEntry] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -70,6 +71,10 @@ class ResponsesRequest(Fields):
     previous_response_id: str | None = None
     conversation: Any = None
     background: bool | None = None
+    prompt: Any = None
+    max_tool_calls: Any = None
+    top_logprobs: int | None = None
+    include: Listed[str] | None = None
     metadata: dict[str, str] | None = None
 
     def asked(self, settings: Settings) -> Asked:
@@ -77,6 +82,12 @@ class ResponsesRequest(Fields):
         for field in ("previous_response_id", "conversation", "background"):
             if getattr(self, field):
                 raise invalid(field, "this server keeps no conversations: send all of it in input")
+        for field in ("prompt", "max_tool_calls", "top_logprobs"):
+            if getattr(self, field):
+                raise invalid(field, "it is not served here: leave it out")
+        # The rest of what can be included are results of tools that are not here, and reasoning that is open already.
+        if _LOGPROBS in (self.include or []):
+            raise invalid("include", f"{_LOGPROBS} is not served here: leave it out")
         messages = [Message("system", _checked("instructions", self.instructions))] if self.instructions else []
         items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         for index, item in enumerate(items):
@@ -92,6 +103,7 @@ class ResponsesRequest(Fields):
             choice=choice,
             parallel=self.parallel_tool_calls is not False,
             answer=self._answer(),
+            where=Where(messages="input", answer="text.format.schema", switch="text.format.strict"),
             answer_strict=self.text is None or self.text.format is None or self.text.format.strict is not False,
             max_tokens=self.max_output_tokens,
             sampling=temperature_field(settings.temperature if self.temperature is None else self.temperature)

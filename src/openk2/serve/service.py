@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from openk2.serve.answer import Ready
-from openk2.serve.errors import shutting_down, too_many
+from openk2.serve.errors import invalid, shutting_down, too_many
 from openk2.serve.prompt import Asked
 
 _RETRY_AFTER = 1
@@ -68,7 +68,11 @@ class Service(ABC):
         """Raises ApiError if there is no place for so many more requests."""
         if self._closing:
             raise shutting_down()
-        if self.busy + count > self.settings.max_running + self.settings.max_queued:
+        places = self.settings.max_running + self.settings.max_queued
+        if count > places:
+            problem = f"{count} answers at once are asked for, and this server has {places} places"
+            raise invalid(None, f"{problem}: ask for fewer with n, or send fewer prompts")
+        if self.busy + count > places:
             raise too_many(_RETRY_AFTER)
 
     def _count(self, prompt: int, cached: int, completion: int) -> None:

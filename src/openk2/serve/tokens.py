@@ -8,7 +8,7 @@ from typing import Any
 from openk2.core.messages import is_unicode
 from openk2.serve.chat import ChatRequest, ToolEntry
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Fields
+from openk2.serve.fields import Declared, Fields, Listed
 from openk2.serve.local import LocalService
 from openk2.serve.prompt import render_prompt
 
@@ -18,8 +18,8 @@ class TokenizeRequest(Fields):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
-    tools: list[ToolEntry] | None = None
+    messages: Listed[dict[str, Any]] | None = None
+    tools: Declared[ToolEntry] | None = None
 
     def ids(self, service: LocalService, body: Mapping[str, Any]) -> list[int]:
         """The ids. Raises ApiError."""
