@@ -417,6 +417,7 @@ def test_a_key_is_asked_for(start: Callable[..., Any], visit: Callable[..., Any]
 
 def test_a_key_that_is_given_late(start: Callable[..., Any], browser: Any, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("right\n")
+    (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
     context = browser.new_context()
     page = context.new_page()
