@@ -150,8 +150,9 @@ def _experts(moe: MoE, x_BD: Tensor) -> Tensor:
     """Only the chosen experts' weights are read; rows of the same one follow each other, while it is in the cache."""
     weight_BK, chosen_BK = moe.gate(x_BD)
     experts: Any = moe.experts
-    expert_M, order_M = chosen_BK.flatten().sort() if len(x_BD) > 1 else (chosen_BK[0], torch.arange(chosen_BK.shape[1]))
-    gate_MI, up_MI = _product(experts.gate_up_proj[expert_M], x_BD[order_M // chosen_BK.shape[1]]).chunk(2, dim=-1)
+    batch, per_token = chosen_BK.shape
+    expert_M, order_M = chosen_BK.flatten().sort() if batch > 1 else (chosen_BK[0], torch.arange(per_token))
+    gate_MI, up_MI = _product(experts.gate_up_proj[expert_M], x_BD[order_M // per_token]).chunk(2, dim=-1)
     inner_MI = F.silu(gate_MI) * up_MI * weight_BK.flatten()[order_M, None].to(x_BD.dtype)
     sorted_MD = _product(experts.down_proj[expert_M], inner_MI)
     out_MD = torch.empty_like(sorted_MD).index_copy(0, order_M, sorted_MD)
