@@ -138,7 +138,6 @@ def test_errors_have_anthropics_shape(random_server: Any, fields: dict[str, Any]
 
 
 def test_the_clients_tool_runner_goes_on_without_a_thread(random_server: Any) -> None:
-    @anthropic.beta_tool  # type: ignore[untyped-decorator]
     def add(a: int, b: int) -> str:
         """Add.
 
@@ -148,7 +147,7 @@ def test_the_clients_tool_runner_goes_on_without_a_thread(random_server: Any) ->
         """
         return str(a + b)
 
-    asked: dict[str, Any] = {"model": "any", "max_tokens": 100, "tools": [add], "messages": ASK}
+    asked: dict[str, Any] = {"model": "any", "max_tokens": 100, "tools": [anthropic.beta_tool(add)], "messages": ASK}
     with client_of(random_server) as client:
         runner = client.beta.messages.tool_runner(**asked, tool_choice={"type": "any"}, max_iterations=3)
         assert [message.stop_reason for message in runner] == ["tool_use"] * 3

@@ -379,7 +379,9 @@ def test_a_reload_in_the_middle(start: Callable[..., Any], gate: tuple[Gate, str
     expect(page.locator(".model .text")).to_contain_text("And last.")
 
 
-def test_a_key_is_asked_for(start: Callable[..., Any], visit: Callable[..., Any], browser: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def locked(start: Callable[..., Any], browser: Any, tmp_path: Path) -> Iterator[tuple[Any, Any, Any]]:
+    """A server that wants the key "right", a page that asks for it, and the field for it."""
     (tmp_path / "keys").write_text("right\n")
     (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
@@ -388,6 +390,12 @@ def test_a_key_is_asked_for(start: Callable[..., Any], visit: Callable[..., Any]
     page.goto(server.url)
     key = page.get_by_label("API key", exact=True)
     expect(key).to_be_focused()
+    yield server, page, key
+    context.close()
+
+
+def test_a_key_is_asked_for(locked: tuple[Any, Any, Any]) -> None:
+    _, page, key = locked
     wrong = page.get_by_text("The server does not know this key.")
     # The second one cannot even be sent.
     for one in ("wrong", "ключ"):
@@ -412,18 +420,10 @@ def test_a_key_is_asked_for(start: Callable[..., Any], visit: Callable[..., Any]
     key.fill("right")
     page.keyboard.press("Enter")
     expect(page.locator(".strip")).to_have_count(page.locator(".foot").count())
-    context.close()
 
 
-def test_a_key_that_is_given_late(start: Callable[..., Any], browser: Any, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("right\n")
-    (tmp_path / "keys").chmod(0o600)
-    server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(server.url)
-    key = page.get_by_label("API key", exact=True)
-    expect(key).to_be_focused()
+def test_a_key_that_is_given_late(locked: tuple[Any, Any, Any]) -> None:
+    server, page, key = locked
     page.keyboard.press("Escape")
     page.get_by_text("Options").click()
     page.get_by_label("Most tokens per turn").fill("5")
@@ -436,7 +436,6 @@ def test_a_key_that_is_given_late(start: Callable[..., Any], browser: Any, tmp_p
     expect(page.get_by_label("Tools", exact=True).locator("option")).to_have_count(4)
     page.get_by_role("button", name="New chat").click()
     expect(page.get_by_role("button", name="Follow a chain")).to_be_visible()
-    context.close()
 
 
 def test_with_the_keyboard_alone(nano_server: Any, visit: Callable[..., Any]) -> None:

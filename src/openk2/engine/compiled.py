@@ -71,12 +71,15 @@ class CompiledStep:
         rotary = self._cos_NP[lengths_B], self._sin_NP[lengths_B]
         unused_BS = torch.arange(longest) >= lengths_B[:, None]
         mask_BS = torch.zeros(unused_BS.shape, dtype=x_BD.dtype).masked_fill_(unused_BS, -torch.inf)
+        several = len(tokens) > 1
+        torch._dynamo.mark_dynamic(mask_BS, 1)
+        for tensor in (*rotary, mask_BS) if several else ():
+            torch._dynamo.mark_dynamic(tensor, 0)
         news = []
         for index, block in enumerate(self._model.layers):
             cached_BSW = latent_LBSW[index, :, :longest]
             torch._dynamo.mark_dynamic(cached_BSW, 1)
-            torch._dynamo.mark_dynamic(mask_BS, 1)
-            for tensor in (x_BD, *rotary, cached_BSW, mask_BS) if len(tokens) > 1 else ():
+            for tensor in (x_BD, cached_BSW) if several else ():
                 torch._dynamo.mark_dynamic(tensor, 0)
             x_BD, new_BW = self._layer(cast(Block, block), x_BD, rotary, cached_BSW, mask_BS)
             news.append(new_BW)
