@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
 
 import httpx2
 
@@ -16,16 +17,21 @@ class Unmarked(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         begin: bytes | None = b""
-        async for part in self._stream:
-            if begin is not None:
-                part, begin = begin + part, None
-                if len(part) < len(codecs.BOM_UTF8) and codecs.BOM_UTF8.startswith(part):
-                    begin = part
-                    continue
-                part = part.removeprefix(codecs.BOM_UTF8)
-            yield part
-        if begin:
-            yield begin
+        async with AsyncExitStack() as closing:
+            parts = aiter(self._stream)
+            if isinstance(parts, AsyncGenerator):
+                # Left to the garbage collector, it would be closed from whichever thread that runs in.
+                closing.push_async_callback(parts.aclose)
+            async for part in parts:
+                if begin is not None:
+                    part, begin = begin + part, None
+                    if len(part) < len(codecs.BOM_UTF8) and codecs.BOM_UTF8.startswith(part):
+                        begin = part
+                        continue
+                    part = part.removeprefix(codecs.BOM_UTF8)
+                yield part
+            if begin:
+                yield begin
 
     async def aclose(self) -> None:
         await self._stream.aclose()
