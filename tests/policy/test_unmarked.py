@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 httpx2 = pytest.importorskip("httpx2")
-
-import itertools
 
 from openk2.policy.unmarked import Unmarked  # noqa: E402 - needs httpx2
 
@@ -37,7 +36,7 @@ class Pieces(httpx2.AsyncByteStream):  # type: ignore[misc]
 def test_one_mark_at_the_beginning_goes(marked: bool, text: bytes, cuts: list[int]) -> None:
     whole = codecs.BOM_UTF8 * marked + text
     edges = [0, *sorted(cuts), len(whole)]
-    pieces = [whole[a:b] for a, b in itertools.pairwise(edges)]
+    pieces = [whole[a:b] for a, b in pairwise(edges)]
 
     async def read() -> bytes:
         return b"".join([part async for part in Unmarked(Pieces(pieces))])
