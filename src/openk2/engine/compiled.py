@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from openk2.core import UserError
 from openk2.model import LatentCache, Transformer
@@ -27,6 +27,21 @@ from openk2.model.transformer import Block
 
 # The compiler makes constants of sizes below two.
 _FEWEST_CACHED = 2
+
+# Called hundreds of times a second, what a graph checks before it runs costs as much as a small layer. All blocks of
+# one kind are alike, and weights do not change: only what comes from outside of the model is looked at.
+_UNCHECKED: dict[str, Any] = {
+    "size_asserts": False,
+    "alignment_asserts": False,
+    "guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe,
+}
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled for one kind of block or weight, apart from all other calls of this."""
+    make = cast(Any, torch.compile)  # its overloads do not know all of its parameters
+    compiled: Callable[..., Any] = make(function, fullgraph=True, options=_UNCHECKED, isolate_recompiles=True)
+    return compiled
 
 
 class CompiledStep:
@@ -40,19 +55,30 @@ class CompiledStep:
         if weight.device.type != "cpu":
             raise UserError(f"a compiled step is for CPUs and the model is on {weight.device}: leave it out")
         self._model = model
-        self._cos_NP, self._sin_NP = rotary_table(model.config, weight.dtype, weight.device)
-        self._layer: Callable[..., tuple[Tensor, Tensor]] = torch.compile(_layer, fullgraph=True)
-        self._product: Callable[..., Tensor] = torch.compile(_product, fullgraph=True)
+        self._blocks = cast(list[Block], list(model.layers))
+        self._rotary = rotary_table(model.config, weight.dtype, weight.device)
+        self._layers: dict[type[nn.Module], Callable[..., tuple[Tensor, Tensor]]] = {
+            kind: _compile(_layer) for kind in (FeedForward, MoE)
+        }
+        self._product: Callable[..., Tensor] = _compile(_product)
         self._warm_up()
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """Compile everything now and not in somebody's answer: one sequence apart from several."""
-        latent_LBSW = LatentCache(self._model.config, 3, dtype=self._cos_NP.dtype).latent_LBSW
+        weight = self._model.lm_head.weight
+        vary = torch._dynamo.mark_dynamic
         try:
-            for batch in (1, 2, 3):
-                for length in (2, 3):
-                    self.head(self.hidden([0] * batch, [length] * batch, latent_LBSW[:, :batch]))
+            for batch in (1, 2):
+                x_BD, lengths_B = weight.new_zeros(batch, weight.shape[1]), torch.full((batch,), 2)
+                # A part of a cache: its rows do not follow each other without gaps.
+                cached_BSW = LatentCache(self._model.config, 3, 3, weight.dtype).latent_LBSW[0, :batch, :2]
+                vary(cached_BSW, 1)
+                for tensor in (x_BD, lengths_B, cached_BSW) if batch > 1 else ():
+                    vary(tensor, 0)
+                for block in {type(block.mlp): block for block in self._blocks}.values():
+                    self._layers[type(block.mlp)](block, x_BD, self._rotary, cached_BSW, lengths_B)
+                self._product(weight, x_BD)
         except Exception as e:
             # Whatever a compiler that is missing or broken makes torch raise.
             reason = next(iter(str(e).splitlines()), type(e).__name__)
@@ -60,7 +86,7 @@ class CompiledStep:
 
     def fits(self, lengths: Several[int]) -> bool:
         """Whether `hidden` can be asked behind so many cached positions."""
-        return _FEWEST_CACHED <= max(lengths) < len(self._cos_NP)
+        return _FEWEST_CACHED <= max(lengths) < len(self._rotary[0])
 
     def hidden(self, tokens: Several[int], lengths: Several[int], latent_LBSW: Tensor) -> Tensor:
         """The final normed activations x_BD of `tokens` behind the first `lengths` positions of each row, where they
@@ -68,20 +94,10 @@ class CompiledStep:
         longest = max(lengths)
         lengths_B = torch.tensor(lengths)
         x_BD = self._model.embed_tokens.weight[torch.tensor(tokens)]
-        rotary = self._cos_NP[lengths_B], self._sin_NP[lengths_B]
-        unused_BS = torch.arange(longest) >= lengths_B[:, None]
-        mask_BS = torch.zeros(unused_BS.shape, dtype=x_BD.dtype).masked_fill_(unused_BS, -torch.inf)
-        several = len(tokens) > 1
-        torch._dynamo.mark_dynamic(mask_BS, 1)
-        for tensor in (*rotary, mask_BS) if several else ():
-            torch._dynamo.mark_dynamic(tensor, 0)
         news = []
-        for index, block in enumerate(self._model.layers):
+        for index, block in enumerate(self._blocks):
             cached_BSW = latent_LBSW[index, :, :longest]
-            torch._dynamo.mark_dynamic(cached_BSW, 1)
-            for tensor in (x_BD, cached_BSW) if several else ():
-                torch._dynamo.mark_dynamic(tensor, 0)
-            x_BD, new_BW = self._layer(cast(Block, block), x_BD, rotary, cached_BSW, mask_BS)
+            x_BD, new_BW = self._layers[type(block.mlp)](block, x_BD, self._rotary, cached_BSW, lengths_B)
             news.append(new_BW)
         latent_LBSW[:, torch.arange(len(tokens)), lengths_B] = torch.stack(news)
         out_BD: Tensor = self._model.norm(x_BD)
@@ -89,9 +105,8 @@ class CompiledStep:
 
     def head(self, x_BD: Tensor) -> Tensor:
         """Logits [B, vocabulary]."""
-        if len(x_BD) > 1:
-            torch._dynamo.mark_dynamic(x_BD, 0)
-        return self._product(self._model.lm_head.weight, x_BD)
+        # As compiled: what is chosen of a larger tensor may lie apart.
+        return self._product(self._model.lm_head.weight, x_BD.contiguous())
 
 
 def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
@@ -105,10 +120,10 @@ def _product(weight_XD: Tensor, x_BD: Tensor) -> Tensor:
 
 
 def _layer(
-    block: Block, x_BD: Tensor, rotary: tuple[Tensor, Tensor], cached_BSW: Tensor, mask_BS: Tensor
+    block: Block, x_BD: Tensor, rotary: tuple[Tensor, Tensor], cached_BSW: Tensor, lengths_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A block's output for one token of each sequence, and what it adds to the cache."""
-    out_BD, new_BW = _attend(block.self_attn, _normed(block.input_layernorm, x_BD), rotary, cached_BSW, mask_BS)
+    out_BD, new_BW = _attend(block.self_attn, _normed(block.input_layernorm, x_BD), rotary, cached_BSW, lengths_B)
     x_BD = x_BD + out_BD
     normed_BD = _normed(block.post_attention_layernorm, x_BD)
     mlp = block.mlp
@@ -118,7 +133,7 @@ def _layer(
 
 
 def _attend(
-    attention: MLA, x_BD: Tensor, rotary: tuple[Tensor, Tensor], cached_BSW: Tensor, mask_BS: Tensor
+    attention: MLA, x_BD: Tensor, rotary: tuple[Tensor, Tensor], cached_BSW: Tensor, lengths_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Absorbed attention, as `MLA._attend_to_cache` computes it, to what is cached and the token itself."""
     batch, heads, nope, rank = len(x_BD), attention.num_heads, attention.qk_nope_head_dim, attention.kv_lora_rank
@@ -129,13 +144,17 @@ def _attend(
             attention.q_b_proj.weight, _normed(attention.q_a_layernorm, _product(attention.q_a_proj.weight, x_BD))
         )
     q_BHQ = q.view(batch, heads, -1)
-    cos_BP, sin_BP = rotary
+    cos_BP, sin_BP = (table_NP[lengths_B] for table_NP in rotary)
     down = _product(attention.kv_a_proj_with_mqa.weight, x_BD)
-    new_BW = torch.cat([_normed(attention.kv_a_layernorm, down[:, :rank]), rotate(down[:, rank:], *rotary)], dim=-1)
+    new_BW = torch.cat(
+        [_normed(attention.kv_a_layernorm, down[:, :rank]), rotate(down[:, rank:], cos_BP, sin_BP)], dim=-1
+    )
     weight_HXC = attention.kv_b_proj.weight.view(heads, -1, rank)
     q_BHC = (weight_HXC[:, :nope] * q_BHQ[:, :, :nope, None]).sum(2)
     q_BHW = torch.cat([q_BHC, rotate(q_BHQ[:, :, nope:], cos_BP[:, None], sin_BP[:, None])], dim=-1)
-    score_BHS = (q_BHW[:, :, None] * cached_BSW[:, None]).sum(-1) * attention.scale + mask_BS[:, None]
+    unused_BS = torch.arange(cached_BSW.shape[1]) >= lengths_B[:, None]
+    score_BHS = (q_BHW[:, :, None] * cached_BSW[:, None]).sum(-1) * attention.scale
+    score_BHS = score_BHS.masked_fill(unused_BS[:, None], -torch.inf)
     own_BH1 = (q_BHW * new_BW[:, None]).sum(-1, keepdim=True) * attention.scale
     share_BHS = torch.cat([score_BHS, own_BH1], dim=-1).softmax(-1)
     mixed_BHC = (share_BHS[..., :-1, None] * cached_BSW[:, None, :, :rank]).sum(2)
