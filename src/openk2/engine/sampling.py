@@ -103,12 +103,10 @@ def choose(logits_BV: Tensor, sequences: Several[Sequence]) -> list[int]:
 def score(logits_NV: Tensor, ids_N: Several[int], sequences: Several[Sequence]) -> None:
     """Note the log-prob of one id under each row of logits, at temperature 1, in the sequence that it belongs to; and
     the likeliest ids' there, where they are asked for."""
-    logits_NV = logits_NV.float()
-    norm_N = logits_NV.logsumexp(-1)
-    chosen_N = logits_NV[torch.arange(len(ids_N)), ids_N]
-    logprobs_N: list[float] = (chosen_N - norm_N).tolist()
-    for n, (sequence, logprob) in enumerate(zip(sequences, logprobs_N, strict=True)):
+    logprobs_NV = logits_NV.float().log_softmax(-1)
+    chosen_N: list[float] = logprobs_NV[torch.arange(len(ids_N)), ids_N].tolist()
+    for n, (sequence, logprob) in enumerate(zip(sequences, chosen_N, strict=True)):
         sequence.logprobs.append(logprob)
         if wanted := min(sequence.request.top_logprobs, sequence.known_ids):
-            values, ids = (logits_NV[n, : sequence.known_ids] - norm_N[n]).topk(wanted)
+            values, ids = logprobs_NV[n, : sequence.known_ids].topk(wanted)
             sequence.top_logprobs.append(tuple(zip(ids.tolist(), values.tolist(), strict=True)))
