@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 
 from openk2.core import UserError
 from openk2.serve.server import ServeOptions, make_service, read_keys
+from shared.played import Played, chunk, served
 
 httpx2 = pytest.importorskip("httpx2")
 PATH = "/v1/chat/completions"
@@ -270,6 +273,45 @@ def test_a_second_interrupt_ends_it_at_once(start: Callable[..., Any]) -> None:
         rest = [line for line in lines if line]
         assert server.process.wait(60) == 0
     assert "the server is shutting down" in rest[-1]
+
+
+@pytest.mark.parametrize(
+    ("signals", "most"),
+    [([signal.SIGINT] * 2, 10), pytest.param([signal.SIGTERM], 30, marks=pytest.mark.slow)],
+)
+def test_who_does_not_read_holds_up_nobody_at_the_end(
+    start: Callable[..., Any], signals: list[signal.Signals], most: int
+) -> None:
+    def answers(asked: dict[str, Any]) -> Any:
+        much = asked["messages"][0]["content"] == "much"
+        return 200, (chunk({"content": "word " * 1000}) for _ in range(3000)) if much else silent()
+
+    def silent() -> Iterator[Any]:
+        yield chunk({"content": ""})
+        assert ended.wait(60)
+
+    ended = threading.Event()
+    with served(Played(answers)) as url, contextlib.closing(socket.socket()) as reader:
+        server = start("--model", f"openai:m@{url}")
+        host, port = server.url.removeprefix("http://").split(":")
+        reader.connect((host, int(port)))
+        body = json.dumps({"messages": [{"role": "user", "content": "much"}], "stream": True}).encode()
+        reader.sendall(
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (PATH.encode(), len(body), body)
+        )
+        assert reader.recv(100).startswith(b"HTTP/1.1 200")
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(httpx2.post, f"{server.url}{PATH}", json=ASK, timeout=60)
+            time.sleep(1)
+            began = time.monotonic()
+            for one in signals:
+                server.process.send_signal(one)
+                time.sleep(0.5)
+            answer = waiting.result()
+            assert server.process.wait(60) == 0 and time.monotonic() - began < most
+        ended.set()
+    assert answer.status_code == 503 and "shutting down" in answer.json()["error"]["message"]
+    assert "Traceback" not in server.log and server.log.count("20 s to finish") == 1
 
 
 def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:
