@@ -41,6 +41,9 @@ _KINDS = {
     "model_type": "input should be an object",
 }
 """What is wrong in the words of JSON, not in Python's."""
+_SILENCE = 10.0
+"""Seconds after which a stream begins although there is nothing to say. Most failures behind are known by then, with
+all the times that a server there is tried again."""
 _SMALL = 256 << 10
 """Bytes of a body that are read in a few milliseconds."""
 
@@ -63,7 +66,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings, raw)))
         service.admit(ready.n)
         if asked.stream:
-            return await _begun(request, ready, _events(chat.streamed(ready, asked), ApiError.openai))
+            return _Stream(chat.streamed(ready, asked), ApiError.openai, ready)
         return await _while_there(request, chat.whole(ready, asked))
 
     @app.post("/v1/responses", openapi_extra=_takes(responses.ResponsesRequest))
@@ -72,7 +75,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return await _begun(request, ready, _events(responses.streamed(ready, asked), ApiError.openai, named=True))
+            return _Stream(responses.streamed(ready, asked), ApiError.openai, ready, named=True)
         return await _while_there(request, responses.whole(ready, asked))
 
     @app.post("/v1/completions", openapi_extra=_takes(completions.CompletionRequest))
@@ -82,7 +85,7 @@ def create_app(service: Service) -> FastAPI:
         requests = await asyncio.to_thread(asked.requests, local)
         service.admit(len(requests))
         if asked.stream:
-            return _events(completions.streamed(local, asked, requests), ApiError.openai)
+            return _Stream(completions.streamed(local, asked, requests), ApiError.openai)
         return await _while_there(request, completions.whole(local, asked, requests))
 
     @app.post("/anthropic/v1/messages", openapi_extra=_takes(anthropic.MessagesRequest))
@@ -92,7 +95,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return await _begun(request, ready, _events(anthropic.streamed(ready), ApiError.anthropic, named=True))
+            return _Stream(anthropic.streamed(ready), ApiError.anthropic, ready, named=True)
         return await _while_there(request, anthropic.whole(ready))
 
     @app.post("/anthropic/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
@@ -269,63 +272,81 @@ def _field(location: tuple[int | str, ...]) -> str | None:
     return ".".join(part for part in parts if part not in ("str", "int", "float", "bool") and "[" not in part) or None
 
 
-def _events(
-    chunks: AsyncGenerator[str, None], shape: Callable[[ApiError], dict[str, Any]], named: bool = False
-) -> EventSourceResponse:
-    """Server-sent events. An error after the beginning is one more of them. With `named`, each says its type."""
+class _Stream(EventSourceResponse):
+    """Server-sent events. With `named`, each says its type.
 
-    async def source() -> AsyncGenerator[ServerSentEvent, None]:
-        def event(data: str) -> ServerSentEvent:
-            # Some clients take these for the end of a line, as Python does.
-            for end in "\x85\u2028\u2029":
-                data = data.replace(end, f"\\u{ord(end):04x}")
-            return ServerSentEvent(data, event=json.loads(data).get("type", "error") if named else None, sep="\n")
+    They begin when there is something to say: until then a refusal has a status. They also begin after some seconds of
+    silence, as what is between here and the client takes a longer one for a failure. An error after the beginning is
+    one more of them.
+    """
 
+    def __init__(
+        self,
+        chunks: AsyncGenerator[str, None],
+        shape: Callable[[ApiError], dict[str, Any]],
+        ready: Ready | None = None,
+        *,
+        named: bool = False,
+    ) -> None:
+        self._source = self._events()
+        super().__init__(self._source, sep="\n")
+        self._chunks = chunks
+        self._shape = shape
+        self._ready = ready
+        self._named = named
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._beginning = asyncio.ensure_future(self._begin())
         try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    yield event(chunk)
+            if await _done(receive, asyncio.wait((self._beginning,), timeout=_SILENCE)) is None:
+                return
+            if self._beginning.done():
+                self._beginning.result()
+            # Given up at once when the client goes away, not when its memory is collected.
+            async with aclosing(self._source):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._beginning.cancel()
+            await asyncio.gather(self._beginning, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        if self._ready is not None:
+            await self._ready.begin()
+
+    async def _events(self) -> AsyncGenerator[ServerSentEvent, None]:
+        try:
+            await self._beginning
+            async with aclosing(self._chunks):
+                async for chunk in self._chunks:
+                    yield self._event(chunk)
         except ApiError as e:
             if e.__cause__ is not None:
                 _log.error("the engine failed", exc_info=e.__cause__)
-            yield event(compact_json(shape(e)))
+            yield self._event(compact_json(self._shape(e)))
         except Exception as e:
             # The stream has begun: it ends with the error, and not in the middle of a chunk.
             _log.error("request failed", exc_info=e)
-            yield event(compact_json(shape(our_fault())))
+            yield self._event(compact_json(self._shape(our_fault())))
 
-    return _Stream(source())
-
-
-class _Stream(EventSourceResponse):
-    """Gives up what makes the events at once when the client goes away, not when its memory is collected."""
-
-    def __init__(self, source: AsyncGenerator[ServerSentEvent, None]) -> None:
-        super().__init__(source, sep="\n")
-        self._source = source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._source):
-            await super().__call__(scope, receive, send)
-
-
-async def _begun(request: Request, ready: Ready, stream: Response) -> Response:
-    """The stream, once it is sure that there is one: until then a refusal has a status."""
-    return stream if await _done(request, ready.begin()) else Response(status_code=_CLOSED_BY_CLIENT)
+    def _event(self, data: str) -> ServerSentEvent:
+        # Some clients take these for the end of a line, as Python does.
+        for end in "\x85\u2028\u2029":
+            data = data.replace(end, f"\\u{ord(end):04x}")
+        return ServerSentEvent(data, event=json.loads(data).get("type", "error") if self._named else None, sep="\n")
 
 
 async def _while_there(request: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> Response:
     """The answer as JSON; given up when the client goes away."""
-    done = await _done(request, answer)
+    done = await _done(request.receive, answer)
     if done is None:
         return Response(status_code=_CLOSED_BY_CLIENT)
     return Response(compact_json(done.result()), media_type="application/json")
 
 
-async def _done(request: Request, work: Coroutine[Any, Any, _Result]) -> asyncio.Future[_Result] | None:
+async def _done(receive: Receive, work: Coroutine[Any, Any, _Result]) -> asyncio.Future[_Result] | None:
     """The work when it is done; None if the client has gone away before. Raises what it raises."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
+    leaving = asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -338,8 +359,8 @@ async def _done(request: Request, work: Coroutine[Any, Any, _Result]) -> asyncio
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
