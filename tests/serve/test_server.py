@@ -150,6 +150,8 @@ def test_other_routes_and_methods(random_server: Any) -> None:
     for method, path, status in (("GET", "/nope", 404), ("GET", PATH, 405), ("GET", "/v1/models/other", 404)):
         answer = random_server.http.request(method, path)
         assert answer.status_code == status and answer.json()["error"]["message"]
+    head = random_server.http.head("/health")
+    assert head.status_code == 200 and head.content == b""
     answer = random_server.http.get("/anthropic/v1/messages")
     assert answer.status_code == 405 and answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == "invalid_request_error"

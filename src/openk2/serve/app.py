@@ -137,6 +137,8 @@ def create_app(service: Service) -> FastAPI:
             raise ApiError(404, f"there is no model {name[:80]!r}: this server has {service.settings.name!r}")
         return JSONResponse(_model(service))
 
+    # Some balancers ask for the head alone.
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
