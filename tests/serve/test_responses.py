@@ -87,6 +87,10 @@ def test_required_calls_and_json_of_random_weights(random_server: Any) -> None:
     [
         ({"previous_response_id": "x"}, "keeps no conversations"),
         ({"input": []}, "input: there is none"),
+        ({"input": [5]}, "input.0: input should be an object"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type: 'web_search' is not served here: use 'function'"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type: 'allowed_tools' is not served here"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.name: "),
         ({"input": [{"type": "computer_call"}]}, "input.0.type"),
         ({"input": [{"role": "pirate", "content": "x"}]}, "input.0.role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input_image"),

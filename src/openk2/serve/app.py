@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -258,20 +258,32 @@ def _parse(body: bytes, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
     try:
         return model.model_validate(raw), raw
     except ValidationError as e:
-        errors = e.errors(include_url=False, include_input=False)
-        # Of a union every alternative has its own: it is the list that is meant where one is too long.
-        first = next((error for error in errors if error["type"] == "too_long"), errors[0])
-        if first["type"] == "too_long":
-            there, most = first["ctx"]["actual_length"] or "more", first["ctx"]["max_length"]
-            raise invalid(_field(first["loc"]), f"there are {there}, and at most {most} are allowed") from None
-        problem = _KINDS.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:]
-        raise invalid(_field(first["loc"]), problem) from None
+        error = _meant(e.errors(include_url=False))
+        raise invalid(".".join(_path(error["loc"])) or None, _problem(error)) from None
 
 
-def _field(location: tuple[int | str, ...]) -> str | None:
-    """A field's path without the alternatives of unions, which pydantic names in it."""
+def _meant(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error. Of a union every alternative has its own: the one that is meant fits until far inside."""
+    field = _path(errors[0]["loc"])
+    of_field = [error for error in errors if _path(error["loc"])[: len(field)] == field]
+    return max(of_field, key=lambda error: (error["type"] == "too_long", len(_path(error["loc"]))))
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """Where a field is, without the alternatives of unions, which pydantic names in it."""
     parts = [str(part) for part in location if not (isinstance(part, str) and not part.replace("_", "").islower())]
-    return ".".join(part for part in parts if part not in ("str", "int", "float", "bool") and "[" not in part) or None
+    return [part for part in parts if part not in ("str", "int", "float", "bool") and "[" not in part]
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What is wrong with a field."""
+    kind, given = error["type"], error["input"]
+    if kind == "too_long":
+        there, most = error["ctx"]["actual_length"] or "more", error["ctx"]["max_length"]
+        return f"there are {there}, and at most {most} are allowed"
+    if kind == "literal_error" and isinstance(given, str):
+        return f"{given[:40]!r} is not served here: use {error['ctx']['expected']}"
+    return _KINDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]
 
 
 class _Stream(EventSourceResponse):
