@@ -97,6 +97,7 @@ def test_required_calls_and_json_of_random_weights(random_server: Any) -> None:
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input: .*answers no call"),
         ({"tool_choice": "required"}, "no tool is declared"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}, "text.format.name"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"max_tool_calls": 1}, "max_tool_calls: "),
         ({"prompt": {"id": "x"}}, "prompt: "),

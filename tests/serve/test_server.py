@@ -87,6 +87,14 @@ def nested(depth: int) -> Any:
         (ASK | {"top_logprobs": 3}, "top_logprobs", "logprobs"),
         (ASK | {"functions": []}, "functions", "tools"),
         (ASK | {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
+        (
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema", "required",
+        ),
+        (
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}},
+            "response_format.json_schema.name", "required",
+        ),
         (ASK | {"response_format": {"type": "xml"}}, "response_format.type", "json_object"),
         (ASK | {"tool_choice": "required"}, "tool_choice", "no tool is declared"),
         (ASK | {"tool_choice": "any"}, "tool_choice", "'any' is not served here: use 'none', 'auto' or 'required'"),
@@ -114,7 +122,8 @@ def nested(depth: int) -> Any:
         (with_parameters({"$ref": "#/nowhere"}), "tools.0.function.parameters", "act"),
         (with_parameters({"properties": {"x": {"enum": ["x" * 300_000]}}}), "messages", "context"),
         (
-            ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 300_000]}}}},
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {
+                "name": "x", "schema": {"enum": ["x" * 300_000]}}}},
             "response_format", "at most 262144",
         ),
     ],

@@ -49,8 +49,8 @@ class NamedTool(Fields):
 
 
 class JsonSchema(Fields):
-    name: str = ""
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
 

@@ -116,6 +116,8 @@ class ResponsesRequest(Fields):
             return None
         if wanted.type == "json_object":
             return {"type": "object"}
+        if wanted.name is None:
+            raise invalid("text.format.name", "it is missing: give the schema a name")
         if wanted.schema_ is None:
             raise invalid("text.format.schema", "it is missing: send the schema that is meant")
         return wanted.schema_
