@@ -101,6 +101,7 @@ def test_required_calls_and_json_of_random_weights(random_server: Any) -> None:
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"max_tool_calls": 1}, "max_tool_calls: "),
         ({"prompt": {"id": "x"}}, "prompt: "),
+        ({"truncation": "auto"}, "truncation: 'auto' is not served here: use 'disabled'"),
         ({"top_logprobs": 2}, "top_logprobs: "),
         ({"include": ["message.output_text.logprobs"]}, "include: "),
     ],

@@ -69,6 +69,10 @@ def nested(depth: int) -> Any:
                 {"id": "x", "type": "function", "function": {"name": "act", "arguments": "{}"}}]}]},
             "messages.1.partial", "calls",
         ),
+        (
+            {"messages": [*ASK["messages"], {"role": "assistant", "content": "", "partial": "yes"}]},
+            "messages.1.partial", "true or false",
+        ),
         (ASK | {"temperature": 3}, "temperature", "2"),
         (ASK | {"temperature": "hot"}, "temperature", "number"),
         (ASK | {"top_p": 0}, "top_p", "greater"),
@@ -153,6 +157,7 @@ def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, fie
         ("/v1/completions", {"prompt": [[1], [4096]]}, "prompt: the model has no id 4096"),
         ("/v1/completions", {"prompt": "a", "stop_token_ids": [4096]}, "stop_token_ids: the model has no id 4096"),
         ("/v1/completions", {"prompt": {"a": 1}}, "prompt: it must be a text"),
+        ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of: choosing among completions is not served"),
         ("/v1/completions", {"prompt": ""}, "prompt: the text is empty"),
     ],
 )

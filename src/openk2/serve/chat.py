@@ -127,6 +127,8 @@ class ChatRequest(Sampling):
 
 
 def _message(index: int, raw: dict[str, Any]) -> Message:
+    if not isinstance(raw.get("partial"), bool | None):
+        raise invalid(f"messages.{index}.partial", "it must be true or false")
     if raw.get("role") in _SYSTEM:
         raw = {**raw, "role": "system"}
     try:

@@ -38,6 +38,7 @@ class CompletionRequest(Sampling):
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     suffix: Any = None
+    best_of: int | None = None
 
     def prompts(self, service: LocalService) -> list[list[int]]:
         """The ids of each prompt. Raises ApiError."""
@@ -52,6 +53,8 @@ class CompletionRequest(Sampling):
         """What the engine is asked, `n` times for each prompt. Heavy: not for the event loop. Raises ApiError."""
         if self.suffix is not None:
             raise invalid("suffix", "inserting into text is not served: leave it out")
+        if self.best_of is not None and self.best_of > 1:
+            raise invalid("best_of", "choosing among completions is not served: leave it out, and ask for n of them")
         if self.max_tokens == 0 and not self.echo:
             raise invalid("max_tokens", "0 is for scoring, together with echo")
         fields = self.engine_fields(service.settings)

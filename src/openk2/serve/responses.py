@@ -76,6 +76,7 @@ class ResponsesRequest(Fields):
     top_logprobs: int | None = None
     include: Listed[str] | None = None
     metadata: dict[str, str] | None = None
+    truncation: Literal["disabled"] | None = None
 
     def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
