@@ -179,6 +179,8 @@ def test_answers_in_json(random_server: Any) -> None:
         unknown = {"type": "object", "properties": {"x": {"not": {"const": 1}}}}
         with pytest.raises(anthropic.BadRequestError, match=r"output_config.format.schema: .*: simplify it'"):
             client.messages.create(output_config={"format": wanted | {"schema": unknown}}, **asked)
+        with pytest.raises(anthropic.BadRequestError, match=r"output_format.schema: .*: simplify it'"):
+            client.messages.create(**asked | {"extra_body": {"output_format": wanted | {"schema": unknown}}})
         begun = asked | {"messages": [*ASK, {"role": "assistant", "content": "{"}]}
         with pytest.raises(anthropic.BadRequestError, match="cannot be mixed"):
             client.messages.create(output_config={"format": wanted}, **begun)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -590,6 +592,47 @@ def test_a_stream_without_its_last_word_ends(behind: Callable[..., tuple[Any, Pl
     began = time.monotonic()
     assert server.post("/v1/chat/completions", ASK)["choices"][0]["message"]["content"] == "hi"
     assert time.monotonic() - began < 30
+
+
+def test_a_long_silence_is_no_failure(behind: Callable[..., tuple[Any, Played]]) -> None:
+    """What is between here and the client hears that the stream has begun; what is wrong is then said in it."""
+    begun, asked = threading.Barrier(7), {"model": "m", "max_tokens": 80, "stream": True}
+    heard = threading.Event()
+
+    def answer(body: dict[str, Any]) -> Any:
+        def pieces() -> Iterator[Any]:
+            yield weather('{"city":')
+            assert heard.wait(60)
+            yield call(0, arguments='"Paris"}' if body["messages"][0]["content"] == "good" else "null}")
+            yield from END
+
+        return 200, pieces()
+
+    function = TOOLS[0]["function"]
+    routes: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
+        ("chat/completions", lambda text: {"messages": [{"role": "user", "content": text}], "tools": TOOLS}),
+        ("responses", lambda text: {"input": text, "tools": [{"type": "function"} | function | {"strict": False}]}),
+        ("messages", lambda text: {"messages": [{"role": "user", "content": text}], "tools": [
+            {"name": function["name"], "input_schema": function["parameters"]}]}),
+    ]  # fmt: skip
+    server, _ = behind(answer)
+
+    def ask(path: str, body: dict[str, Any]) -> list[Any]:
+        with server.http.stream("POST", f"/v1/{path}", json=body | asked) as stream:
+            begun.wait(60)
+            assert stream.status_code == 200, stream.read()
+            data = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+        return [json.loads(one) for one in data if one != "[DONE]"]
+
+    with ThreadPoolExecutor(6) as pool:
+        good, bad = ([pool.submit(ask, path, body(text)) for path, body in routes] for text in ("good", "bad"))
+        begun.wait(60)
+        heard.set()
+    for told in good:
+        assert "functions.get_weather:0" in json.dumps(told.result()) and "error" not in told.result()[-1]
+    for told in bad:
+        [error] = told.result()
+        assert "is not of type 'string'" in error["error"]["message"]
 
 
 def test_counts_that_nobody_waits_for_are_given_up(start: Callable[..., Any]) -> None:

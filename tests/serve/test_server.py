@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 
 from openk2.core import UserError
 from openk2.serve.server import ServeOptions, make_service, read_keys
+from shared.played import Played, chunk, served
 
 httpx2 = pytest.importorskip("httpx2")
 PATH = "/v1/chat/completions"
@@ -66,6 +69,10 @@ def nested(depth: int) -> Any:
                 {"id": "x", "type": "function", "function": {"name": "act", "arguments": "{}"}}]}]},
             "messages.1.partial", "calls",
         ),
+        (
+            {"messages": [*ASK["messages"], {"role": "assistant", "content": "", "partial": "yes"}]},
+            "messages.1.partial", "true or false",
+        ),
         (ASK | {"temperature": 3}, "temperature", "2"),
         (ASK | {"temperature": "hot"}, "temperature", "number"),
         (ASK | {"top_p": 0}, "top_p", "greater"),
@@ -79,11 +86,25 @@ def nested(depth: int) -> Any:
         (ASK | {"logit_bias": {"x": 1}}, "logit_bias", "token id"),
         (ASK | {"logit_bias": {"9" * 5000: 1}}, "logit_bias", "token id"),
         (ASK | {"logit_bias": {"3": 101}}, "logit_bias", "-100 to 100"),
+        (ASK | {"logit_bias": {"999999": 1}}, "logit_bias", "no id 999999: its ids are 0 to 4095"),
+        (ASK | {"stop_token_ids": [-1]}, "stop_token_ids", "no id -1"),
         (ASK | {"top_logprobs": 3}, "top_logprobs", "logprobs"),
         (ASK | {"functions": []}, "functions", "tools"),
         (ASK | {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
+        (
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema", "required",
+        ),
+        (
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}},
+            "response_format.json_schema.name", "required",
+        ),
         (ASK | {"response_format": {"type": "xml"}}, "response_format.type", "json_object"),
         (ASK | {"tool_choice": "required"}, "tool_choice", "no tool is declared"),
+        (ASK | {"tool_choice": "any"}, "tool_choice", "'any' is not served here: use 'none', 'auto' or 'required'"),
+        (ASK | {"tool_choice": 5}, "tool_choice", "should be"),
+        (ASK | {"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "'allowed_tools' is not served here"),
+        (ASK | {"tool_choice": {"type": "function", "function": {}}}, "tool_choice.function.name", "required"),
         (ASK | {"tools": [TOOL, TOOL]}, "tools.1.function.name", "twice"),
         (ASK | {"tools": [TOOL] * 129}, "tools", "128"),
         (ASK | {"tools": [{"type": "builtin_function", "function": {"name": "x"}}]}, "tools.0.type", "function"),
@@ -105,7 +126,8 @@ def nested(depth: int) -> Any:
         (with_parameters({"$ref": "#/nowhere"}), "tools.0.function.parameters", "act"),
         (with_parameters({"properties": {"x": {"enum": ["x" * 300_000]}}}), "messages", "context"),
         (
-            ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 300_000]}}}},
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {
+                "name": "x", "schema": {"enum": ["x" * 300_000]}}}},
             "response_format", "at most 262144",
         ),
     ],
@@ -132,7 +154,10 @@ def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, fie
         ("/v1/completions", {"prompt": [1] * 3000}, "prompt: it is longer than the context of 2048"),
         ("/v1/completions", {"prompt": [1, "a"]}, "prompt: a list of ids"),
         ("/v1/completions", {"prompt": [[1], [2.5]]}, "prompt: a list of ids"),
+        ("/v1/completions", {"prompt": [[1], [4096]]}, "prompt: the model has no id 4096"),
+        ("/v1/completions", {"prompt": "a", "stop_token_ids": [4096]}, "stop_token_ids: the model has no id 4096"),
         ("/v1/completions", {"prompt": {"a": 1}}, "prompt: it must be a text"),
+        ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of: choosing among completions is not served"),
         ("/v1/completions", {"prompt": ""}, "prompt: the text is empty"),
     ],
 )
@@ -147,6 +172,8 @@ def test_other_routes_and_methods(random_server: Any) -> None:
     for method, path, status in (("GET", "/nope", 404), ("GET", PATH, 405), ("GET", "/v1/models/other", 404)):
         answer = random_server.http.request(method, path)
         assert answer.status_code == status and answer.json()["error"]["message"]
+    head = random_server.http.head("/health")
+    assert head.status_code == 200 and head.content == b""
     answer = random_server.http.get("/anthropic/v1/messages")
     assert answer.status_code == 405 and answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == "invalid_request_error"
@@ -270,6 +297,45 @@ def test_a_second_interrupt_ends_it_at_once(start: Callable[..., Any]) -> None:
         rest = [line for line in lines if line]
         assert server.process.wait(60) == 0
     assert "the server is shutting down" in rest[-1]
+
+
+@pytest.mark.parametrize(
+    ("signals", "most"),
+    [([signal.SIGINT] * 2, 10), pytest.param([signal.SIGTERM], 30, marks=pytest.mark.slow)],
+)
+def test_who_does_not_read_holds_up_nobody_at_the_end(
+    start: Callable[..., Any], signals: list[signal.Signals], most: int
+) -> None:
+    def answers(asked: dict[str, Any]) -> Any:
+        much = asked["messages"][0]["content"] == "much"
+        return 200, (chunk({"content": "word " * 1000}) for _ in range(3000)) if much else silent()
+
+    def silent() -> Iterator[Any]:
+        yield chunk({"content": ""})
+        assert ended.wait(60)
+
+    ended = threading.Event()
+    with served(Played(answers)) as url, contextlib.closing(socket.socket()) as reader:
+        server = start("--model", f"openai:m@{url}")
+        host, port = server.url.removeprefix("http://").split(":")
+        reader.connect((host, int(port)))
+        body = json.dumps({"messages": [{"role": "user", "content": "much"}], "stream": True}).encode()
+        reader.sendall(
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (PATH.encode(), len(body), body)
+        )
+        assert reader.recv(100).startswith(b"HTTP/1.1 200")
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(httpx2.post, f"{server.url}{PATH}", json=ASK, timeout=60)
+            time.sleep(1)
+            began = time.monotonic()
+            for one in signals:
+                server.process.send_signal(one)
+                time.sleep(0.5)
+            answer = waiting.result()
+            assert server.process.wait(60) == 0 and time.monotonic() - began < most
+        ended.set()
+    assert answer.status_code == 503 and "shutting down" in answer.json()["error"]["message"]
+    assert "Traceback" not in server.log and server.log.count("20 s to finish") == 1
 
 
 def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:

@@ -27,7 +27,6 @@ from openk2.serve.service import Settings
 
 TEMPERATURE_SCALE = 0.6
 _MOST_STOPS = 16
-_ANSWER = "output_config.format.schema"
 _KINDS: dict[str, Literal["auto", "required", "tool", "none"]] = {
     "auto": "auto",
     "any": "required",
@@ -131,9 +130,9 @@ class MessagesRequest(CountRequest):
             raise invalid("stop_sequences", f"there are {len(stops)}, and at most {_MOST_STOPS} are allowed")
         if not all(text and is_unicode(text) for text in stops):
             raise invalid("stop_sequences", "they must be texts that are not empty")
-        answer = self._answer()
-        if answer is not None and base.partial:
-            raise invalid(_ANSWER, "JSON cannot be mixed with a beginning of the answer, as the last message is")
+        where, wanted = self._format()
+        if wanted is not None and base.partial:
+            raise invalid(where, "JSON cannot be mixed with a beginning of the answer, as the last message is")
         temperature = settings.temperature
         if self.temperature is not None:
             temperature = TEMPERATURE_SCALE * self.temperature
@@ -142,9 +141,9 @@ class MessagesRequest(CountRequest):
             tools=base.tools,
             choice=base.choice,
             parallel=base.parallel,
-            answer=answer,
+            answer=None if wanted is None else wanted.schema_,
             partial=base.partial,
-            where=Where(answer=_ANSWER, switch=None),
+            where=Where(answer=f"{where}.schema", switch=None),
             max_tokens=self.max_tokens,
             stop=stops,
             sampling=temperature_field(temperature)
@@ -154,11 +153,11 @@ class MessagesRequest(CountRequest):
             },
         )
 
-    def _answer(self) -> dict[str, Any] | None:
-        """The schema of the answer; `output_format` is what it was called at first."""
-        wanted = self.output_config.format if self.output_config is not None else None
-        wanted = wanted or self.output_format
-        return None if wanted is None else wanted.schema_
+    def _format(self) -> tuple[str, OutputFormat | None]:
+        """The form of the answer, and where it stands; `output_format` is what it was called at first."""
+        if self.output_config is not None and self.output_config.format is not None:
+            return "output_config.format", self.output_config.format
+        return "output_format", self.output_format
 
 
 def _tool(index: int, entry: ToolEntry) -> Tool:

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -41,6 +41,9 @@ _KINDS = {
     "model_type": "input should be an object",
 }
 """What is wrong in the words of JSON, not in Python's."""
+_SILENCE = 10.0
+"""Seconds after which a stream begins although there is nothing to say. Most failures behind are known by then, with
+all the times that a server there is tried again."""
 _SMALL = 256 << 10
 """Bytes of a body that are read in a few milliseconds."""
 
@@ -63,7 +66,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings, raw)))
         service.admit(ready.n)
         if asked.stream:
-            return await _begun(request, ready, _events(chat.streamed(ready, asked), ApiError.openai))
+            return _Stream(chat.streamed(ready, asked), ApiError.openai, ready)
         return await _while_there(request, chat.whole(ready, asked))
 
     @app.post("/v1/responses", openapi_extra=_takes(responses.ResponsesRequest))
@@ -72,7 +75,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return await _begun(request, ready, _events(responses.streamed(ready, asked), ApiError.openai, named=True))
+            return _Stream(responses.streamed(ready, asked), ApiError.openai, ready, named=True)
         return await _while_there(request, responses.whole(ready, asked))
 
     @app.post("/v1/completions", openapi_extra=_takes(completions.CompletionRequest))
@@ -82,7 +85,7 @@ def create_app(service: Service) -> FastAPI:
         requests = await asyncio.to_thread(asked.requests, local)
         service.admit(len(requests))
         if asked.stream:
-            return _events(completions.streamed(local, asked, requests), ApiError.openai)
+            return _Stream(completions.streamed(local, asked, requests), ApiError.openai)
         return await _while_there(request, completions.whole(local, asked, requests))
 
     @app.post("/anthropic/v1/messages", openapi_extra=_takes(anthropic.MessagesRequest))
@@ -92,7 +95,7 @@ def create_app(service: Service) -> FastAPI:
         ready = await asyncio.to_thread(lambda: service.prepare(asked.asked(service.settings)))
         service.admit(1)
         if asked.stream:
-            return await _begun(request, ready, _events(anthropic.streamed(ready), ApiError.anthropic, named=True))
+            return _Stream(anthropic.streamed(ready), ApiError.anthropic, ready, named=True)
         return await _while_there(request, anthropic.whole(ready))
 
     @app.post("/anthropic/v1/messages/count_tokens", openapi_extra=_takes(anthropic.CountRequest))
@@ -134,6 +137,8 @@ def create_app(service: Service) -> FastAPI:
             raise ApiError(404, f"there is no model {name[:80]!r}: this server has {service.settings.name!r}")
         return JSONResponse(_model(service))
 
+    # Some balancers ask for the head alone.
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
@@ -253,79 +258,109 @@ def _parse(body: bytes, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
     try:
         return model.model_validate(raw), raw
     except ValidationError as e:
-        errors = e.errors(include_url=False, include_input=False)
-        # Of a union every alternative has its own: it is the list that is meant where one is too long.
-        first = next((error for error in errors if error["type"] == "too_long"), errors[0])
-        if first["type"] == "too_long":
-            there, most = first["ctx"]["actual_length"] or "more", first["ctx"]["max_length"]
-            raise invalid(_field(first["loc"]), f"there are {there}, and at most {most} are allowed") from None
-        problem = _KINDS.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:]
-        raise invalid(_field(first["loc"]), problem) from None
+        error = _meant(e.errors(include_url=False))
+        raise invalid(".".join(_path(error["loc"])) or None, _problem(error)) from None
 
 
-def _field(location: tuple[int | str, ...]) -> str | None:
-    """A field's path without the alternatives of unions, which pydantic names in it."""
+def _meant(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first error. Of a union every alternative has its own: the one that is meant fits until far inside."""
+    field = _path(errors[0]["loc"])
+    of_field = [error for error in errors if _path(error["loc"])[: len(field)] == field]
+    return max(of_field, key=lambda error: (error["type"] == "too_long", len(_path(error["loc"]))))
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """Where a field is, without the alternatives of unions, which pydantic names in it."""
     parts = [str(part) for part in location if not (isinstance(part, str) and not part.replace("_", "").islower())]
-    return ".".join(part for part in parts if part not in ("str", "int", "float", "bool") and "[" not in part) or None
+    return [part for part in parts if part not in ("str", "int", "float", "bool") and "[" not in part]
 
 
-def _events(
-    chunks: AsyncGenerator[str, None], shape: Callable[[ApiError], dict[str, Any]], named: bool = False
-) -> EventSourceResponse:
-    """Server-sent events. An error after the beginning is one more of them. With `named`, each says its type."""
-
-    async def source() -> AsyncGenerator[ServerSentEvent, None]:
-        def event(data: str) -> ServerSentEvent:
-            # Some clients take these for the end of a line, as Python does.
-            for end in "\x85\u2028\u2029":
-                data = data.replace(end, f"\\u{ord(end):04x}")
-            return ServerSentEvent(data, event=json.loads(data).get("type", "error") if named else None, sep="\n")
-
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    yield event(chunk)
-        except ApiError as e:
-            if e.__cause__ is not None:
-                _log.error("the engine failed", exc_info=e.__cause__)
-            yield event(compact_json(shape(e)))
-        except Exception as e:
-            # The stream has begun: it ends with the error, and not in the middle of a chunk.
-            _log.error("request failed", exc_info=e)
-            yield event(compact_json(shape(our_fault())))
-
-    return _Stream(source())
+def _problem(error: ErrorDetails) -> str:
+    """What is wrong with a field."""
+    kind, given = error["type"], error["input"]
+    if kind == "too_long":
+        there, most = error["ctx"]["actual_length"] or "more", error["ctx"]["max_length"]
+        return f"there are {there}, and at most {most} are allowed"
+    if kind == "literal_error" and isinstance(given, str):
+        return f"{given[:40]!r} is not served here: use {error['ctx']['expected']}"
+    return _KINDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]
 
 
 class _Stream(EventSourceResponse):
-    """Gives up what makes the events at once when the client goes away, not when its memory is collected."""
+    """Server-sent events. With `named`, each says its type.
 
-    def __init__(self, source: AsyncGenerator[ServerSentEvent, None]) -> None:
-        super().__init__(source, sep="\n")
-        self._source = source
+    They begin when there is something to say: until then a refusal has a status. They also begin after some seconds of
+    silence, as what is between here and the client takes a longer one for a failure. An error after the beginning is
+    one more of them.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncGenerator[str, None],
+        shape: Callable[[ApiError], dict[str, Any]],
+        ready: Ready | None = None,
+        *,
+        named: bool = False,
+    ) -> None:
+        self._source = self._events()
+        super().__init__(self._source, sep="\n")
+        self._chunks = chunks
+        self._shape = shape
+        self._ready = ready
+        self._named = named
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._source):
-            await super().__call__(scope, receive, send)
+        self._beginning = asyncio.ensure_future(self._begin())
+        try:
+            if await _done(receive, asyncio.wait((self._beginning,), timeout=_SILENCE)) is None:
+                return
+            if self._beginning.done():
+                self._beginning.result()
+            # Given up at once when the client goes away, not when its memory is collected.
+            async with aclosing(self._source):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._beginning.cancel()
+            await asyncio.gather(self._beginning, return_exceptions=True)
 
+    async def _begin(self) -> None:
+        if self._ready is not None:
+            await self._ready.begin()
 
-async def _begun(request: Request, ready: Ready, stream: Response) -> Response:
-    """The stream, once it is sure that there is one: until then a refusal has a status."""
-    return stream if await _done(request, ready.begin()) else Response(status_code=_CLOSED_BY_CLIENT)
+    async def _events(self) -> AsyncGenerator[ServerSentEvent, None]:
+        try:
+            await self._beginning
+            async with aclosing(self._chunks):
+                async for chunk in self._chunks:
+                    yield self._event(chunk)
+        except ApiError as e:
+            if e.__cause__ is not None:
+                _log.error("the engine failed", exc_info=e.__cause__)
+            yield self._event(compact_json(self._shape(e)))
+        except Exception as e:
+            # The stream has begun: it ends with the error, and not in the middle of a chunk.
+            _log.error("request failed", exc_info=e)
+            yield self._event(compact_json(self._shape(our_fault())))
+
+    def _event(self, data: str) -> ServerSentEvent:
+        # Some clients take these for the end of a line, as Python does.
+        for end in "\x85\u2028\u2029":
+            data = data.replace(end, f"\\u{ord(end):04x}")
+        return ServerSentEvent(data, event=json.loads(data).get("type", "error") if self._named else None, sep="\n")
 
 
 async def _while_there(request: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> Response:
     """The answer as JSON; given up when the client goes away."""
-    done = await _done(request, answer)
+    done = await _done(request.receive, answer)
     if done is None:
         return Response(status_code=_CLOSED_BY_CLIENT)
     return Response(compact_json(done.result()), media_type="application/json")
 
 
-async def _done(request: Request, work: Coroutine[Any, Any, _Result]) -> asyncio.Future[_Result] | None:
+async def _done(receive: Receive, work: Coroutine[Any, Any, _Result]) -> asyncio.Future[_Result] | None:
     """The work when it is done; None if the client has gone away before. Raises what it raises."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
+    leaving = asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -338,8 +373,8 @@ async def _done(request: Request, work: Coroutine[Any, Any, _Result]) -> asyncio
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 

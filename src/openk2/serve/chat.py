@@ -49,8 +49,8 @@ class NamedTool(Fields):
 
 
 class JsonSchema(Fields):
-    name: str = ""
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -127,6 +127,8 @@ class ChatRequest(Sampling):
 
 
 def _message(index: int, raw: dict[str, Any]) -> Message:
+    if not isinstance(raw.get("partial"), bool | None):
+        raise invalid(f"messages.{index}.partial", "it must be true or false")
     if raw.get("role") in _SYSTEM:
         raw = {**raw, "role": "system"}
     try:

@@ -24,6 +24,7 @@ from openk2.engine import Generation, Part, Request
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Sampling
 from openk2.serve.local import LocalService
+from openk2.serve.prompt import check_ids, check_sampling
 
 _DEFAULT_TOKENS = 16
 _MOST_PROMPTS = 64
@@ -37,6 +38,7 @@ class CompletionRequest(Sampling):
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     suffix: Any = None
+    best_of: int | None = None
 
     def prompts(self, service: LocalService) -> list[list[int]]:
         """The ids of each prompt. Raises ApiError."""
@@ -51,9 +53,12 @@ class CompletionRequest(Sampling):
         """What the engine is asked, `n` times for each prompt. Heavy: not for the event loop. Raises ApiError."""
         if self.suffix is not None:
             raise invalid("suffix", "inserting into text is not served: leave it out")
+        if self.best_of is not None and self.best_of > 1:
+            raise invalid("best_of", "choosing among completions is not served: leave it out, and ask for n of them")
         if self.max_tokens == 0 and not self.echo:
             raise invalid("max_tokens", "0 is for scoring, together with echo")
         fields = self.engine_fields(service.settings)
+        check_sampling(service.engine, fields)
         seed = secrets.randbits(63) if self.seed is None else self.seed
         requests = []
         for prompt in self.prompts(service):
@@ -90,6 +95,7 @@ def _ids(service: LocalService, prompt: Any) -> list[int]:
     if isinstance(prompt, list):
         if not prompt or not all(type(token) is int for token in prompt):
             raise invalid("prompt", "a list of ids has whole numbers, and at least one")
+        check_ids(service.engine, "prompt", prompt)
         return prompt
     if not prompt or not is_unicode(prompt):
         problem = "has half a character (a lone surrogate), which no encoding has" if prompt else "is empty"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -83,6 +83,7 @@ def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], 
     """
     names = tool_names(asked)
     ids, calls = _rendered(engine, asked, names)
+    check_sampling(engine, asked.sampling)
     try:
         request = Request(
             tuple(ids),
@@ -102,6 +103,20 @@ def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], 
         raise invalid(None, str(e)) from None
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
     return tuple(replace(request, seed=seed + i) for i in range(asked.n)), names
+
+
+def check_sampling(engine: Engine, sampling: Mapping[str, Any]) -> None:
+    """Raises ApiError for ids that the model does not have."""
+    check_ids(engine, "stop_token_ids", sampling.get("stop_ids", ()))
+    check_ids(engine, "logit_bias", (token for token, _ in sampling.get("logit_bias", ())))
+
+
+def check_ids(engine: Engine, field: str, ids: Iterable[int]) -> None:
+    """Raises ApiError for ids that the model does not have."""
+    size = engine.config.vocab_size
+    wrong = next((token for token in ids if not 0 <= token < size), None)
+    if wrong is not None:
+        raise invalid(field, f"the model has no id {wrong}: its ids are 0 to {size - 1}")
 
 
 def render_prompt(engine: Engine, asked: Asked) -> Sequence[int]:

@@ -76,6 +76,7 @@ class ResponsesRequest(Fields):
     top_logprobs: int | None = None
     include: Listed[str] | None = None
     metadata: dict[str, str] | None = None
+    truncation: Literal["disabled"] | None = None
 
     def asked(self, settings: Settings) -> Asked:
         """In the program's own words. Raises ApiError."""
@@ -116,6 +117,8 @@ class ResponsesRequest(Fields):
             return None
         if wanted.type == "json_object":
             return {"type": "object"}
+        if wanted.name is None:
+            raise invalid("text.format.name", "it is missing: give the schema a name")
         if wanted.schema_ is None:
             raise invalid("text.format.schema", "it is missing: send the schema that is meant")
         return wanted.schema_

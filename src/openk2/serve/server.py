@@ -8,6 +8,8 @@ import math
 import os
 import socket
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from openk2.serve.service import Service, Settings
 
 _GRACE = 20.0
 """Seconds that running answers get at shutdown."""
+_MOMENT = 1.0
+"""Seconds in which a client that is there has read what it is told of the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +147,33 @@ class _Server(uvicorn.Server):
         print(f"openk2 serves {self._service.settings.name} at http://{shown}:{port}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if busy := self._service.busy:
+        # What the service has done with may still be on its way to a slow reader.
+        if busy := self._service.busy or len(self.server_state.tasks):
             print(f"{busy} running: {_GRACE:.0f} s to finish, Ctrl-C again ends at once", file=sys.stderr, flush=True)
         closing = asyncio.ensure_future(self._close())
         await super().shutdown(sockets)
         await closing
 
     async def _close(self) -> None:
-        """Let answers finish, until that is interrupted."""
+        """Let answers finish and be read, until that takes too long or is interrupted."""
         finishing = asyncio.ensure_future(self._service.close(_GRACE))
-        while not finishing.done() and not self.force_exit:
-            await asyncio.wait({finishing}, timeout=0.05)
-        if finishing.done():
-            return finishing.result()
-        finishing.cancel()
-        await asyncio.wait({finishing})
-        await self._service.close(0)
+        await _until(lambda: self.force_exit or (finishing.done() and self._all_read()), _GRACE)
+        if not finishing.done():
+            finishing.cancel()
+            await asyncio.wait({finishing})
+            await self._service.close(0)
+        await _until(self._all_read, _MOMENT)
+        # Requests whose client has gone end without a word; what the end of the loop cancels, with a traceback.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await _until(self._all_read, _MOMENT)
+
+    def _all_read(self) -> bool:
+        return not (self.server_state.connections or self.server_state.tasks)
+
+
+async def _until(done: Callable[[], bool], seconds: float) -> None:
+    """Wait for something, and not longer."""
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
