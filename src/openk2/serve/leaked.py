@@ -18,7 +18,7 @@ import regex
 
 from openk2.chat import tokenizer as tk
 from openk2.chat import tool_name
-from openk2.policy.endpoint import json_end
+from openk2.policy.draft import json_end
 
 _CALL = (
     rf"\s{{0,16}}{regex.escape(tk.CALL_BEGIN)}\s{{0,16}}([^<\s]{{1,200}})\s{{0,16}}{regex.escape(tk.ARGUMENT_BEGIN)}\s*"

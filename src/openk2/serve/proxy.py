@@ -26,7 +26,9 @@ from openk2.chat import tokenizer as tk
 from openk2.core import ContextOverflow, Usage, UserError
 from openk2.core.messages import as_unicode
 from openk2.engine import Request
-from openk2.policy.endpoint import Draft, EndpointError, Kind, OpenAIEndpoint, openai_message
+from openk2.policy.draft import Draft, Kind
+from openk2.policy.endpoint import OpenAIEndpoint, openai_message
+from openk2.policy.failures import EndpointError
 from openk2.serve.answer import End, Finish, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import ApiError, invalid, our_fault, shutting_down
 from openk2.serve.leaked import LeakReader
