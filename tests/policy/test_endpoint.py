@@ -333,7 +333,7 @@ def test_refusals_are_one_sentence(
         ((500, b"<html><head><title>502 Bad\nGateway</title>", {"content-type": "text/html"}),
          r"a page of HTML \(502 Bad Gateway\): is the address right"),
         ((200, b"<!DOCTYPE html><body><h1>Log&nbsp;in</h1>now", {"content-type": "text/html"}), r"HTML \(Log in now\)"),
-        ((200, {"error": {"message": "quota gone"}}), "cannot be read: quota gone"),
+        ((200, {"error": {"message": "quota gone"}}), "answers with an error: quota gone"),
         ((200, [{"error": "text"}]), "answer: text"),
         ((200, [chunk({"content": "x"}), {"object": "error", "message": "bad"}]), "answer: bad"),
         ((200, b'event: error\ndata: {"message": "bad"}\n\n'), "answer: bad"),

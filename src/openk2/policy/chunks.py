@@ -6,7 +6,7 @@ from typing import Any
 
 from openk2.core import Usage
 from openk2.policy.draft import Draft
-from openk2.policy.failures import Unreadable, failure
+from openk2.policy.failures import Unreadable
 
 
 def take_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
@@ -24,8 +24,6 @@ def take_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
 
 def whole_answer(answer: dict[str, Any]) -> Draft:
     """The answer that came at once. Raises Unreadable, or what reading raises if it has another form."""
-    if (said := failure(answer)) is not None:
-        raise Unreadable(said)
     choice = _only(answer["choices"])
     draft = Draft(finish=choice.get("finish_reason") or "stop", stop=_stop(choice))
     _add(draft, choice.get("message") or {})

@@ -102,7 +102,10 @@ class OpenAIEndpoint:
                     raise Unreadable(words((await response.aread()).decode(errors="replace")))
                 # Some servers give the answer as a whole although a stream is asked for.
                 if "json" in kind or not (stream or "event-stream" in kind):
-                    draft = whole_answer(json.loads(await response.aread()))
+                    whole = json.loads(await response.aread())
+                    if (said := failure(whole)) is not None:
+                        raise EndpointError(f"{self.base_url} answers with an error: {said}", said=said)
+                    draft = whole_answer(whole)
                 else:
                     async with aclosing(_events(response)) as events:
                         draft = await _read(events, take, openai)
