@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -288,6 +290,52 @@ def test_choices_of_the_client_are_kept(behind: Callable[..., tuple[Any, Played]
     assert sorted(one["seed"] for one in played.asked[-3:]) == [7, 8, 9]
 
 
+def test_what_a_client_says_is_sent_on(behind: Callable[..., tuple[Any, Played]]) -> None:
+    server, played = behind(said(chunk({"content": "{}"})))
+
+    def sent(body: dict[str, Any], path: str = "/v1/chat/completions") -> dict[str, Any]:
+        server.post(path, body)
+        kept: dict[str, Any] = played.asked[-1]
+        return {k: v for k, v in kept.items() if k not in ("messages", "model", "stream", "stream_options")}
+
+    messages = ASK["messages"]
+    # Also what is our default: the server behind may have another one.
+    usual = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "presence_penalty": 0.0,
+             "frequency_penalty": 0.0, "repetition_penalty": 1.0}  # fmt: skip
+    assert sent({"messages": messages} | usual) == usual
+    # What only that server knows, and limits under their names.
+    other = {"reasoning_effort": "high", "chat_template_kwargs": {"thinking": True}, "thinking": {"type": "enabled"},
+             "user": "u", "metadata": {"a": "b"}, "max_completion_tokens": 7}  # fmt: skip
+    assert sent({"messages": messages} | other) == other
+    form = {"name": "x", "description": "d", "schema": {"type": "object"}, "strict": True}
+    wanted = {"response_format": {"type": "json_schema", "json_schema": form}}
+    assert sent({"messages": messages} | wanted) == wanted
+    form = {"name": "y", "schema": {"type": "object"}, "strict": False}
+    asked = {"input": "hi", "reasoning": {"effort": "low"}, "top_p": 1.0, "max_output_tokens": 9,
+             "text": {"format": {"type": "json_schema"} | form}}  # fmt: skip
+    assert sent(asked, "/v1/responses") == {
+        "reasoning_effort": "low", "top_p": 1.0, "max_tokens": 9,
+        "response_format": {"type": "json_schema", "json_schema": form},
+    }  # fmt: skip
+    assert sent(ASK | {"temperature": 0.5, "top_k": 0}, "/v1/messages") == {
+        "max_tokens": 80, "temperature": 0.5, "top_k": -1}  # fmt: skip
+    answer = server.http.post(
+        "/v1/chat/completions", content=b'{"messages": [{"role": "user", "content": "hi"}], "metadata": {"a": 1e999}}'
+    )
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "metadata"
+
+
+def test_a_begun_answer_is_begun_again(behind: Callable[..., tuple[Any, Played]]) -> None:
+    server, played = behind(said(chunk({"content": "see."}), weather("{}")), said(weather('{"city":"Paris"}')))
+    begun = {"role": "assistant", "content": "Let me ", "partial": True}
+    reply = server.post("/v1/chat/completions", {"messages": [*ASK["messages"], begun], "tools": TOOLS})
+    assert len(calls_of(reply["choices"][0]["message"])) == 1
+    first, second = (body["messages"] for body in played.asked)
+    assert first == [*ASK["messages"], begun]
+    assert second[1] == {"role": "assistant", "content": "Let me see."} and second[-1] == begun
+    assert second[2]["role"] == "user" and "'city' is a required property" in second[2]["content"]
+
+
 def test_calls_that_nobody_may_make_are_dropped(behind: Callable[..., tuple[Any, Played]]) -> None:
     server, _ = behind(said(chunk({"content": "Sunny."}), weather('{"city":"Paris"}')))
     assert message(server, tool_choice="none") == ({"role": "assistant", "content": "Sunny."}, "stop")
@@ -311,6 +359,8 @@ def test_calls_that_nobody_may_make_are_dropped(behind: Callable[..., tuple[Any,
         ([(429, {"error": {"message": "slow"}}, {"retry-after-ms": "1", "retry-after": "7"})], 429, "slow"),
         ([(500, {"error": {"message": "oops"}}, {"retry-after-ms": "1"})], 502, "oops"),
         ([(200, [chunk({"content": "be"})])], 502, "broke off in the middle"),
+        ([(200, [chunk({"content": "be"}), chunk({}, "abort"), "[DONE]"])], 502, "broke off in the middle"),
+        ([(503, {"error": "busy"}, {"retry-after-ms": "1", "retry-after": "6.5"})], 503, "busy"),
     ],
 )  # fmt: skip
 def test_failures_behind_have_a_status_and_a_sentence(
@@ -319,12 +369,34 @@ def test_failures_behind_have_a_status_and_a_sentence(
     server, _ = behind(*answers)
     answer = server.http.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == status and said_ in answer.json()["error"]["message"]
-    assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
+    assert answer.headers.get("retry-after") == ("7" if status in (429, 503) else None)
     if "broke off" not in said_:
         # Nothing was said yet, so a stream is refused in the same way.
         streamed = server.http.post("/v1/chat/completions", json=ASK | {"stream": True})
         assert (streamed.status_code, streamed.json()) == (status, answer.json())
     assert server.http.get("/health").status_code == 200
+
+
+def test_who_has_too_much_to_do_says_until_when(behind: Callable[..., tuple[Any, Played]]) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    server, played = behind((529, {"error": "busy"}, {"retry-after-ms": "1", "retry-after": soon}))
+    answer = server.http.post("/v1/messages", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "overloaded_error")
+    assert 30 < int(answer.headers["retry-after"]) <= 60
+    played.begin((429, {"error": {"message": "pay", "code": "insufficient_quota"}}, {"retry-after-ms": "1"}))
+    answer = server.http.post("/v1/chat/completions", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert "retry-after" not in answer.headers and len(played.asked) == 1
+
+
+def test_an_end_that_is_none_is_no_fault_of_a_call(behind: Callable[..., tuple[Any, Played]]) -> None:
+    cut = (200, [weather('{"city":"Par'), chunk({}, "abort"), "[DONE]"])
+    server, played = behind(cut, said(weather('{"city":"Paris"}')))
+    reply = server.post("/v1/chat/completions", ASK | {"tools": TOOLS})["choices"][0]["message"]
+    assert len(calls_of(reply)) == 1 and [body["messages"] for body in played.asked] == [ASK["messages"]] * 2
+    played.begin(cut)
+    answer = server.http.post("/v1/chat/completions", json=ASK | {"tools": TOOLS})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
 
 
 NONSENSE: list[Any] = [
