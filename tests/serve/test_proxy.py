@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,9 @@ MARKED = (
     "Let me see.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:7<|tool_call_argument_begin|>"
     '{"city":"Paris"}<|tool_call_end|><|tool_calls_section_end|>'
 )
+
+
+SECTION = re.compile(r"<\|tool_calls_section_\w+\|>")
 
 
 def tool(name: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -64,7 +68,8 @@ def front(start: Callable[..., Any], nano_server: Any) -> Any:
 
 
 def said(*pieces: Any) -> tuple[int, list[Any]]:
-    return 200, [*pieces, *END]
+    called = any(choice["delta"].get("tool_calls") for piece in pieces for choice in piece["choices"])
+    return 200, [*pieces, *(END if called else [chunk({}, "stop"), *END[1:]])]
 
 
 def weather(arguments: str, name: str = "get_weather") -> Any:
@@ -164,6 +169,16 @@ def test_anthropics_answers_in_json_are_held_to_their_schema(behind: Callable[..
         # Calls in the text, whose marker comes in pieces.
         ([chunk({"content": part}) for part in (MARKED[:15], MARKED[15:30], MARKED[30:])], "Let me see.",
          [("get_weather", '{"city":"Paris"}')]),
+        # Without a section, and with one in the singular; in the thoughts, where there is nothing else; OpenAI's older
+        # way; a character that was cut in two.
+        ([chunk({"content": SECTION.sub("", MARKED)})], "Let me see.", [("get_weather", '{"city":"Paris"}')]),
+        ([chunk({"content": MARKED.replace("calls_section", "call_section")})], "Let me see.",
+         [("get_weather", '{"city":"Paris"}')]),
+        ([chunk({"reasoning_content": part}) for part in (MARKED[:20], MARKED[20:])], None,
+         [("get_weather", '{"city":"Paris"}')]),
+        ([chunk({"function_call": {"name": "get_weather", "arguments": '{"city":"Paris"}'}})], None,
+         [("get_weather", '{"city":"Paris"}')]),
+        ([weather('{"city":"\ud83d'), call(0, arguments='\ude00"}')], None, [("get_weather", '{"city":"\U0001f600"}')]),
         # What is no JSON but plain: quotes, commas, fences, words of Python.
         ([weather("{'city': 'Paris',}")], None, [("get_weather", '{"city":"Paris"}')]),
         ([weather('```json\n{"city":"Paris"}\n```')], None, [("get_weather", '{"city":"Paris"}')]),
@@ -270,6 +285,33 @@ def test_a_leaked_call_that_is_broken_is_asked_for_again_or_left_out(behind: Cal
     reply = server.post("/v1/chat/completions", ASK | {"tools": TOOLS})["choices"][0]["message"]
     assert (reply["content"], len(calls_of(reply))) == ("Let me see.", 1)
     assert "does not end as one" in played.asked[-1]["messages"][-1]["content"]
+
+
+def test_an_end_in_a_call_that_is_not_there(behind: Callable[..., tuple[Any, Played]]) -> None:
+    lost = (200, [chunk({"content": "Let me see."}), chunk({}, "tool_calls"), "[DONE]"])
+    server, played = behind(lost, said(weather('{"city":"Paris"}')))
+    reply = server.post("/v1/chat/completions", ASK | {"tools": TOOLS})["choices"][0]["message"]
+    assert (reply["content"], len(calls_of(reply))) == ("Let me see.", 1)
+    assert "it ends in a call, and there is none" in played.asked[-1]["messages"][-1]["content"]
+    played.begin((200, [chunk({}, "tool_calls"), "[DONE]"]))
+    answer = server.http.post("/v1/chat/completions", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "invalid_tool_call_upstream")
+
+
+def test_markers_of_the_end_are_not_shown(behind: Callable[..., tuple[Any, Played]]) -> None:
+    for text in (
+        "hi<|im_end|>",
+        "hi<|tool_calls_section_end|>",
+        "hi<|tool_calls_section_begin|><|tool_calls_section_end|>",
+    ):
+        server, _ = behind(said(*(chunk({"content": text[i : i + 5]}) for i in range(0, len(text), 5))))
+        assert message(server) == ({"role": "assistant", "content": "hi"}, "stop")
+    # Thoughts with calls before an answer are thoughts, without the calls.
+    server, _ = behind(
+        said(chunk({"reasoning_content": MARKED}), chunk({"content": "\ud83d"}), chunk({"content": "\ude00"}))
+    )
+    assert message(server)[0] == {
+        "role": "assistant", "content": "\U0001f600", "reasoning_content": "Let me see."}  # fmt: skip
 
 
 def test_choices_of_the_client_are_kept(behind: Callable[..., tuple[Any, Played]]) -> None:
@@ -603,7 +645,9 @@ def test_the_responses_route_tells_of_thoughts_and_refusals(behind: Callable[...
 def test_text_about_the_markers_is_text(behind: Callable[..., tuple[Any, Played]]) -> None:
     about = MARKED + " is how K2 calls."
     for text, more in ((about, {}), (MARKED, {"tools": []}), (MARKED, {"tool_choice": "none"})):
-        server, played = behind((200, [*(chunk({"content": part}) for part in text.split(" ")), *END]))
+        server, played = behind(
+            (200, [*(chunk({"content": part}) for part in text.split(" ")), chunk({}, "stop"), *END[1:]])
+        )
         reply, finish = message(server, **more)
         assert (reply, finish) == ({"role": "assistant", "content": text.replace(" ", "")}, "stop")
         assert len(played.asked) == 2

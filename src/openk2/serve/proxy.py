@@ -29,7 +29,7 @@ from openk2.policy.endpoint import OpenAIEndpoint
 from openk2.policy.failures import EndpointError
 from openk2.serve.answer import End, Finish, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import ApiError, invalid, our_fault, shutting_down
-from openk2.serve.leaked import LeakReader
+from openk2.serve.leaked import Leaked, LeakReader
 from openk2.serve.names import ToolNames
 from openk2.serve.outgoing import again, body_of
 from openk2.serve.prompt import Asked, chosen_tools, tool_names
@@ -41,6 +41,10 @@ _TRIES = 3
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
 """Ends before the end, in servers' words; any other is one."""
 _PARTS: dict[Kind, Callable[[str], News]] = {"reasoning": ReasoningPart, "content": TextPart, "refusal": RefusalPart}
+_MAY_LEAK: tuple[Kind, ...] = ("content", "reasoning")
+"""Texts in which servers leave calls."""
+_CALLED = ("tool_calls", "function_call")
+"""Ends in a call, in servers' words."""
 _BUSY = (503, 529)
 """What servers answer who have too much to do; the second is Anthropic's."""
 _NO_MODEL = re.compile(r"\bmodels?\b", re.I)
@@ -279,7 +283,7 @@ class _Ready(Ready):
                 raise ApiError(502, f"{told}: {problem.shown}", kind="server_error", code=problem.code)
             body = again(question, reply.text, problem.problem)
         if "reasoning" not in spoken:
-            speak("reasoning", as_unicode(draft.reasoning))
+            speak("reasoning", reply.thought)
         # A text before calls that are made anew was said with the first of them.
         if tries == 1 or not ("content" in spoken and reply.events):
             speak("content", reply.unsaid)
@@ -292,23 +296,33 @@ class _Ready(Ready):
 
     async def _ask(self, body: dict[str, Any], speak: Callable[[Kind, str], None], live: set[Kind]) -> _Reply:
         """One attempt, of which the texts in `live` are said as they come."""
-        reader = LeakReader(bool(self._tools.may_call))
-        said = list[str]()
+        readers = {kind: LeakReader(bool(self._tools.may_call)) for kind in _MAY_LEAK}
+        said: dict[Kind, list[str]] = {kind: [] for kind in _MAY_LEAK}
 
-        def content(text: str) -> None:
-            sure = reader.feed(as_unicode(text))
-            said.append(sure)
-            speak("content", sure)
+        def hear(kind: Kind, text: str) -> None:
+            text = as_unicode(text)
+            if kind in readers:
+                text = readers[kind].feed(text)
+                said[kind].append(text)
+            speak(kind, text)
 
-        def hear(kind: Kind) -> Callable[[str], None]:
-            return content if kind == "content" else lambda text: speak(kind, as_unicode(text))
-
-        draft = await self._proxy.ask(body, {kind: hear(kind) for kind in live})
-        unsaid = "" if "content" in live else reader.feed(as_unicode(draft.content))
-        rest, leaked, broken = await asyncio.to_thread(reader.close)
+        draft = await self._proxy.ask(body, {kind: partial(hear, kind) for kind in live})
+        unsaid: dict[Kind, str] = {}
+        found: dict[Kind, Leaked] = {}
+        for kind, reader in readers.items():
+            text = "" if kind in live else reader.feed(as_unicode(draft.text(kind, whole=True)))
+            found[kind] = await asyncio.to_thread(reader.close, cut=str(draft.finish) in _FINISHES)
+            unsaid[kind] = text + found[kind].text
+            said[kind].append(unsaid[kind])
+        if "reasoning" in live:
+            speak("reasoning", unsaid["reasoning"])
+        text, leaked = "".join(said["content"]), found["content"]
         # What is left beside calls that the server knows itself is the same calls once more.
-        calls, broken = (draft.calls, False) if draft.calls else (leaked, broken)
-        return _Reply(draft, "".join(said) + unsaid + rest, unsaid + rest, calls, broken)
+        calls, broken = (draft.calls, False) if draft.calls else (leaked.calls, leaked.broken)
+        if not (calls or broken or text.strip() or found["reasoning"].broken):
+            # Some servers take what comes before the end of a thought for a part of it.
+            calls = found["reasoning"].calls
+        return _Reply(draft, text, unsaid["content"], "".join(said["reasoning"]), calls, broken)
 
     def _check(self, reply: _Reply) -> _Problem | None:
         """Reads the calls as events and an answer in JSON, or says what is wrong with them."""
@@ -320,6 +334,8 @@ class _Ready(Ready):
             return _Problem("a call in it has no name")
         if reply.broken and finish is None:
             return _Problem("a part of it begins as a call and does not end as one")
+        if draft.finish in _CALLED and not reply.calls and (self._tools.may_call or not reply.text):
+            return _Problem("it ends in a call, and there is none")
         if calls and not self._tools.may_call:
             if not (reply.text or refused):
                 return _Problem("no tool may be called, and there is no text")
@@ -355,12 +371,13 @@ class _Ready(Ready):
 
 @dataclass(slots=True)
 class _Reply:
-    """One attempt: its text without calls, what of that has not been said, its calls, whether there is a broken one
-    behind them, and the events that they are."""
+    """One attempt: its text without calls, what of that has not been said, what was thought before, its calls, whether
+    there is a broken one behind them, and the events that they are."""
 
     draft: Draft
     text: str
     unsaid: str
+    thought: str
     calls: list[dict[str, str]]
     broken: bool
     events: list[News] = field(default_factory=list)
