@@ -42,26 +42,6 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def pair(start: Callable[..., Any]) -> Iterator[tuple[Any, Played]]:
-    """Ours in front of a server that plays answers."""
-    played = Played()
-    with served(played) as url:
-        yield start("--model", f"openai:m@{url}"), played
-
-
-@pytest.fixture
-def behind(pair: tuple[Any, Played]) -> Callable[..., tuple[Any, Played]]:
-    """Both servers, with the answers that are to be played."""
-    server, played = pair
-
-    def begin(*answers: Any) -> tuple[Any, Played]:
-        played.begin(*answers)
-        return server, played
-
-    return begin
-
-
-@pytest.fixture(scope="module")
 def front(start: Callable[..., Any], nano_server: Any) -> Any:
     """Ours in front of ours."""
     return start("--model", f"openai:openk2-nano@{nano_server.url}")
@@ -330,52 +310,6 @@ def test_choices_of_the_client_are_kept(behind: Callable[..., tuple[Any, Played]
     choices = server.post("/v1/chat/completions", ASK | {"n": 3, "seed": 7, "temperature": 1})["choices"]
     assert [choice["message"]["content"] for choice in choices] == ["hi"] * 3
     assert sorted(one["seed"] for one in played.asked[-3:]) == [7, 8, 9]
-
-
-def test_what_a_client_says_is_sent_on(behind: Callable[..., tuple[Any, Played]]) -> None:
-    server, played = behind(said(chunk({"content": "{}"})))
-
-    def sent(body: dict[str, Any], path: str = "/v1/chat/completions") -> dict[str, Any]:
-        server.post(path, body)
-        kept: dict[str, Any] = played.asked[-1]
-        return {k: v for k, v in kept.items() if k not in ("messages", "model", "stream", "stream_options")}
-
-    messages = ASK["messages"]
-    # Also what is our default: the server behind may have another one.
-    usual = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "presence_penalty": 0.0,
-             "frequency_penalty": 0.0, "repetition_penalty": 1.0}  # fmt: skip
-    assert sent({"messages": messages} | usual) == usual
-    # What only that server knows, and limits under their names.
-    other = {"reasoning_effort": "high", "chat_template_kwargs": {"thinking": True}, "thinking": {"type": "enabled"},
-             "user": "u", "metadata": {"a": "b"}, "max_completion_tokens": 7}  # fmt: skip
-    assert sent({"messages": messages} | other) == other
-    form = {"name": "x", "description": "d", "schema": {"type": "object"}, "strict": True}
-    wanted = {"response_format": {"type": "json_schema", "json_schema": form}}
-    assert sent({"messages": messages} | wanted) == wanted
-    form = {"name": "y", "schema": {"type": "object"}, "strict": False}
-    asked = {"input": "hi", "reasoning": {"effort": "low"}, "top_p": 1.0, "max_output_tokens": 9,
-             "text": {"format": {"type": "json_schema"} | form}}  # fmt: skip
-    assert sent(asked, "/v1/responses") == {
-        "reasoning_effort": "low", "top_p": 1.0, "max_tokens": 9,
-        "response_format": {"type": "json_schema", "json_schema": form},
-    }  # fmt: skip
-    assert sent(ASK | {"temperature": 0.5, "top_k": 0}, "/v1/messages") == {
-        "max_tokens": 80, "temperature": 0.5, "top_k": -1}  # fmt: skip
-    answer = server.http.post(
-        "/v1/chat/completions", content=b'{"messages": [{"role": "user", "content": "hi"}], "metadata": {"a": 1e999}}'
-    )
-    assert answer.status_code == 400 and answer.json()["error"]["param"] == "metadata"
-
-
-def test_a_begun_answer_is_begun_again(behind: Callable[..., tuple[Any, Played]]) -> None:
-    server, played = behind(said(chunk({"content": "see."}), weather("{}")), said(weather('{"city":"Paris"}')))
-    begun = {"role": "assistant", "content": "Let me ", "partial": True}
-    reply = server.post("/v1/chat/completions", {"messages": [*ASK["messages"], begun], "tools": TOOLS})
-    assert len(calls_of(reply["choices"][0]["message"])) == 1
-    first, second = (body["messages"] for body in played.asked)
-    assert first == [*ASK["messages"], begun]
-    assert second[1] == {"role": "assistant", "content": "Let me see."} and second[-1] == begun
-    assert second[2]["role"] == "user" and "'city' is a required property" in second[2]["content"]
 
 
 def test_calls_that_nobody_may_make_are_dropped(behind: Callable[..., tuple[Any, Played]]) -> None:
