@@ -167,16 +167,15 @@ def test_the_limit_has_the_name_that_the_model_takes() -> None:
 
     async def turns(url: str) -> None:
         policy = OpenAIPolicy("m", f"{url}/v1")
-        for _ in range(2):
-            await policy.act(ASK, [], max_tokens=20)
+        await asyncio.gather(*(policy.act(ASK, [], max_tokens=20) for _ in range(2)))
+        await policy.act(ASK, [], max_tokens=20)
         await policy.close()
 
     played = Played(answer)
     with served(played) as url:
         asyncio.run(turns(url))
-    assert [("max_tokens" in body, body.get("max_completion_tokens")) for body in played.asked] == [
-        (True, None), (False, 20), (False, 20),
-    ]  # fmt: skip
+    assert [body["max_completion_tokens"] for body in played.asked if "max_tokens" not in body] == [20] * 3
+    assert sum("max_tokens" in body for body in played.asked[:-1]) in (1, 2) and "max_tokens" not in played.asked[-1]
 
 
 def said(text: str) -> Turn:

@@ -115,6 +115,7 @@ class OpenAIEndpoint:
             return draft
 
         async def ask(stream: bool) -> Draft:
+            limit = self._limit
             try:
                 return await attempt(stream)
             except BrokenOff as e:
@@ -122,7 +123,7 @@ class OpenAIEndpoint:
                     raise EndpointError(f"{self.base_url} broke off in the middle of its answer{of_it(str(e))}") from e
                 raise
             except openai.BadRequestError as e:
-                if self._limit not in body or _NEWER_LIMIT not in words(e.body) or self._limit == _NEWER_LIMIT:
+                if limit == _NEWER_LIMIT or _LIMIT not in body or _NEWER_LIMIT not in words(e.body):
                     raise
                 self._limit = _NEWER_LIMIT
             return await ask(stream)
