@@ -85,6 +85,31 @@ K2_TEXT = (
         ([chunk({"content": K2_TEXT[:70]}), chunk({"content": K2_TEXT[70:]}), chunk({}, "stop"), "[DONE]"],
          "Let me see.", [ToolCall("functions.get_weather:0", "get_weather", '{"city":"Paris"}')], "tool_calls"),
         ([chunk({"content": "cut"}), chunk({}, "length"), "[DONE]"], "cut", [], "length"),
+        # No end, and the last word.
+        ([chunk({"content": "hey"}), "[DONE]"], "hey", [], "stop"),
+        ([call(0, id="c1", name="get_weather", arguments='{"city":"Paris"}'), "[DONE]"], "", [PARIS], "tool_calls"),
+        # Ids that are numbers; names in pieces, and ones that grow.
+        ([chunk({"tool_calls": [{"index": 0, "id": 5, "function": {"name": "get_weather", "arguments": "{}"}}]}),
+          chunk({}, "tool_calls")], "", [ToolCall("5", "get_weather", "{}")], "tool_calls"),
+        ([call(0, id="c1", name="get_"), call(0, name="weather"), call(0, arguments='{"city":"Paris"}'),
+          chunk({}, "tool_calls")], "", [PARIS], "tool_calls"),
+        ([call(0, id="c1", name="get_"), call(0, name="get_weather", arguments='{"city":"Paris"}'),
+          chunk({}, "tool_calls")], "", [PARIS], "tool_calls"),
+        # The whole call once more at the end; two calls with one id and no index.
+        ([call(0, id="c1", name="get_weather", arguments='{"city"'), call(0, arguments=':"Paris"}'),
+          call(0, name="get_weather", arguments='{"city":"Paris"}'), chunk({}, "tool_calls")],
+         "", [PARIS], "tool_calls"),
+        ([call(None, id="c1", name="get_weather", arguments='{"city":"Paris"}'),
+          call(None, id="c1", name="get_weather", arguments="{}"), chunk({}, "tool_calls")],
+         "", [PARIS, ToolCall("c1", "get_weather", "{}")], "tool_calls"),
+        # What OpenAI had before.
+        ([chunk({"function_call": {"name": "get_weather", "arguments": '{"city"'}}),
+          chunk({"function_call": {"arguments": ':"Paris"}'}}), chunk({}, "function_call")],
+         "", [ToolCall("functions.get_weather:0", "get_weather", '{"city":"Paris"}')], "tool_calls"),
+        # Characters that were cut in two.
+        ([chunk({"content": "a\ud83d"}), chunk({"content": "\ude00b"}), chunk({}, "stop")], "a\U0001f600b", [], "stop"),
+        ([call(0, id="c1", name="get_weather", arguments='{"city":"\ud83d'), call(0, arguments='\ude00"}'),
+          chunk({}, "stop")], "", [ToolCall("c1", "get_weather", '{"city":"\U0001f600"}')], "tool_calls"),
     ],
 )  # fmt: skip
 def test_streams_as_servers_send_them(chunks: list[Any], content: str, calls: list[ToolCall], finish: str) -> None:
@@ -103,6 +128,54 @@ def test_usage_is_found(last: dict[str, Any]) -> None:
     assert turn.usage == Usage(9, 4, 5)
     separate = chunk({}, "stop"), {**chunk({}), "choices": [], "usage": USAGE}
     assert ask(Played((200, [chunk({"content": "hey"}), *separate, "[DONE]"]))).usage == Usage(9, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": 5.0, "completion_tokens": "4"}, Usage(5, 4, 0)),
+        ({"prompt_tokens": 5, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 10}}, Usage(5, 4, 5)),
+        ({"prompt_tokens": 5, "completion_tokens": -1, "prompt_tokens_details": {"cached_tokens": "x"}}, Usage(5, 0)),
+        ({"prompt_tokens": "many"}, None),
+        ({"prompt_tokens": "9" * 5000}, None),
+    ],
+)
+def test_odd_counts_are_read(usage: dict[str, Any], counts: Usage | None) -> None:
+    assert ask(Played((200, [chunk({"content": "hey"}, "stop"), {"choices": [], "usage": usage}]))).usage == counts
+
+
+@pytest.mark.parametrize("end", ["abort", "error"])
+def test_an_end_that_is_none_is_asked_for_again(end: str) -> None:
+    aborted = (200, [chunk({"content": "he"}), chunk({}, end), "[DONE]"])
+    played = Played(aborted, (200, HEY))
+    assert ask(played).message.content == "hey" and len(played.asked) == 2
+    with pytest.raises(UserError, match=f"broke off in the middle of its answer: its end is '{end}'"):
+        ask(Played(aborted, aborted, (200, whole({"content": "he"}, end))))
+
+
+def test_a_whole_answer_to_a_streamed_request_is_read() -> None:
+    played = Played((200, whole({"content": "hey"}, usage=USAGE)))
+    turn = ask(played)
+    assert (turn.message.content, turn.usage, len(played.asked)) == ("hey", Usage(9, 4, 5), 1)
+
+
+def test_the_limit_has_the_name_that_the_model_takes() -> None:
+    problem = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
+
+    def answer(body: dict[str, Any]) -> Any:
+        return (400, {"error": {"message": problem}}) if "max_tokens" in body else (200, HEY)
+
+    async def turns(url: str) -> None:
+        policy = OpenAIPolicy("m", f"{url}/v1")
+        await asyncio.gather(*(policy.act(ASK, [], max_tokens=20) for _ in range(2)))
+        await policy.act(ASK, [], max_tokens=20)
+        await policy.close()
+
+    played = Played(answer)
+    with served(played) as url:
+        asyncio.run(turns(url))
+    assert [body["max_completion_tokens"] for body in played.asked if "max_tokens" not in body] == [20] * 3
+    assert sum("max_tokens" in body for body in played.asked[:-1]) in (1, 2) and "max_tokens" not in played.asked[-1]
 
 
 def said(text: str) -> Turn:
@@ -153,7 +226,7 @@ def test_a_stream_that_breaks_off_is_asked_for_again_as_a_whole() -> None:
     played = Played((200, [chunk({"content": "he"})]), (200, ["{"]), (200, whole({"content": "hey"}, usage=USAGE)))
     turn = ask(played)
     assert (turn.message.content, turn.usage) == ("hey", Usage(9, 4, 5))
-    assert [request.get("stream") for request in played.asked] == [True, True, None]
+    assert [request.get("stream") for request in played.asked] == [True, True, False]
 
 
 @pytest.mark.parametrize("anthropic", [False, True])
@@ -195,6 +268,9 @@ def stream(pieces: list[Any], end: str = "\n") -> bytes:
         (stream(HEY, "\r"), {}),
         (codecs.BOM_UTF8 + stream(HEY), {}),
         (b": comment\n\nretry: 5\nevent: message\nid: 7\n" + stream(HEY), {}),
+        (b"retry: 5\n\nid: 7\n: comment\n\nevent: ping\n\ndata:\n\n" + stream(HEY), {}),
+        (stream(HEY[:1]) + b'event: ping\ndata: {"type":"ping"}\n\n' + stream(HEY[1:]), {}),
+        (stream([chunk({"content": "hey"})]) + b"data: [DONE]", {}),
         (stream(HEY[:2]), {}),
         (stream(HEY[:2]) + b"data: {not json\n\n", {}),
         (stream([*HEY[:2], {"error": {"message": "too late"}}]), {}),
@@ -205,6 +281,14 @@ def stream(pieces: list[Any], end: str = "\n") -> bytes:
 def test_streams_as_they_are_sent(body: bytes, headers: dict[str, str]) -> None:
     played = Played((200, body, headers))
     assert ask(played).message.content == "hey"
+    assert len(played.asked) == 1
+
+
+def test_what_only_paying_can_change_is_not_tried_again() -> None:
+    quota = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+    played = Played((429, quota, {"retry-after-ms": "1"}))
+    with pytest.raises(UserError, match="answers 429: You exceeded your quota"):
+        ask(played)
     assert len(played.asked) == 1
 
 
@@ -222,6 +306,7 @@ def test_too_many_requests_and_failures_are_tried_again() -> None:
         (401, "no", UserError, "API key"),
         (400, "this model's maximum context length is 8 tokens", ContextOverflow, "maximum context"),
         (400, "temperature is wrong", UserError, "answers 400: temperature is wrong"),
+        (400, "Your request exceeded model token limit: 131072", ContextOverflow, "token limit"),
         (400, "Invalid schema for function 'get_context'", UserError, "answers 400: Invalid schema"),
         (404, "no such model", UserError, "answers 404: no such model"),
         (500, "broken", UserError, "answers 500"),
@@ -234,6 +319,36 @@ def test_refusals_are_one_sentence(
     body = {"type": "error", "error": {"type": "x", "message": message}}
     with pytest.raises(error, match=words):
         ask(Played((status, body)), anthropic=anthropic, retries=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((400, {"error": "text"}), "answers 400: text"),
+        ((400, {"detail": "no"}), "answers 400: no"),
+        ((422, {"detail": [{"loc": ["body", "tools"], "msg": "missing"}, {"msg": "b"}]}), "body.tools: missing; b"),
+        ((400, {"object": "error", "message": "bad", "code": 400}), "answers 400: bad"),
+        ((400, {}), "answers 400: Error code: 400"),
+        ((500, b"<html><head><title>502 Bad\nGateway</title>", {"content-type": "text/html"}),
+         r"a page of HTML \(502 Bad Gateway\): is the address right"),
+        ((200, b"<!DOCTYPE html><body><h1>Log&nbsp;in</h1>now", {"content-type": "text/html"}), r"HTML \(Log in now\)"),
+        ((200, {"error": {"message": "quota gone"}}), "answers with an error: quota gone"),
+        ((200, [{"error": "text"}]), "answer: text"),
+        ((200, [chunk({"content": "x"}), {"object": "error", "message": "bad"}]), "answer: bad"),
+        ((200, b'event: error\ndata: {"message": "bad"}\n\n'), "answer: bad"),
+        ((200, [{"error": {"code": 5}}]), "answer: an error without a word"),
+    ],
+)  # fmt: skip
+def test_the_servers_own_words_are_kept(answer: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        ask(Played(answer), retries=0)
+
+
+@pytest.mark.parametrize("answer", [{"a": 1}, {"choices": [None]}, {"choices": [{"message": {"tool_calls": "x"}}]}])
+def test_no_error_is_told_in_pythons_words(answer: Any) -> None:
+    with pytest.raises(UserError) as e:
+        ask(Played((200, answer)), retries=0)
+    assert str(e.value).endswith("gives answers that cannot be read: they are not in the form of the API")
 
 
 def test_no_server_is_one_sentence() -> None:

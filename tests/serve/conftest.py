@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from shared.played import Played, served
+
 httpx2 = pytest.importorskip("httpx2")
 pytest.importorskip("fastapi")
 
@@ -144,3 +146,24 @@ ORDER = {
 def tools() -> list[dict[str, Any]]:
     """A tool that nano can call, and one with a nested schema."""
     return [WEATHER, ORDER]
+
+
+@pytest.fixture(scope="module")
+def pair(start: Callable[..., Any]) -> Iterator[tuple[Any, Played]]:
+    """Ours in front of a server that plays answers."""
+    pytest.importorskip("openai")
+    played = Played()
+    with served(played) as url:
+        yield start("--model", f"openai:m@{url}"), played
+
+
+@pytest.fixture
+def behind(pair: tuple[Any, Played]) -> Callable[..., tuple[Any, Played]]:
+    """Both servers, with the answers that are to be played."""
+    server, played = pair
+
+    def begin(*answers: Any) -> tuple[Any, Played]:
+        played.begin(*answers)
+        return server, played
+
+    return begin

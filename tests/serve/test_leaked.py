@@ -13,6 +13,7 @@ pytest.importorskip("openai")
 from openk2.serve.leaked import LeakReader
 
 BEGIN, END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+SINGULAR = "<|tool_call_section_begin|>", "<|tool_call_section_end|>"
 ARGUMENT, CALL_END = "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 
 
@@ -20,14 +21,15 @@ def call(arguments: str, name: str = "functions.f:0") -> str:
     return f"<|tool_call_begin|>{name}{ARGUMENT}{arguments}{CALL_END}"
 
 
-def read(text: str, seed: int = 0, offered: bool = True) -> tuple[str, list[Any]]:
+def read(text: str, seed: int = 0, *, offered: bool = True, cut: bool = False) -> tuple[str, list[Any]]:
     rng, reader, said, at = random.Random(seed), LeakReader(offered), "", 0
     while at < len(text):
         size = rng.choice([1, 2, 7, 30, 1000])
         said += reader.feed(text[at : at + size])
         at += size
-    rest, calls, broken = reader.close()
-    return said + rest, [*((one["name"], one["arguments"]) for one in calls), *(["broken"] if broken else [])]
+    rest = reader.close(cut=cut)
+    calls = [(one["name"], one["arguments"]) for one in rest.calls]
+    return said + rest.text, [*calls, *(["broken"] if rest.broken else [])]
 
 
 TRICKY = f'{{"path": "{CALL_END}{END}{BEGIN}"}}'
@@ -38,15 +40,36 @@ LEAKED = [
     # One writes about the marker first, and calls then.
     (f"`{BEGIN}` begins it.{BEGIN}{call('{}')}{END}", f"`{BEGIN}` begins it.", [("f", "{}")]),
     (f"{BEGIN}{call('{}')}{END}!{BEGIN}{call('{}', 'g')}{END}", f"{BEGIN}{call('{}')}{END}!", [("g", "{}")]),
+    # Markers in the singular, and none around the calls.
+    (f"So.{SINGULAR[0]}{call('{}')}{SINGULAR[1]}", "So.", [("f", "{}")]),
+    (f"So. {call('{}')}{call(TRICKY, 'g')}", "So. ", [("f", "{}"), ("g", TRICKY)]),
+    (f"{call('{}')}{END}<|im_end|>", "", [("f", "{}")]),
+    (f"{call('{}')} is one.{call('{}', 'g')}\n", f"{call('{}')} is one.", [("g", "{}")]),
 ]  # fmt: skip
+ENDS = [
+    ("So.<|im_end|>", "So."),
+    (f"So.{END}\n<|im_end|> ", "So."),
+    (f"So. {BEGIN} {END}", "So. "),
+    (f"{BEGIN}{BEGIN}{END}", BEGIN),
+    (f"{BEGIN}{call('{}', 'two words')}{END}", f"{BEGIN}{call('{}', 'two words')}"),
+    (f"K2 writes {BEGIN}{call('{}')}{END} and stops.<|im_end|>", f"K2 writes {BEGIN}{call('{}')}{END} and stops."),
+]
+CUT = [
+    (f"So.{BEGIN}<|tool_call_begin|>func", "So."),
+    (f"So.{BEGIN}<|tool", "So."),
+    (f"So.{BEGIN}", "So."),
+    ("So.<|tool_call", "So."),
+    ("Is 1 <", "Is 1 <"),
+    (f"So.{call('{}')[:-20]}", "So."),
+]
 TEXTS = [
     "plain < text <|",
     f"The marker {BEGIN} begins a section.",
     f"It ends like this: {BEGIN}",
-    f"{BEGIN}{BEGIN}{END}",
-    f"{BEGIN}{END}",
+    "<|im_end|> ends it.",
+    f"{END}{END}{END} ends it",
+    f"{call('{}')} and more.",
     f"K2 writes {BEGIN}{call('{}')}{END} and stops.",
-    f"{BEGIN}{call('{}', 'two words')}{END}",
 ]
 
 
@@ -54,6 +77,10 @@ BROKEN = [
     (f"So.{BEGIN}<|tool_call_begin|> f:0 {ARGUMENT} {{", "So.", ["broken"]),
     (f"{BEGIN}{call('{}')}", "", [("f", "{}"), "broken"]),
     (f"{BEGIN}{call('{}')}<|tool_call_begin|>f:1{ARGUMENT}{{}}{END}<|im_end|>", "", [("f", "{}"), "broken"]),
+    # What is behind a broken call is not all that was meant.
+    (f"{BEGIN}<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}{END}", "", ["broken"]),
+    (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{", "So.", ["broken"]),
+    (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}", "So.", ["broken"]),
     (f"{BEGIN}{call('{}')}{END}!{BEGIN}{call('[', 'g')}", f"{BEGIN}{call('{}')}{END}!", [("g", "["), "broken"]),
 ]
 
@@ -71,7 +98,20 @@ def test_anything_else_is_text(text: str, seed: int) -> None:
 
 
 def test_without_tools_all_is_text() -> None:
-    assert all(read(text, offered=False) == (text, []) for text, *_ in LEAKED)
+    assert all(read(text, offered=False) == (text.partition("<|im_end|>")[0], []) for text, *_ in LEAKED)
+    assert read("<|im_end|> ends it.<|im_end|>", offered=False) == ("<|im_end|> ends it.", [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("text", "said"), ENDS)
+def test_markers_of_the_end_are_not_shown(text: str, said: str, seed: int) -> None:
+    assert read(text, seed) == (said, [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("text", "said"), CUT)
+def test_a_call_that_was_cut_off_is_not_shown(text: str, said: str, seed: int) -> None:
+    assert read(text, seed, cut=True)[0] == said
 
 
 def test_what_is_decided_does_not_wait() -> None:

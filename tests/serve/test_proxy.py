@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -26,6 +29,9 @@ MARKED = (
 )
 
 
+SECTION = re.compile(r"<\|tool_calls_section_\w+\|>")
+
+
 def tool(name: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {
         "type": "object", "properties": properties, "required": list(properties), **more}}}  # fmt: skip
@@ -38,33 +44,14 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def pair(start: Callable[..., Any]) -> Iterator[tuple[Any, Played]]:
-    """Ours in front of a server that plays answers."""
-    played = Played()
-    with served(played) as url:
-        yield start("--model", f"openai:m@{url}"), played
-
-
-@pytest.fixture
-def behind(pair: tuple[Any, Played]) -> Callable[..., tuple[Any, Played]]:
-    """Both servers, with the answers that are to be played."""
-    server, played = pair
-
-    def begin(*answers: Any) -> tuple[Any, Played]:
-        played.begin(*answers)
-        return server, played
-
-    return begin
-
-
-@pytest.fixture(scope="module")
 def front(start: Callable[..., Any], nano_server: Any) -> Any:
     """Ours in front of ours."""
     return start("--model", f"openai:openk2-nano@{nano_server.url}")
 
 
 def said(*pieces: Any) -> tuple[int, list[Any]]:
-    return 200, [*pieces, *END]
+    called = any(choice["delta"].get("tool_calls") for piece in pieces for choice in piece["choices"])
+    return 200, [*pieces, *(END if called else [chunk({}, "stop"), *END[1:]])]
 
 
 def weather(arguments: str, name: str = "get_weather") -> Any:
@@ -164,6 +151,16 @@ def test_anthropics_answers_in_json_are_held_to_their_schema(behind: Callable[..
         # Calls in the text, whose marker comes in pieces.
         ([chunk({"content": part}) for part in (MARKED[:15], MARKED[15:30], MARKED[30:])], "Let me see.",
          [("get_weather", '{"city":"Paris"}')]),
+        # Without a section, and with one in the singular; in the thoughts, where there is nothing else; OpenAI's older
+        # way; a character that was cut in two.
+        ([chunk({"content": SECTION.sub("", MARKED)})], "Let me see.", [("get_weather", '{"city":"Paris"}')]),
+        ([chunk({"content": MARKED.replace("calls_section", "call_section")})], "Let me see.",
+         [("get_weather", '{"city":"Paris"}')]),
+        ([chunk({"reasoning_content": part}) for part in (MARKED[:20], MARKED[20:])], None,
+         [("get_weather", '{"city":"Paris"}')]),
+        ([chunk({"function_call": {"name": "get_weather", "arguments": '{"city":"Paris"}'}})], None,
+         [("get_weather", '{"city":"Paris"}')]),
+        ([weather('{"city":"\ud83d'), call(0, arguments='\ude00"}')], None, [("get_weather", '{"city":"\U0001f600"}')]),
         # What is no JSON but plain: quotes, commas, fences, words of Python.
         ([weather("{'city': 'Paris',}")], None, [("get_weather", '{"city":"Paris"}')]),
         ([weather('```json\n{"city":"Paris"}\n```')], None, [("get_weather", '{"city":"Paris"}')]),
@@ -272,6 +269,33 @@ def test_a_leaked_call_that_is_broken_is_asked_for_again_or_left_out(behind: Cal
     assert "does not end as one" in played.asked[-1]["messages"][-1]["content"]
 
 
+def test_an_end_in_a_call_that_is_not_there(behind: Callable[..., tuple[Any, Played]]) -> None:
+    lost = (200, [chunk({"content": "Let me see."}), chunk({}, "tool_calls"), "[DONE]"])
+    server, played = behind(lost, said(weather('{"city":"Paris"}')))
+    reply = server.post("/v1/chat/completions", ASK | {"tools": TOOLS})["choices"][0]["message"]
+    assert (reply["content"], len(calls_of(reply))) == ("Let me see.", 1)
+    assert "it ends in a call, and there is none" in played.asked[-1]["messages"][-1]["content"]
+    played.begin((200, [chunk({}, "tool_calls"), "[DONE]"]))
+    answer = server.http.post("/v1/chat/completions", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "invalid_tool_call_upstream")
+
+
+def test_markers_of_the_end_are_not_shown(behind: Callable[..., tuple[Any, Played]]) -> None:
+    for text in (
+        "hi<|im_end|>",
+        "hi<|tool_calls_section_end|>",
+        "hi<|tool_calls_section_begin|><|tool_calls_section_end|>",
+    ):
+        server, _ = behind(said(*(chunk({"content": text[i : i + 5]}) for i in range(0, len(text), 5))))
+        assert message(server) == ({"role": "assistant", "content": "hi"}, "stop")
+    # Thoughts with calls before an answer are thoughts, without the calls.
+    server, _ = behind(
+        said(chunk({"reasoning_content": MARKED}), chunk({"content": "\ud83d"}), chunk({"content": "\ude00"}))
+    )
+    assert message(server)[0] == {
+        "role": "assistant", "content": "\U0001f600", "reasoning_content": "Let me see."}  # fmt: skip
+
+
 def test_choices_of_the_client_are_kept(behind: Callable[..., tuple[Any, Played]]) -> None:
     two = said(weather('{"city":"Paris"}'), call(1, id="b", name="get_weather", arguments='{"city":"Rome"}'))
     server, played = behind(two, two, said(chunk({"content": "hi"})))
@@ -313,6 +337,8 @@ def test_calls_that_nobody_may_make_are_dropped(behind: Callable[..., tuple[Any,
         ([(429, {"error": {"message": "slow"}}, {"retry-after-ms": "1", "retry-after": "7"})], 429, "slow"),
         ([(500, {"error": {"message": "oops"}}, {"retry-after-ms": "1"})], 502, "oops"),
         ([(200, [chunk({"content": "be"})])], 502, "broke off in the middle"),
+        ([(200, [chunk({"content": "be"}), chunk({}, "abort"), "[DONE]"])], 502, "broke off in the middle"),
+        ([(503, {"error": "busy"}, {"retry-after-ms": "1", "retry-after": "6.5"})], 503, "busy"),
     ],
 )  # fmt: skip
 def test_failures_behind_have_a_status_and_a_sentence(
@@ -321,12 +347,34 @@ def test_failures_behind_have_a_status_and_a_sentence(
     server, _ = behind(*answers)
     answer = server.http.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == status and said_ in answer.json()["error"]["message"]
-    assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
+    assert answer.headers.get("retry-after") == ("7" if status in (429, 503) else None)
     if "broke off" not in said_:
         # Nothing was said yet, so a stream is refused in the same way.
         streamed = server.http.post("/v1/chat/completions", json=ASK | {"stream": True})
         assert (streamed.status_code, streamed.json()) == (status, answer.json())
     assert server.http.get("/health").status_code == 200
+
+
+def test_who_has_too_much_to_do_says_until_when(behind: Callable[..., tuple[Any, Played]]) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    server, played = behind((529, {"error": "busy"}, {"retry-after-ms": "1", "retry-after": soon}))
+    answer = server.http.post("/v1/messages", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "overloaded_error")
+    assert 30 < int(answer.headers["retry-after"]) <= 60
+    played.begin((429, {"error": {"message": "pay", "code": "insufficient_quota"}}, {"retry-after-ms": "1"}))
+    answer = server.http.post("/v1/chat/completions", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert "retry-after" not in answer.headers and len(played.asked) == 1
+
+
+def test_an_end_that_is_none_is_no_fault_of_a_call(behind: Callable[..., tuple[Any, Played]]) -> None:
+    cut = (200, [weather('{"city":"Par'), chunk({}, "abort"), "[DONE]"])
+    server, played = behind(cut, said(weather('{"city":"Paris"}')))
+    reply = server.post("/v1/chat/completions", ASK | {"tools": TOOLS})["choices"][0]["message"]
+    assert len(calls_of(reply)) == 1 and [body["messages"] for body in played.asked] == [ASK["messages"]] * 2
+    played.begin(cut)
+    answer = server.http.post("/v1/chat/completions", json=ASK | {"tools": TOOLS})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
 
 
 NONSENSE: list[Any] = [
@@ -533,7 +581,9 @@ def test_the_responses_route_tells_of_thoughts_and_refusals(behind: Callable[...
 def test_text_about_the_markers_is_text(behind: Callable[..., tuple[Any, Played]]) -> None:
     about = MARKED + " is how K2 calls."
     for text, more in ((about, {}), (MARKED, {"tools": []}), (MARKED, {"tool_choice": "none"})):
-        server, played = behind((200, [*(chunk({"content": part}) for part in text.split(" ")), *END]))
+        server, played = behind(
+            (200, [*(chunk({"content": part}) for part in text.split(" ")), chunk({}, "stop"), *END[1:]])
+        )
         reply, finish = message(server, **more)
         assert (reply, finish) == ({"role": "assistant", "content": text.replace(" ", "")}, "stop")
         assert len(played.asked) == 2

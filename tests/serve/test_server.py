@@ -349,6 +349,10 @@ def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:
     assert "private" not in random_server.log
 
 
+BASE: dict[str, Any] = {"model": "random:test", "host": "127.0.0.1", "port": 0, "api_key_file": None, "max_running": 4,
+                        "max_queued": 4, "context": None}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -361,10 +365,15 @@ def test_logs_say_nothing_of_what_was_said(random_server: Any) -> None:
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
-    base = {"model": "random:test", "host": "127.0.0.1", "port": 0, "api_key_file": None, "max_running": 4,
-            "max_queued": 4, "context": None}  # fmt: skip
     with pytest.raises(UserError, match=words):
-        make_service(ServeOptions(**(base | options)))
+        make_service(ServeOptions(**(BASE | options)))
+
+
+@pytest.mark.parametrize(("model", "scale"), [("moonshotai/Kimi-K2-Instruct", 0.6), ("gpt-oss", 1.0)])
+def test_anthropics_temperatures_are_scaled_for_k2(model: str, scale: float) -> None:
+    pytest.importorskip("openai")
+    service = make_service(ServeOptions(**(BASE | {"model": f"openai:{model}@http://127.0.0.1:1"})))
+    assert service.settings.anthropic_scale == scale
 
 
 def test_a_key_file_that_others_may_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

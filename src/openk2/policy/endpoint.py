@@ -10,136 +10,39 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
 
-from openk2.chat import call_id, tool_name
-from openk2.chat import tokenizer as tk
-from openk2.core import ContextOverflow, FinishReason, Message, ToolCall, ToolSpec, Turn, Usage, UserError
-from openk2.core.messages import as_unicode, compact_json
+from openk2.core import Message, ToolCall, ToolSpec, Turn, Usage, UserError
+from openk2.core.messages import compact_json
+from openk2.policy.chunks import take_chunk, whole_answer
+from openk2.policy.draft import Draft, Kind
+from openk2.policy.events import Event, EventReader
+from openk2.policy.failures import (
+    TIMEOUT,
+    BrokenOff,
+    EndpointError,
+    Unreadable,
+    failed,
+    failure,
+    no_second_try_without_quota,
+    of_it,
+    words,
+)
 
+_Piece = TypeVar("_Piece")
 _RETRIES = 4
-_TIMEOUT = 600.0
 _BREAKS = 2
 """How often a stream that broke off is asked for again."""
 _TAIL = 10.0
 """Seconds that a stream has for what comes behind the end of the answer: the usage, and the last word."""
-_TOO_LONG = re.compile(
-    r"context.?(length|window|size|is)\b|too long|maximum.{0,20}(tokens|length)|prompt is longer", re.I
-)
-_CALL = re.compile(re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"\s*")
-
-
-Kind = Literal["reasoning", "content", "refusal"]
-"""The texts of an answer."""
-
-
-class _BrokenOff(Exception):
-    """A stream ended without an end."""
-
-
-class EndpointError(UserError):
-    """The endpoint gave no answer. `status` is its HTTP status, if it came so far, `said` its own words, and
-    `retry_after` the seconds that it asked to wait."""
-
-    def __init__(self, problem: str, status: int | None = None, retry_after: int | None = None, said: str = "") -> None:
-        super().__init__(problem)
-        self.status = status
-        self.retry_after = retry_after
-        self.said = said
-
-
-@dataclass(slots=True)
-class Draft:
-    """An answer that is put together. `stop` is the stop text that ended it, where the server says which."""
-
-    content: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    calls: list[dict[str, str]] = field(default_factory=list)
-    finish: str | None = None
-    stop: str | None = None
-    usage: Usage | None = None
-    _by_index: dict[int, dict[str, str]] = field(default_factory=dict)
-
-    def call(self, index: int | None, identifier: str | None, function: Mapping[str, Any]) -> dict[str, str]:
-        """The call that a piece belongs to; a new one for a new index or id, or if it is whole behind a whole one."""
-        if not isinstance(index, int | None) or not isinstance(identifier, str | None):
-            raise TypeError("the index of a call is a number, and its id a text")
-        found = self._known(index, identifier)
-        if found is not None and not identifier and function.get("name") and function.get("arguments"):
-            found = None if _is_object(found["arguments"]) else found
-        if found is None:
-            found = {"id": "", "name": "", "arguments": ""}
-            self.calls.append(found)
-        if index is not None:
-            self._by_index[index] = found
-        if identifier:
-            found["id"] = identifier
-        return found
-
-    def _known(self, index: int | None, identifier: str | None) -> dict[str, str] | None:
-        same_id = [call for call in self.calls if identifier and call["id"] == identifier]
-        if index is None:
-            return same_id[-1] if same_id else None if identifier or not self.calls else self.calls[-1]
-        found = self._by_index.get(index)
-        if found is not None and identifier and found["id"] not in ("", identifier):
-            # Every call has the same index.
-            return same_id[-1] if same_id else None
-        return found
-
-    def turn(self, model: str, first_index: int) -> Turn:
-        """The turn. Calls without an id get the one that K2 would give them."""
-        content, calls, malformed = self.content, self.calls, None
-        if not calls and tk.SECTION_BEGIN in content:
-            content, calls, malformed = _calls_in_text(content)
-        made = tuple(
-            ToolCall(call["id"] or call_id(call["name"], first_index + i), call["name"], call["arguments"] or "{}")
-            for i, call in enumerate(calls)
-            if call["name"]
-        )
-        lost = [call for call in calls if not call["name"] and (call["id"] or call["arguments"])]
-        if lost and malformed is None:
-            malformed = compact_json(lost)
-        finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
-        if made and finish == "stop":
-            finish = "tool_calls"
-        return Turn(Message("assistant", content, made), finish, malformed=malformed, model=model, usage=self.usage)
-
-
-def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]:
-    """Text, complete calls and the unreadable rest of a text in which K2's markers were left."""
-    text, _, section = content.partition(tk.SECTION_BEGIN)
-    calls: list[dict[str, str]] = []
-    rest, at = "", 0
-    while found := _CALL.search(section, at):
-        behind = json_end(section, found.end())
-        end = section.find(tk.CALL_END, behind)
-        if end < 0:
-            break
-        if behind > found.end() and tk.CALL_BEGIN in section[behind:end]:
-            # The end was left out.
-            end, at_end = behind, behind
-        else:
-            at_end = end + len(tk.CALL_END)
-        arguments = section[found.end() : end].strip()
-        calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
-        rest += section[at : found.start()]
-        at = at_end
-    rest += section[at:]
-    for marker in (tk.SECTION_BEGIN, tk.SECTION_END, tk.IM_END):
-        rest = rest.replace(marker, "")
-    return text, calls, rest.strip() or None
-
-
-def json_end(text: str, start: int) -> int:
-    """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
-    try:
-        return json.JSONDecoder(strict=False).raw_decode(text, start)[1]
-    except (ValueError, RecursionError):
-        return start
+_REST = 0.1
+"""Seconds that the connection has to end behind the last word, which lets it carry the next question."""
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+"""OpenAI's names of the most tokens of an answer; its models that reason refuse the older one."""
+_FAILED = ("abort", "error")
+"""Ends of vLLM's, SGLang's and OpenRouter's answers that are none."""
 
 
 class OpenAIEndpoint:
@@ -155,16 +58,14 @@ class OpenAIEndpoint:
     def __init__(self, model: str, base_url: str, *, key: str = "none", retries: int = _RETRIES) -> None:
         self.model = model
         self.base_url = base_url
+        self._limit = _LIMIT
         openai = _package("openai")
-        # Only here: it needs the client's packages.
-        from openk2.policy.unmarked import drop_mark
-
         self._client: Any = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=key,
             max_retries=retries,
-            timeout=_TIMEOUT,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [drop_mark]}),
+            timeout=TIMEOUT,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [no_second_try_without_quota]}),
         )
 
     async def answer(self, body: Mapping[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
@@ -173,39 +74,70 @@ class OpenAIEndpoint:
         Raises ContextOverflow if the conversation does not fit, EndpointError if there is no answer.
         """
         listeners = hear or {}
-        heard = False
+        told = dict.fromkeys(listeners, 0)
+        openai = _package("openai")
 
-        def tell(draft: Draft, known: Mapping[Kind, int]) -> None:
-            nonlocal heard
+        def tell(draft: Draft, *, whole: bool = False) -> None:
             for kind, listener in listeners.items():
-                if more := getattr(draft, kind)[known.get(kind, 0) :]:
-                    heard = True
+                text = draft.text(kind, whole=whole)
+                if len(text) > told[kind]:
+                    more, told[kind] = text[told[kind] :], len(text)
                     listener(more)
 
-        def take(draft: Draft, chunk: dict[str, Any]) -> None:
-            known = {kind: len(getattr(draft, kind)) for kind in listeners}
-            _openai_chunk(draft, chunk)
-            tell(draft, known)
+        def take(draft: Draft, event: Event) -> None:
+            if event.is_last:
+                draft.finish = draft.finish or "stop"
+                return
+            chunk = json.loads(event.data)
+            if (said := failure(chunk, event.name)) is not None:
+                raise BrokenOff(said)
+            take_chunk(draft, chunk)
+            tell(draft)
+
+        async def attempt(stream: bool) -> Draft:
+            async with self._question(body, stream) as answer:
+                response = answer.http_response
+                kind = response.headers.get("content-type", "")
+                if "html" in kind:
+                    raise Unreadable(words((await response.aread()).decode(errors="replace")))
+                # Some servers give the answer as a whole although a stream is asked for.
+                if "json" in kind or not (stream or "event-stream" in kind):
+                    whole = json.loads(await response.aread())
+                    if (said := failure(whole)) is not None:
+                        raise EndpointError(f"{self.base_url} answers with an error: {said}", said=said)
+                    draft = whole_answer(whole)
+                else:
+                    async with aclosing(_events(response)) as events:
+                        draft = await _read(events, take, openai)
+            if draft.finish in _FAILED:
+                raise BrokenOff(f"its end is {draft.finish!r}")
+            tell(draft, whole=True)
+            return draft
 
         async def ask(stream: bool) -> Draft:
-            create = self._client.chat.completions.create
-            # Not all servers' fields are parameters of the client.
-            fields = {key: value for key, value in body.items() if key != "messages"}
-            if not stream:
-                whole = await create(model=self.model, messages=body["messages"], extra_body=fields)
-                draft = _openai_answer(whole.model_dump(warnings=False))
-                tell(draft, {})
-                return draft
-            fields["stream_options"] = {"include_usage": True}
-            chunks = await create(model=self.model, messages=body["messages"], extra_body=fields, stream=True)
+            limit = self._limit
             try:
-                return await _read(chunks, take, _package("openai"))
-            except _BrokenOff as e:
-                if heard:
-                    raise EndpointError(f"{self.base_url} broke off in the middle of its answer{e}") from e
+                return await attempt(stream)
+            except BrokenOff as e:
+                if any(told.values()):
+                    raise EndpointError(f"{self.base_url} broke off in the middle of its answer{of_it(str(e))}") from e
                 raise
+            except openai.BadRequestError as e:
+                if limit == _NEWER_LIMIT or _LIMIT not in body or _NEWER_LIMIT not in words(e.body):
+                    raise
+                self._limit = _NEWER_LIMIT
+            return await ask(stream)
 
-        return await _asked(ask, self.base_url, _package("openai"))
+        return await _asked(ask, self.base_url, openai)
+
+    def _question(self, body: Mapping[str, Any], stream: bool) -> Any:
+        """The client's manager of the response."""
+        # Not all servers' fields are parameters of the client.
+        fields = {self._limit if key == _LIMIT else key: value for key, value in body.items() if key != "messages"}
+        if stream:
+            fields["stream_options"] = {"include_usage": True}
+        create = self._client.chat.completions.with_streaming_response.create
+        return create(model=self.model, messages=body["messages"], extra_body=fields, stream=stream)
 
     async def close(self) -> None:
         await self._client.close()
@@ -271,7 +203,7 @@ class AnthropicPolicy:
         self._base_url = base_url or "https://api.anthropic.com"
         self._sampling = _given(temperature=temperature, top_p=top_p)
         self._client: Any = _package("anthropic").AsyncAnthropic(
-            base_url=self._base_url, api_key=key, max_retries=retries, timeout=_TIMEOUT
+            base_url=self._base_url, api_key=key, max_retries=retries, timeout=TIMEOUT
         )
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
@@ -296,7 +228,8 @@ class AnthropicPolicy:
                 answer = await self._client.messages.create(**body, **extra)
                 return _anthropic_answer(answer.model_dump(warnings=False))
             events = await self._client.messages.create(**body, **extra, stream=True)
-            return await _read(events, _anthropic_event, _package("anthropic"))
+            async with events:
+                return await _read(aiter(events), _take_anthropic, _package("anthropic"))
 
         draft = await _asked(ask, self._base_url, _package("anthropic"))
         return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
@@ -305,28 +238,48 @@ class AnthropicPolicy:
         await self._client.close()
 
 
-async def _read(stream: Any, take: Callable[[Draft, dict[str, Any]], None], package: Any) -> Draft:
-    """Put a stream together. Raises _BrokenOff if the answer does not come to an end, for whatever reason."""
+async def _events(response: Any) -> AsyncGenerator[Event, None]:
+    """The events of a response, up to the one that says that it is the last."""
+    reader = EventReader()
+    async with aclosing(response.aiter_bytes()) as parts:
+        async for part in parts:
+            for event in reader.feed(part):
+                yield event
+                if event.is_last:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_REST):
+                            async for _ in parts:
+                                pass
+                    return
+    for event in reader.close():
+        yield event
+
+
+async def _read(pieces: AsyncIterator[_Piece], take: Callable[[Draft, _Piece], None], package: Any) -> Draft:
+    """Put a stream together. Raises BrokenOff if the answer does not come to an end, for whatever reason."""
     import httpx2
 
     draft = Draft()
     loop = asyncio.get_running_loop()
+    said = ""
     try:
-        async with asyncio.timeout(None) as patience, stream as pieces:
+        async with asyncio.timeout(None) as patience:
             async for piece in pieces:
-                take(draft, piece.model_dump(warnings=False))
+                take(draft, piece)
                 if draft.finish is not None and patience.when() is None:
                     # Some servers neither say the last word nor hang up.
                     patience.reschedule(loop.time() + _TAIL)
-    except (package.APIConnectionError, httpx2.RequestError, json.JSONDecodeError, TimeoutError) as e:
-        if draft.finish is None:
-            raise _BrokenOff from e
+    except httpx2.DecodingError:
+        raise
+    except BrokenOff as e:
+        said = str(e)
+    except (package.APIConnectionError, httpx2.RequestError, json.JSONDecodeError, TimeoutError):
+        pass
     except package.APIError as e:
         # Said by the server in the middle of the stream.
-        if draft.finish is None:
-            raise _BrokenOff(f": {_message_of(e)}") from e
+        said = words(e.body)
     if draft.finish is None:
-        raise _BrokenOff
+        raise BrokenOff(said)
     return draft
 
 
@@ -334,47 +287,17 @@ async def _asked(ask: Callable[[bool], Awaitable[Draft]], where: str, package: A
     """The answer, as a stream if that comes to an end. Raises ContextOverflow or EndpointError, not the client's."""
     import httpx2
 
-    broken = ""
     try:
         for pause in range(_BREAKS):
-            try:
+            with suppress(BrokenOff):
                 return await ask(True)
-            except _BrokenOff as e:
-                broken = str(e)
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
         return await ask(False)
-    except package.APITimeoutError as e:
-        raise EndpointError(f"{where} gave no answer in {_TIMEOUT:.0f} s: is it overloaded?", 504) from e
-    except package.APIConnectionError as e:
-        if isinstance(e.__cause__, httpx2.TooManyRedirects):
-            raise EndpointError(f"{where} sends from address to address without an end: is it the right one?") from e
-        if isinstance(e.__cause__, httpx2.DecodingError):
-            raise EndpointError(f"{where} gives answers that cannot be read ({e.__cause__})") from e
-        raise EndpointError(f"{where} cannot be reached ({e.__cause__ or e}): is a server running there?") from e
-    except package.AuthenticationError as e:
-        problem = f"{where} does not accept the API key: set it in the environment"
-        raise EndpointError(problem, 401, said=_message_of(e)) from e
-    except package.APIStatusError as e:
-        said = _message_of(e)
-        if e.status_code in (400, 413) and _TOO_LONG.search(said):
-            raise ContextOverflow(f"{where}: {said}") from e
-        problem = f"{where} answers {e.status_code}: {said}"
-        raise EndpointError(problem, e.status_code, _retry_after(e), said) from e
-    except (package.APIError, _BrokenOff, LookupError, ValueError, TypeError, AttributeError, RecursionError) as e:
-        problem = f"{where} gives answers that cannot be read ({type(e).__name__}: {as_unicode(str(e))[:200]}){broken}"
-        raise EndpointError(problem) from e
-
-
-def _retry_after(error: Any) -> int | None:
-    said = error.response.headers.get("retry-after", "")
-    return int(said) if said.isdecimal() and len(said) < 6 else None
-
-
-def _message_of(error: Any) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    inner = body.get("error", body)
-    said = inner.get("message") if isinstance(inner, dict) else None
-    return as_unicode(str(said or error.message))[:500]
+    except (
+        package.APIError, httpx2.RequestError, BrokenOff, LookupError, ValueError, TypeError, AttributeError,
+        RecursionError,
+    ) as e:  # fmt: skip
+        raise failed(where, e, package) from e
 
 
 def _package(name: str) -> Any:
@@ -394,95 +317,6 @@ def openai_message(message: Message) -> dict[str, Any]:
     if message.tool_calls and not message.content:
         raw["content"] = None
     return raw
-
-
-def _openai_usage(raw: Any) -> Usage | None:
-    if not isinstance(raw, dict) or not isinstance(raw.get("prompt_tokens"), int):
-        return None
-    details = raw.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    counts = raw["prompt_tokens"], raw.get("completion_tokens"), cached
-    return Usage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))
-
-
-def _openai_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
-    draft.usage = _openai_usage(chunk.get("usage")) or draft.usage
-    choices = chunk.get("choices") or []
-    if choices:
-        choice = _only(choices)
-        # Moonshot's platform gives the usage here.
-        draft.usage = _openai_usage(choice.get("usage")) or draft.usage
-        delta = choice.get("delta") or {}
-        _add_texts(draft, delta)
-        pieces = delta.get("tool_calls") or []
-        for piece in pieces:
-            index = piece.get("index")
-            if index is None and not piece.get("id") and len(pieces) > 1:
-                # Whole calls side by side.
-                index = len(draft.calls)
-            function = piece.get("function") or {}
-            _add(draft.call(index, piece.get("id"), function), function)
-        draft.finish = choice.get("finish_reason") or draft.finish
-        draft.stop = _stop(choice) or draft.stop
-
-
-def _openai_answer(answer: dict[str, Any]) -> Draft:
-    choice = _only(answer["choices"])
-    message = choice.get("message") or {}
-    draft = Draft(finish=choice.get("finish_reason") or "stop", stop=_stop(choice))
-    _add_texts(draft, message)
-    for index, call in enumerate(message.get("tool_calls") or []):
-        function = call.get("function") or {}
-        _add(draft.call(index, call.get("id"), function), function)
-    draft.usage = _openai_usage(answer.get("usage"))
-    return draft
-
-
-def _only(choices: list[dict[str, Any]]) -> dict[str, Any]:
-    """The choice of an answer that was asked for one. Raises ValueError if it is another one."""
-    if len(choices) != 1 or choices[0].get("index") not in (0, None):
-        raise ValueError("it has another choice than the only one that was asked for, the number 0")
-    return choices[0]
-
-
-def _add_texts(draft: Draft, said: dict[str, Any]) -> None:
-    draft.content += _text(said.get("content"))
-    # Two names of the same, of which some servers give both.
-    thought = said.get("reasoning_content") or said.get("reasoning")
-    draft.reasoning += thought if isinstance(thought, str) else ""
-    refusal = said.get("refusal")
-    draft.refusal += refusal if isinstance(refusal, str) else ""
-
-
-def _stop(choice: dict[str, Any]) -> str | None:
-    """The stop text that ended a choice, in vLLM's and in SGLang's words. An id that ended it is none."""
-    found = choice.get("stop_reason") or choice.get("matched_stop")
-    return found if isinstance(found, str) else None
-
-
-def _is_object(text: str) -> bool:
-    """Whether a text is a whole JSON object."""
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _text(content: Any) -> str:
-    """Content, which may be a list of parts."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return content or ""
-
-
-def _add(call: dict[str, str], function: dict[str, Any]) -> None:
-    """A piece of a call. Some servers repeat the name, some send arguments as an object."""
-    name = function.get("name")
-    call["name"] = call["name"] or (name if isinstance(name, str) else "")
-    arguments = function.get("arguments")
-    call["arguments"] += (
-        arguments if isinstance(arguments, str) else "" if arguments is None else compact_json(arguments)
-    )
 
 
 def _anthropic_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -529,7 +363,8 @@ def _anthropic_usage(draft: Draft, raw: Any) -> None:
     )
 
 
-def _anthropic_event(draft: Draft, event: dict[str, Any]) -> None:
+def _take_anthropic(draft: Draft, piece: Any) -> None:
+    event = piece.model_dump(warnings=False)
     kind = event.get("type")
     if kind == "message_start":
         _anthropic_usage(draft, event["message"].get("usage"))

@@ -1,8 +1,9 @@
 """`/v1/messages`: Anthropic's request to the engine's, and events to Anthropic's messages and stream.
 
-Temperatures are scaled by 0.6, as Moonshot's endpoint does; a request without one means Anthropic's 1. Requests for
-thinking are taken and change nothing: the model has no thinking mode. What a model behind another server thinks is not
-shown: a block of it would need a signature, which is Anthropic's alone to give.
+Temperatures are scaled by 0.6 for K2, as Moonshot's endpoint does, and not for other models behind; a request without
+one means Anthropic's 1. Requests for thinking are taken and change nothing: the model has no thinking mode. What a
+model behind another server thinks is not shown: a block of it would need a signature, which is Anthropic's alone to
+give.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from openk2.core import Message, ToolCall
 from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, Ready, ReasoningPart, RefusalPart
 from openk2.serve.errors import ApiError, invalid
-from openk2.serve.fields import Declared, Fields, Listed, Number, temperature_field
+from openk2.serve.fields import Declared, Fields, Listed, Number, given, temperature_field
 from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
-TEMPERATURE_SCALE = 0.6
 _MOST_STOPS = 16
 _KINDS: dict[str, Literal["auto", "required", "tool", "none"]] = {
     "auto": "auto",
@@ -135,7 +135,7 @@ class MessagesRequest(CountRequest):
             raise invalid(where, "JSON cannot be mixed with a beginning of the answer, as the last message is")
         temperature = settings.temperature
         if self.temperature is not None:
-            temperature = TEMPERATURE_SCALE * self.temperature
+            temperature = settings.anthropic_scale * self.temperature
         return Asked(
             messages=base.messages,
             tools=base.tools,
@@ -146,11 +146,7 @@ class MessagesRequest(CountRequest):
             where=Where(answer=f"{where}.schema", switch=None),
             max_tokens=self.max_tokens,
             stop=stops,
-            sampling=temperature_field(temperature)
-            | {
-                "top_p": 1.0 if self.top_p is None else self.top_p,
-                "top_k": self.top_k or 0,
-            },
+            sampling=temperature_field(temperature) | given(top_p=self.top_p, top_k=self.top_k),
         )
 
     def _format(self) -> tuple[str, OutputFormat | None]:

@@ -1,7 +1,8 @@
 """`/v1/chat/completions`: OpenAI's request to the engine's, and events to OpenAI's messages and chunks.
 
-Three fields are not OpenAI's but common: `reasoning_content` for what a model thought, a choice's `stop_reason` for the
-stop text that ended it, and `token_ids`.
+Three fields of answers are not OpenAI's but common: `reasoning_content` for what a model thought, a choice's
+`stop_reason` for the stop text that ended it, and `token_ids`. Fields of requests that mean something only to a server
+behind are passed on to it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Declared, Fields, Listed, Sampling
+from openk2.serve.fields import Declared, Fields, Listed, Sampling, given
 from openk2.serve.prompt import Asked, Tool
 from openk2.serve.service import Settings
 
@@ -50,6 +51,7 @@ class NamedTool(Fields):
 
 class JsonSchema(Fields):
     name: str
+    description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
 
@@ -69,6 +71,11 @@ class ChatRequest(Sampling):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    reasoning_effort: Any = None
+    chat_template_kwargs: Any = None
+    thinking: Any = None
+    user: Any = None
+    metadata: Any = None
     functions: Any = None
     function_call: Any = None
 
@@ -96,14 +103,38 @@ class ChatRequest(Sampling):
             answer=answer,
             answer_strict=not (answer and self._loose()),
             partial=partial,
+            answer_names=self._answer_names(),
             max_tokens=self.max_completion_tokens or self.max_tokens,
+            limit="max_completion_tokens" if self.max_completion_tokens else "max_tokens",
             n=self.n or 1,
             seed=self.seed,
             stop=self.stops,
             logprobs=bool(self.logprobs),
             token_ids=bool(self.return_token_ids),
-            sampling=self.engine_fields(settings) | {"top_logprobs": self.top_logprobs or 0},
+            sampling=self.engine_fields(settings) | given(top_logprobs=self.top_logprobs or None),
+            passed=self._passed(),
         )
+
+    def _passed(self) -> dict[str, Any]:
+        fields = given(
+            reasoning_effort=self.reasoning_effort,
+            chat_template_kwargs=self.chat_template_kwargs,
+            thinking=self.thinking,
+            user=self.user,
+            metadata=self.metadata,
+        )
+        for name, value in fields.items():
+            try:
+                written = is_unicode(compact_json(value, finite=True))
+            except ValueError:
+                written = False
+            if not written:
+                raise invalid(name, "it cannot be written: it has half a character (a lone surrogate), or no number")
+        return fields
+
+    def _answer_names(self) -> dict[str, Any]:
+        wanted = self.response_format.json_schema if self.response_format is not None else None
+        return {} if wanted is None else given(name=wanted.name, description=wanted.description)
 
     def _choice(self) -> tuple[Literal["auto", "none", "required", "tool"], str]:
         if isinstance(self.tool_choice, NamedTool):

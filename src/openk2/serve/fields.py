@@ -71,26 +71,30 @@ class Sampling(Fields):
         return tuple(stops)
 
     def engine_fields(self, settings: Settings) -> dict[str, Any]:
-        """The fields of the engine's Request. Raises ApiError for combinations that make no sense."""
+        """The fields of the engine's Request that are set. Raises ApiError for combinations that make no sense."""
         drawn = temperature_field(settings.temperature if self.temperature is None else self.temperature)
         if (self.n or 1) > 1 and drawn.get("temperature") == 0:
             raise invalid("n", f"with a temperature near 0 all {self.n} choices would be the same: raise it")
-        bias = []
         for key, value in (self.logit_bias or {}).items():
             if not key.isdecimal() or len(key) > _LONGEST_ID or abs(value) > 100:
                 raise invalid("logit_bias", f"{key[:20]!r}: {value} is no token id with a number from -100 to 100")
-            bias.append((int(key), value))
-        top_k = self.top_k or 0
-        return drawn | {
-            "top_p": 1.0 if self.top_p is None else self.top_p,
-            "top_k": max(top_k, 0),  # some clients say -1 for all
-            "min_p": self.min_p or 0.0,
-            "presence_penalty": self.presence_penalty or 0.0,
-            "frequency_penalty": self.frequency_penalty or 0.0,
-            "repetition_penalty": 1.0 if self.repetition_penalty is None else self.repetition_penalty,
-            "logit_bias": tuple(bias),
-            "stop_ids": tuple(self.stop_token_ids or ()),
-        }
+        return drawn | given(
+            top_p=self.top_p,
+            # Some clients say -1 for all.
+            top_k=None if self.top_k is None else max(self.top_k, 0),
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=None if self.logit_bias is None else tuple((int(k), v) for k, v in self.logit_bias.items()),
+            stop_ids=None if self.stop_token_ids is None else tuple(self.stop_token_ids),
+        )
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The fields that a client has set. One that it has set to a default is not the same as none: a server behind may
+    have other defaults."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def temperature_field(temperature: float | None) -> dict[str, float]:

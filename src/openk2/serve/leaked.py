@@ -1,45 +1,64 @@
 """Calls that a server left in the text, in K2's own markers.
 
-Only a whole section is one, with which the text ends:
+A section is one, with which the text ends; some models write its markers in the singular, or leave them out:
 
     <|tool_calls_section_begin|>
     (<|tool_call_begin|> ID <|tool_call_argument_begin|> ARGUMENTS <|tool_call_end|>)+
     <|tool_calls_section_end|>
 
 Behind the beginning of a call one without an end is a broken section, and so is one that ends the text and cannot be
-read. Anything else is text: one may write about these markers.
+read. Markers of an end that end the text are not shown, nor is a section without calls there. Anything else is text:
+one may write about these markers.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
+from typing import Literal
 
 import regex
 
 from openk2.chat import tokenizer as tk
 from openk2.chat import tool_name
-from openk2.policy.endpoint import json_end
+from openk2.policy.draft import json_end
 
-_CALL = (
-    rf"\s{{0,16}}{regex.escape(tk.CALL_BEGIN)}\s{{0,16}}([^<\s]{{1,200}})\s{{0,16}}{regex.escape(tk.ARGUMENT_BEGIN)}\s*"
-)
-_NEXT = regex.compile(_CALL)
-_FIRST = regex.compile(regex.escape(tk.SECTION_BEGIN) + _CALL)
+_BEGIN, _END = r"<\|tool_calls?_section_begin\|>", r"<\|tool_calls?_section_end\|>"
+_IM_END = regex.escape(tk.IM_END)
+_CALL = rf"{regex.escape(tk.CALL_BEGIN)}\s{{0,16}}([^<\s]{{1,200}})\s{{0,16}}{regex.escape(tk.ARGUMENT_BEGIN)}\s*"
+_NEXT = regex.compile(rf"\s{{0,16}}{_CALL}")
+_SECTION_END = regex.compile(_END)
+_LAST = rf"(?:(?:{_BEGIN}\s{{0,16}}{_END}|{_END}|{_IM_END})\s{{0,16}}){{1,4}}"
+"""What may stand behind everything."""
+_ENDED = regex.compile(rf"\s*(?:{_LAST})?")
+_WITH_TOOLS = regex.compile(rf"(?P<section>{_BEGIN}\s{{0,16}})?{_CALL}|(?P<last>{_LAST})\Z")
+_WITHOUT = regex.compile(rf"(?P<last>(?:{_IM_END}\s{{0,16}}){{1,4}})\Z")
+_CUT = "<|tool_call"
+"""How a call begins, with a section or without."""
 _MOST_LETTERS = 1 << 22
 """Longer than this no section is."""
 _MOST_LOOKED_AT = 16
 """So many beginnings of a section are looked at: reading each to the end of a long text takes time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Leaked:
+    """The end of a text: what of it is text, the calls behind, and whether there is a broken section behind them."""
+
+    text: str
+    calls: list[dict[str, str]] = field(default_factory=list)
+    broken: bool = False
+
+
 class LeakReader:
     """Reads a text piece by piece. What may become a section waits until that is decided.
 
     Args:
-        offered: whether there are tools; without them all is text.
+        offered: whether there are tools; without them all is text, but for the marker of an end.
     """
 
     def __init__(self, offered: bool) -> None:
-        self._offered = offered
+        self._first = _WITH_TOOLS if offered else _WITHOUT
         self._held = ""
         self._section: list[str] = []
         """The pieces from the beginning of a first call on: only at the end of the text it shows what they are."""
@@ -47,54 +66,62 @@ class LeakReader:
 
     def feed(self, piece: str) -> str:
         """What is text for sure."""
-        if not self._offered:
-            return piece
         if self._section:
             return self._more(piece)
         text, self._held = self._held + piece, ""
-        found = _FIRST.search(text, partial=True)
+        found = self._first.search(text, partial=True)
         if found is None:
             return text
         before, rest = text[: found.start()], text[found.start() :]
-        if found.partial:
+        if found.partial or found["last"] is not None:
             self._held = rest
             return before
         return before + self._more(rest)
 
-    def close(self) -> tuple[str, list[dict[str, str]], bool]:
-        """The rest of the text, the calls behind it, and whether there is a broken section behind them."""
+    def close(self, *, cut: bool = False) -> Leaked:
+        """The end of the text, which may have been cut off."""
         text = self._held + "".join(self._section)
+        if cut and not self._section and self._held.startswith(_CUT):
+            text = ""
         self._held, self._section = "", []
-        broken: tuple[str, list[dict[str, str]]] | None = None
-        for found in itertools.islice(_FIRST.finditer(text), _MOST_LOOKED_AT):
-            calls, whole = _calls(text, found.start() + len(tk.SECTION_BEGIN))
-            if whole:
-                return text[: found.start()], calls, False
-            section = text[found.start() :].strip().removesuffix(tk.IM_END).rstrip()
-            if broken is None and (tk.SECTION_END not in section or section.endswith(tk.SECTION_END)):
-                broken = text[: found.start()], calls
-        return (text, [], False) if broken is None else (*broken, True)
+        broken: Leaked | None = None
+        for found in itertools.islice(self._first.finditer(text), _MOST_LOOKED_AT):
+            before = text[: found.start()]
+            if found["last"] is not None:
+                return broken or Leaked(before)
+            section = found["section"]
+            calls, how = _calls(text, found.start() + len(section or ""), in_section=section is not None)
+            # Calls inside of a broken section are not all of it.
+            if how == "whole" and (section or broken is None):
+                return Leaked(before, calls)
+            if how == "broken" and broken is None:
+                broken = Leaked(before, calls, True)
+        return broken or Leaked(text)
 
     def _more(self, piece: str) -> str:
         self._section.append(piece)
         self._letters += len(piece)
         if self._letters <= _MOST_LETTERS:
             return ""
-        text, self._section, self._offered = "".join(self._section), [], False
+        text, self._section, self._first = "".join(self._section), [], _WITHOUT
         return text
 
 
-def _calls(text: str, at: int) -> tuple[list[dict[str, str]], bool]:
-    """The calls from `at` on, and whether they are all of a section that ends the text."""
+def _calls(text: str, at: int, *, in_section: bool) -> tuple[list[dict[str, str]], Literal["whole", "broken", "text"]]:
+    """The calls from `at` on, and whether they and the end of their section end the text."""
     calls: list[dict[str, str]] = []
-    while found := _NEXT.match(text, at):
+    lost = False
+    while not lost and (found := _NEXT.match(text, at)):
         behind = json_end(text, found.end())
         end = text.find(tk.CALL_END, behind)
-        arguments = text[found.end() : end]
-        if end < 0 or tk.CALL_BEGIN in text[behind:end]:
-            return calls, False
-        calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments.strip()})
-        at = end + len(tk.CALL_END)
-    rest = text[at:].strip()
-    ended = rest.removeprefix(tk.SECTION_END)
-    return calls, bool(calls) and rest != ended and ended.strip() in ("", tk.IM_END)
+        lost = end < 0 or tk.CALL_BEGIN in text[behind:end]
+        if not lost:
+            arguments = text[found.end() : end].strip()
+            calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
+            at = end + len(tk.CALL_END)
+    ends = list(_SECTION_END.finditer(text, at))
+    if not lost and (not in_section or ends) and _ENDED.fullmatch(text, at):
+        return calls, "whole"
+    if not in_section:
+        return calls, "broken" if lost else "text"
+    return calls, "broken" if not ends or _ENDED.fullmatch(text, ends[-1].end()) else "text"

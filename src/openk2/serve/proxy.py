@@ -17,32 +17,36 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart, call_id, canonicalise
-from openk2.chat import tokenizer as tk
-from openk2.core import ContextOverflow, Usage, UserError
+from openk2.chat import ArgumentsPart, CallBegin, CallEnd, TextPart, call_id
+from openk2.core import ContextOverflow, Usage
 from openk2.core.messages import as_unicode
-from openk2.engine import Request
-from openk2.policy.endpoint import Draft, EndpointError, Kind, OpenAIEndpoint, openai_message
+from openk2.policy.draft import Draft, Kind
+from openk2.policy.endpoint import OpenAIEndpoint
+from openk2.policy.failures import EndpointError
 from openk2.serve.answer import End, Finish, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import ApiError, invalid, our_fault, shutting_down
-from openk2.serve.leaked import LeakReader
+from openk2.serve.leaked import Leaked, LeakReader
 from openk2.serve.names import ToolNames
-from openk2.serve.prompt import Asked, chosen_tools, named_messages, tool_names
+from openk2.serve.outgoing import again, body_of
+from openk2.serve.prompt import Asked, chosen_tools, tool_names
 from openk2.serve.repair import Expected, Tools, WrongCall, WrongJson
 from openk2.serve.service import Service, Settings
 
 _TRIES = 3
 """How often the model is asked for calls, or an answer in JSON, that can be used."""
-_FIELDS = {"stop_ids": "stop_token_ids"}
-"""Names that fields of the engine's Request have in OpenAI's API and its extensions."""
-_DEFAULTS = {f.name: f.default for f in fields(Request) if f.default is not MISSING}
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
 """Ends before the end, in servers' words; any other is one."""
 _PARTS: dict[Kind, Callable[[str], News]] = {"reasoning": ReasoningPart, "content": TextPart, "refusal": RefusalPart}
+_MAY_LEAK: tuple[Kind, ...] = ("content", "reasoning")
+"""Texts in which servers leave calls."""
+_CALLED = ("tool_calls", "function_call")
+"""Ends in a call, in servers' words."""
+_BUSY = (503, 529)
+"""What servers answer who have too much to do; the second is Anthropic's."""
 _NO_MODEL = re.compile(r"\bmodels?\b", re.I)
 
 
@@ -76,7 +80,7 @@ class Proxy(Service):
             if wanted:
                 raise invalid(name, "the model is behind another server, and ids are not known here: leave it out")
         names = tool_names(asked)
-        body = _body(asked, names)
+        body = body_of(asked, names)
         chosen = [tool.name for tool in chosen_tools(asked)]
         try:
             tools = Tools({tool.name: tool.parameters for tool in asked.tools}, chosen, names)
@@ -91,13 +95,13 @@ class Proxy(Service):
     async def count(self, asked: Asked) -> int:
         """As the server behind counts: it is asked for a single token of an answer."""
         # What the answer has to be may need more than a token.
-        asked = replace(asked, choice=("auto", ""), answer=None)
-        body = await asyncio.to_thread(lambda: _body(asked, tool_names(asked)))
+        asked = replace(asked, choice=("auto", ""), answer=None, max_tokens=1, limit="max_tokens")
+        body = await asyncio.to_thread(lambda: body_of(asked, tool_names(asked)))
         self.admit(1)
         drafts: list[Draft] = []
 
         async def ask() -> None:
-            drafts.append(await self.ask(body | {"max_tokens": 1}))
+            drafts.append(await self.ask(body))
 
         task = self.begin(ask)
         try:
@@ -123,6 +127,11 @@ class Proxy(Service):
 
     def _refusal(self, error: EndpointError) -> ApiError:
         """What the client is told of a failure behind. What only the operator can mend is no fault of the client's."""
+        if error.quota is not None:
+            return ApiError(429, str(error), kind="exceeded_current_quota_error", code=error.quota)
+        if error.status in _BUSY:
+            seconds = error.retry_after
+            return ApiError(503, str(error), kind="server_error", code="busy_upstream", retry_after=seconds)
         if error.status == 429:
             kind, seconds = "rate_limit_reached_error", error.retry_after or 1
             return ApiError(429, str(error), kind=kind, code="busy_upstream", retry_after=seconds)
@@ -247,7 +256,8 @@ class _Ready(Ready):
 
     async def _choice(self, index: int, tell: Callable[[Said], None]) -> None:
         """One answer, with as many questions as it takes. Raises ApiError."""
-        body = self._body | ({} if self._asked.seed is None else {"seed": self._asked.seed + index})
+        question = self._body | ({} if self._asked.seed is None else {"seed": self._asked.seed + index})
+        body = question
         used = Usage(0, 0, 0)
         spoken = set[Kind]()
 
@@ -271,9 +281,9 @@ class _Ready(Ready):
                 where = self._proxy.endpoint.base_url
                 told = f"the model behind {where} was asked {tries} times and gave nothing that can be used"
                 raise ApiError(502, f"{told}: {problem.shown}", kind="server_error", code=problem.code)
-            body = body | {"messages": [*self._body["messages"], *_told(reply, problem)]}
+            body = again(question, reply.text, problem.problem)
         if "reasoning" not in spoken:
-            speak("reasoning", as_unicode(draft.reasoning))
+            speak("reasoning", reply.thought)
         # A text before calls that are made anew was said with the first of them.
         if tries == 1 or not ("content" in spoken and reply.events):
             speak("content", reply.unsaid)
@@ -286,23 +296,33 @@ class _Ready(Ready):
 
     async def _ask(self, body: dict[str, Any], speak: Callable[[Kind, str], None], live: set[Kind]) -> _Reply:
         """One attempt, of which the texts in `live` are said as they come."""
-        reader = LeakReader(bool(self._tools.may_call))
-        said = list[str]()
+        readers = {kind: LeakReader(bool(self._tools.may_call)) for kind in _MAY_LEAK}
+        said: dict[Kind, list[str]] = {kind: [] for kind in _MAY_LEAK}
 
-        def content(text: str) -> None:
-            sure = reader.feed(as_unicode(text))
-            said.append(sure)
-            speak("content", sure)
+        def hear(kind: Kind, text: str) -> None:
+            text = as_unicode(text)
+            if kind in readers:
+                text = readers[kind].feed(text)
+                said[kind].append(text)
+            speak(kind, text)
 
-        def hear(kind: Kind) -> Callable[[str], None]:
-            return content if kind == "content" else lambda text: speak(kind, as_unicode(text))
-
-        draft = await self._proxy.ask(body, {kind: hear(kind) for kind in live})
-        unsaid = "" if "content" in live else reader.feed(as_unicode(draft.content))
-        rest, leaked, broken = await asyncio.to_thread(reader.close)
+        draft = await self._proxy.ask(body, {kind: partial(hear, kind) for kind in live})
+        unsaid: dict[Kind, str] = {}
+        found: dict[Kind, Leaked] = {}
+        for kind, reader in readers.items():
+            text = "" if kind in live else reader.feed(as_unicode(draft.text(kind, whole=True)))
+            found[kind] = await asyncio.to_thread(reader.close, cut=str(draft.finish) in _FINISHES)
+            unsaid[kind] = text + found[kind].text
+            said[kind].append(unsaid[kind])
+        if "reasoning" in live:
+            speak("reasoning", unsaid["reasoning"])
+        text, leaked = "".join(said["content"]), found["content"]
         # What is left beside calls that the server knows itself is the same calls once more.
-        calls, broken = (draft.calls, False) if draft.calls else (leaked, broken)
-        return _Reply(draft, "".join(said) + unsaid + rest, unsaid + rest, calls, broken)
+        calls, broken = (draft.calls, False) if draft.calls else (leaked.calls, leaked.broken)
+        if not (calls or broken or text.strip() or found["reasoning"].broken):
+            # Some servers take what comes before the end of a thought for a part of it.
+            calls = found["reasoning"].calls
+        return _Reply(draft, text, unsaid["content"], "".join(said["reasoning"]), calls, broken)
 
     def _check(self, reply: _Reply) -> _Problem | None:
         """Reads the calls as events and an answer in JSON, or says what is wrong with them."""
@@ -314,6 +334,8 @@ class _Ready(Ready):
             return _Problem("a call in it has no name")
         if reply.broken and finish is None:
             return _Problem("a part of it begins as a call and does not end as one")
+        if draft.finish in _CALLED and not reply.calls and (self._tools.may_call or not reply.text):
+            return _Problem("it ends in a call, and there is none")
         if calls and not self._tools.may_call:
             if not (reply.text or refused):
                 return _Problem("no tool may be called, and there is no text")
@@ -349,12 +371,13 @@ class _Ready(Ready):
 
 @dataclass(slots=True)
 class _Reply:
-    """One attempt: its text without calls, what of that has not been said, its calls, whether there is a broken one
-    behind them, and the events that they are."""
+    """One attempt: its text without calls, what of that has not been said, what was thought before, its calls, whether
+    there is a broken one behind them, and the events that they are."""
 
     draft: Draft
     text: str
     unsaid: str
+    thought: str
     calls: list[dict[str, str]]
     broken: bool
     events: list[News] = field(default_factory=list)
@@ -371,49 +394,3 @@ class _Problem:
 
 def _numbers(usage: Usage) -> tuple[int, int, int]:
     return usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-
-
-def _told(reply: _Reply, problem: _Problem) -> list[dict[str, Any]]:
-    """What the model is told of what cannot be used. A call is not repeated: servers read history as JSON."""
-    text = reply.text.partition(tk.SECTION_BEGIN)[0]
-    said = [{"role": "assistant", "content": text}] if text else []
-    return [*said, {"role": "user", "content": f"Your last reply cannot be used: {problem.problem}. Reply again."}]
-
-
-def _body(asked: Asked, names: ToolNames) -> dict[str, Any]:
-    """The request in OpenAI's words. Raises ApiError."""
-    messages, prefix = named_messages(asked, names)
-    given_system = messages[0].role == "system"
-    try:
-        messages = canonicalise(messages)[0 if given_system else 1 :]
-    except UserError as e:
-        raise invalid(asked.where.messages, str(e)) from None
-    body: dict[str, Any] = {"messages": [openai_message(message) for message in messages]}
-    if prefix is not None:
-        body["messages"].append(openai_message(prefix) | {"partial": True})
-    if asked.tools:
-        body["tools"] = [
-            {**tool.raw, "function": {**tool.raw["function"], "name": names.to_model(tool.name)}}
-            for tool in asked.tools
-        ]
-    kind, wanted = asked.choice
-    if kind == "tool":
-        body["tool_choice"] = {"type": "function", "function": {"name": names.to_model(wanted)}}
-    elif kind != "auto" and asked.tools:
-        body["tool_choice"] = kind
-    if asked.tools and not asked.parallel:
-        body["parallel_tool_calls"] = False
-    if asked.answer == {"type": "object"}:
-        body["response_format"] = {"type": "json_object"}
-    elif asked.answer is not None:
-        wanted_schema = {"name": "answer", "schema": asked.answer, "strict": asked.answer_strict}
-        body["response_format"] = {"type": "json_schema", "json_schema": wanted_schema}
-    if asked.max_tokens is not None:
-        body["max_tokens"] = asked.max_tokens
-    if asked.stop:
-        body["stop"] = list(asked.stop)
-    for name, value in asked.sampling.items():
-        # The temperature is there only if it is meant.
-        if name == "temperature" or value != _DEFAULTS[name]:
-            body[_FIELDS.get(name, name)] = dict(value) if name == "logit_bias" else value
-    return body

@@ -72,7 +72,7 @@ class Expected:
             Unresolvable, RecursionError, ArithmeticError, ValueError, TypeError, AttributeError, LookupError, re.error,
             regex.error,
         ) as e:  # fmt: skip
-            raise WrongJson(f"it cannot be checked ({type(e).__name__})") from e
+            raise WrongJson("it cannot be checked") from e
 
     def _read(self, said: str) -> str:
         value, as_written = _value(said, self._arguments)

@@ -16,7 +16,7 @@ from openk2.core import Message, ToolCall
 from openk2.core.messages import Role, compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
-from openk2.serve.fields import Declared, Fields, Listed, Number, temperature_field
+from openk2.serve.fields import Declared, Fields, Listed, Number, given, temperature_field
 from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
@@ -48,12 +48,17 @@ class NamedTool(Fields):
 class TextFormat(Fields):
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str | None = None
+    description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
 class TextOptions(Fields):
     format: TextFormat | None = None
+
+
+class Reasoning(Fields):
+    effort: str | None = None
 
 
 class ResponsesRequest(Fields):
@@ -67,6 +72,7 @@ class ResponsesRequest(Fields):
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     text: TextOptions | None = None
+    reasoning: Reasoning | None = None
     stream: bool | None = None
     previous_response_id: str | None = None
     conversation: Any = None
@@ -107,9 +113,15 @@ class ResponsesRequest(Fields):
             where=Where(messages="input", answer="text.format.schema", switch="text.format.strict"),
             answer_strict=self.text is None or self.text.format is None or self.text.format.strict is not False,
             max_tokens=self.max_output_tokens,
+            answer_names=self._answer_names(),
             sampling=temperature_field(settings.temperature if self.temperature is None else self.temperature)
-            | {"top_p": 1.0 if self.top_p is None else self.top_p},
+            | given(top_p=self.top_p),
+            passed={} if self.reasoning is None else given(reasoning_effort=self.reasoning.effort),
         )
+
+    def _answer_names(self) -> dict[str, Any]:
+        wanted = self.text.format if self.text is not None else None
+        return {} if wanted is None else given(name=wanted.name, description=wanted.description)
 
     def _answer(self) -> dict[str, Any] | None:
         wanted = self.text.format if self.text is not None else None

@@ -25,7 +25,7 @@ from openk2.serve.app import create_app
 from openk2.serve.local import LocalService
 from openk2.serve.proxy import Proxy
 from openk2.serve.scripted import ScriptedService
-from openk2.serve.service import Service, Settings
+from openk2.serve.service import K2_SCALE, Service, Settings
 
 _GRACE = 20.0
 """Seconds that running answers get at shutdown."""
@@ -82,7 +82,9 @@ def make_service(options: ServeOptions) -> Service:
     limits = {"max_running": options.max_running, "max_queued": options.max_queued}
     if isinstance(policy, OpenAIPolicy):
         endpoint = policy.endpoint
-        return Proxy(endpoint, Settings(name=endpoint.model, temperature=None, keys=keys, **limits))
+        scale = K2_SCALE if "kimi" in endpoint.model.lower() else 1.0
+        settings = Settings(name=endpoint.model, temperature=None, anthropic_scale=scale, keys=keys, **limits)
+        return Proxy(endpoint, settings)
     if isinstance(policy, ScriptedPolicy):
         return ScriptedService(policy, Settings(name=Path(options.model).name, keys=keys, **limits))
     if not isinstance(policy, LocalPolicy):

@@ -10,6 +10,8 @@ from openk2.serve.answer import Ready
 from openk2.serve.errors import invalid, shutting_down, too_many
 from openk2.serve.prompt import Asked
 
+K2_SCALE = 0.6
+"""What Moonshot's endpoint multiplies Anthropic's temperatures with."""
 _RETRY_AFTER = 1
 
 
@@ -18,11 +20,13 @@ class Settings:
     """What the server allows.
 
     `temperature` is the one of requests that name none; None leaves it to the server behind. `max_running` requests are
-    answered at the same time, `max_queued` wait beyond them.
+    answered at the same time, `max_queued` wait beyond them. Anthropic's temperatures are multiplied with
+    `anthropic_scale`.
     """
 
     name: str
     temperature: float | None = 0.6
+    anthropic_scale: float = K2_SCALE
     max_running: int = 64
     max_queued: int = 256
     max_body: int = 32 << 20

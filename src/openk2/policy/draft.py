@@ -1,0 +1,150 @@
+"""An answer that is put together from the pieces that servers send, and calls that they leave in its text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from openk2.chat import call_id, tool_name
+from openk2.chat import tokenizer as tk
+from openk2.core import FinishReason, Message, ToolCall, Turn, Usage
+from openk2.core.messages import compact_json
+from openk2.policy.failures import Unreadable
+
+Kind = Literal["reasoning", "content", "refusal"]
+"""The texts of an answer."""
+_FIRST_HALF, _SECOND_HALF = re.compile("[\ud800-\udbff]"), re.compile("[\udc00-\udfff]")
+"""Of a character, as JSON may cut it in two."""
+_CALL = re.compile(re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"\s*")
+
+
+@dataclass(slots=True)
+class Draft:
+    """An answer that is put together. `stop` is the stop text that ended it, where the server says which."""
+
+    content: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    calls: list[dict[str, str]] = field(default_factory=list)
+    finish: str | None = None
+    stop: str | None = None
+    usage: Usage | None = None
+    _by_index: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def add_text(self, kind: Kind, more: str) -> None:
+        """More of a text."""
+        setattr(self, kind, _joined(getattr(self, kind), more))
+
+    def text(self, kind: Kind, *, whole: bool) -> str:
+        """A text as far as it is sure: unless it is whole, the half of a character at its end is yet to be joined."""
+        text: str = getattr(self, kind)
+        return text[:-1] if not whole and _FIRST_HALF.match(text[-1:]) else text
+
+    def add_call(self, index: Any, identifier: Any, function: Mapping[str, Any]) -> None:
+        """A piece of a call, or a whole one: a new one for a new index or id, or if it is whole behind a whole one.
+
+        Some servers repeat the name with every piece, some the whole call at the end, some send arguments as an object.
+        """
+        if isinstance(identifier, int):
+            identifier = str(identifier)
+        if not isinstance(index, int | None) or not isinstance(identifier, str | None):
+            raise Unreadable("the index of a call is a number, and its id a text")
+        name, arguments = function.get("name"), function.get("arguments")
+        name = name if isinstance(name, str) else ""
+        if not isinstance(arguments, str):
+            arguments = "" if arguments is None else compact_json(arguments)
+        call = self._known(index, identifier)
+        if call is not None and name and arguments and _is_object(call["arguments"]):
+            if (name, arguments) == (call["name"], call["arguments"]) and (identifier or index is not None):
+                return
+            if not identifier or index is None:
+                call = None
+        if call is None:
+            call = {"id": "", "name": "", "arguments": ""}
+            self.calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        call["id"] = identifier or call["id"]
+        if not (call["name"] and call["arguments"]):
+            call["name"] = name if name.startswith(call["name"]) else call["name"] + name
+        call["arguments"] = _joined(call["arguments"], arguments)
+
+    def _known(self, index: int | None, identifier: str | None) -> dict[str, str] | None:
+        same_id = [call for call in self.calls if identifier and call["id"] == identifier]
+        if index is None:
+            return same_id[-1] if same_id else None if identifier or not self.calls else self.calls[-1]
+        found = self._by_index.get(index)
+        if found is not None and identifier and found["id"] not in ("", identifier):
+            # Every call has the same index.
+            return same_id[-1] if same_id else None
+        return found
+
+    def turn(self, model: str, first_index: int) -> Turn:
+        """The turn. Calls without an id get the one that K2 would give them."""
+        content, calls, malformed = self.content, self.calls, None
+        if not calls and tk.SECTION_BEGIN in content:
+            content, calls, malformed = _calls_in_text(content)
+        made = tuple(
+            ToolCall(call["id"] or call_id(call["name"], first_index + i), call["name"], call["arguments"] or "{}")
+            for i, call in enumerate(calls)
+            if call["name"]
+        )
+        lost = [call for call in calls if not call["name"] and (call["id"] or call["arguments"])]
+        if lost and malformed is None:
+            malformed = compact_json(lost)
+        finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
+        if made and finish == "stop":
+            finish = "tool_calls"
+        return Turn(Message("assistant", content, made), finish, malformed=malformed, model=model, usage=self.usage)
+
+
+def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]:
+    """Text, complete calls and the unreadable rest of a text in which K2's markers were left."""
+    text, _, section = content.partition(tk.SECTION_BEGIN)
+    calls: list[dict[str, str]] = []
+    rest, at = "", 0
+    while found := _CALL.search(section, at):
+        behind = json_end(section, found.end())
+        end = section.find(tk.CALL_END, behind)
+        if end < 0:
+            break
+        if behind > found.end() and tk.CALL_BEGIN in section[behind:end]:
+            # The end was left out.
+            end, at_end = behind, behind
+        else:
+            at_end = end + len(tk.CALL_END)
+        arguments = section[found.end() : end].strip()
+        calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
+        rest += section[at : found.start()]
+        at = at_end
+    rest += section[at:]
+    for marker in (tk.SECTION_BEGIN, tk.SECTION_END, tk.IM_END):
+        rest = rest.replace(marker, "")
+    return text, calls, rest.strip() or None
+
+
+def json_end(text: str, start: int) -> int:
+    """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return start
+
+
+def _is_object(text: str) -> bool:
+    """Whether a text is a whole JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _joined(text: str, more: str) -> str:
+    """One text behind the other, with the character that was cut in two between them."""
+    if _FIRST_HALF.match(text[-1:]) and _SECOND_HALF.match(more):
+        both = text[-1] + more[0]
+        return text[:-1] + both.encode("utf-16", "surrogatepass").decode("utf-16") + more[1:]
+    return text + more

@@ -1,0 +1,70 @@
+"""Server-sent events, read from a stream in whatever pieces it comes.
+
+OpenAI's own reader takes an event without data for one with it (an id, a name or a time to retry alone), passes over a
+first event behind a mark (U+FEFF), and keeps to itself whether the stream said that it was done.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What was sent, and what kind of event it is, where the server names one."""
+
+    name: str
+    data: str
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is OpenAI's word for the end."""
+        return self.data.startswith("[DONE]")
+
+
+class EventReader:
+    """Takes the pieces of one stream."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._at_start = True
+        self._after_cr = False
+        self._name = b""
+        self._data: list[bytes] = []
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """The events with data that are complete with this piece. Raises UnicodeDecodeError if it is no text."""
+        if not piece:
+            return
+        if self._after_cr:
+            piece = piece.removeprefix(b"\n")
+        self._after_cr = piece.endswith(b"\r")
+        first, *others = _LINE_END.split(piece)
+        self._line += first
+        for other in others:
+            line, self._line = bytes(self._line), bytearray(other)
+            if (event := self._take(line)) is not None:
+                yield event
+
+    def close(self) -> Iterator[Event]:
+        """The event behind which the stream ended without the empty line, if there is one."""
+        yield from self.feed(b"\n\n")
+
+    def _take(self, line: bytes) -> Event | None:
+        if self._at_start:
+            line, self._at_start = line.removeprefix(codecs.BOM_UTF8), False
+        if line:
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                self._data.append(value.removeprefix(b" "))
+            elif field == b"event":
+                self._name = value.removeprefix(b" ")
+            return None
+        name, data = self._name.decode(), b"\n".join(self._data).decode()
+        self._name, self._data = b"", []
+        return Event(name, data) if data.strip() else None
