@@ -122,6 +122,12 @@ def test_hosts_that_are_no_address(cli: Run, command: tuple[str, ...]) -> None:
     assert "aaaa" not in done.err
 
 
+def test_bad_input_is_a_sentence_and_no_json(cli: Run, tmp_path: Path) -> None:
+    cli("eval", "stream", "--json").refused("the server is missing")
+    cli("eval", "stream", "--json", "--base-url", "http://").refused("'http://' is no address of a server")
+    cli("deploy", "vllm", tmp_path / "none", "--json").refused("is no folder")
+
+
 def test_a_key_that_is_no_key(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "clé")
     cli("eval", "stream", "--base-url", "http://127.0.0.1:1").refused("OPENAI_API_KEY is no key")
