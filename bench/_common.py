@@ -60,6 +60,21 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """The option for the folder of the results, which is made before anything is measured."""
+    parser.add_argument("--out", type=_writable, default=str(Path(__file__).parent / "results"))
+
+
+def _writable(text: str) -> Path:
+    folder = Path(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as e:
+        raise argparse.ArgumentTypeError(f"{folder} cannot be written ({e.strerror}): name another folder") from e
+
+
 def arguments_in_child(
     doc: str | None, option: str, choices: Iterable[str], default: Sequence[str]
 ) -> argparse.Namespace:
@@ -69,7 +84,7 @@ def arguments_in_child(
     parser.add_argument(option, nargs="+", choices=choices, default=default)
     parser.add_argument("--steps", type=int, default=15, help="measured steps of each side")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(parser)
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.threads) < 1:
         parser.error("steps and threads must be at least 1")
@@ -142,7 +157,6 @@ def machine() -> dict[str, Any]:
 
 def write_results(folder: Path, name: str, result: dict[str, Any], markdown: str) -> None:
     """`folder/name.json` and `folder/name.md`, and the markdown on the screen."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / f"{name}.md").write_text(markdown)
     print(markdown)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _common import enter_child, machine, parser_of, ratio_with_interval, table, write_results
+from _common import add_out, enter_child, machine, parser_of, ratio_with_interval, table, write_results
 
 from serve import config_of
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="measured rounds of each side")
     parser.add_argument("--tokens", type=int, default=4096, help="length of the first turn")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(parser)
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.rounds, arguments.tokens, arguments.threads) < 1:
         parser.error("batch, rounds, tokens and threads must be at least 1")

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _common import enter_child, machine, parser_of, ratio_with_interval, table, write_results
+from _common import add_out, enter_child, machine, parser_of, ratio_with_interval, table, write_results
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="the engine's compiled step")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(parser)
     arguments = parser.parse_args()
     if min(*arguments.batch, arguments.prompt, arguments.new, arguments.threads) < 1:
         parser.error("batch, prompt, new and threads must be at least 1")

@@ -29,12 +29,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _common import machine, parser_of, ratio_with_interval, table, write_results
+from _common import add_out, machine, parser_of, ratio_with_interval, table, write_results
 
 if TYPE_CHECKING:
     from openk2.model import ModelConfig
 
 
+STREAMED = 8
+"""Tokens of an answer whose first one is waited for."""
 TIE = 0.05
 """Log-probs of random weights move this far where two experts tie, and so by the shape of a batch."""
 
@@ -48,12 +50,16 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=64, help="tokens to generate")
     parser.add_argument("--peer-threads", type=int, nargs="+", default=[1, 2], help="tried for llama.cpp")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and all else on stderr")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(parser)
     arguments = parser.parse_args()
     if min(*arguments.concurrency, arguments.prompt, arguments.new, *arguments.peer_threads) < 1:
         parser.error("concurrency, prompt, new and peer-threads must be at least 1")
     if arguments.rounds < 2:
         parser.error("rounds must be at least 2: one has no interval")
+    for name in arguments.model:
+        context = config_of(name).max_position_embeddings
+        if arguments.prompt + max(arguments.new, STREAMED) > context:
+            parser.error(f"prompt and new are more than the {context:,} tokens of {name}'s context: ask for less")
     # Standard output is the JSON's alone.
     with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
         result = measure(arguments)
@@ -221,7 +227,7 @@ class Side(ABC):
     def first_token(self, prompt: list[int]) -> float:
         """Seconds."""
         start = time.perf_counter()
-        body = {"prompt": prompt, "max_tokens": 8, "temperature": 0, "stream": True}
+        body = {"prompt": prompt, "max_tokens": STREAMED, "temperature": 0, "stream": True}
         with self.http.stream("POST", "/v1/completions", json=body) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: {"):

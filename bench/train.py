@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _common import enter_child, machine, parser_of, ranks, ratio_with_interval, table, write_results
+from _common import add_out, enter_child, machine, parser_of, ranks, ratio_with_interval, table, write_results
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="per process")
     parser.add_argument("--workers", type=int, default=1, help="data-parallel processes, of both sides alike")
     parser.add_argument("--lr", type=float, default=0.003)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(parser)
     arguments = parser.parse_args()
     counts = (arguments.steps, arguments.probe_steps, arguments.rows, arguments.micro_batches)
     if min(*counts, arguments.threads, arguments.workers) < 1:

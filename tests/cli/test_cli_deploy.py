@@ -129,11 +129,16 @@ def test_a_tight_plan_says_so(cli: Run, k2: Path, engine: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "options", "wanted", "unwanted"),
     [
-        ("sglang", H200, "-m sglang.launch_server --model-path|--tp-size 8|--tool-call-parser kimi_k2", "--pp-size"),
+        (
+            "sglang",
+            H200,
+            "-m sglang.launch_server --model-path|--tp-size 8|--tool-call-parser kimi_k2|--chunked-prefill-size 8192",
+            "--pp-size",
+        ),
         (
             "sglang",
             ("--gpus", "8", "--gpu-memory", "180", "--layout", "data"),
-            "--tp-size 8|--attn-dp-size 8|--ep-size 8",
+            "--tp-size 8|--attn-dp-size 8|--ep-size 8|--chunked-prefill-size 65536",
             None,
         ),
         ("sglang", (*H200, "--kv-dtype", "fp8"), "--kv-cache-dtype fp8_e4m3", None),
@@ -192,6 +197,13 @@ def test_gpus_are_looked_at(cli: Run, k2: Path, tool: Callable[..., None]) -> No
     assert "only 87.9 GiB free now" in done.err
     done = cli("deploy", "vllm", k2, "--gpus", "4")
     assert done.code == 1 and "4 x NVIDIA H200" in done.err and "it takes 8 GPUs like these" in done.err
+
+
+def test_no_expert_can_be_taken_from_none(cli: Run, k2: Path) -> None:
+    cpu = ("--cpu-memory", "1536", "--cores", "64")
+    done = cli("deploy", "ktransformers", k2, "--gpus", "1", "--gpu-memory", "24", *cpu)
+    assert "--kt-num-gpu-experts 0" in done.out and done.err.count("--kt-num-gpu-experts") == 0
+    assert "ask for less --context\n" in done.err
 
 
 def test_one_command_for_each_node(cli: Run, k2: Path) -> None:

@@ -22,7 +22,7 @@ Run = Callable[..., Any]
 @pytest.mark.parametrize(
     "command",
     [
-        *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",), ("deploy",)),
+        *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",), ("deploy",), ("serve",)),
         *(("model", name) for name in ("describe", "import", "export", "verify")),
     ],
 )
@@ -33,6 +33,11 @@ def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str,
     assert max(map(len, done.out.splitlines())) <= 80
     assert "..." not in done.out.replace("[ARGS]...", "")
     assert "\x1b" not in done.out and "./k2" not in done.out
+
+
+def test_what_is_to_be_copied_is_in_one_piece(cli: Run) -> None:
+    assert '-d \'{"messages": [{"role": "user", "content": "hello"}]}\'\n' in cli("serve", "--help").out
+    assert '"what is the average bill by species in penguins.csv?" -w DIR\n' in cli("agent", "--help").out
 
 
 def test_help_names_the_command_as_it_was_typed(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +105,32 @@ def test_nothing_heavy_is_imported_for_help(arguments: list[str]) -> None:
         (["eval", "nano", "--n", "many"], "--n"),
         (["agent", "x", "--seconds", "0"], "--seconds"),
         (["demo", "--loud"], "--loud"),
+        (["serve", "--cache-gb", "1e300"], "--cache-gb"),
     ],
 )
 def test_a_wrong_command_line_is_explained(cli: Run, arguments: list[str], words: str) -> None:
     done = cli(*arguments)
     assert done.code == 2 and done.out == ""
     assert words in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", [("serve",), ("deploy", "vllm", "x")])
+def test_hosts_that_are_no_address(cli: Run, command: tuple[str, ...]) -> None:
+    cli(*command, "--host", "http://127.0.0.1").refused("--host is 'http://127.0.0.1'", "without http://")
+    done = cli(*command, "--host", "a" * 300)
+    done.refused("--host has 300 characters")
+    assert "aaaa" not in done.err
+
+
+def test_bad_input_is_a_sentence_and_no_json(cli: Run, tmp_path: Path) -> None:
+    cli("eval", "stream", "--json").refused("the server is missing")
+    cli("eval", "stream", "--json", "--base-url", "http://").refused("'http://' is no address of a server")
+    cli("deploy", "vllm", tmp_path / "none", "--json").refused("is no folder")
+
+
+def test_a_key_that_is_no_key(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "clé")
+    cli("eval", "stream", "--base-url", "http://127.0.0.1:1").refused("OPENAI_API_KEY is no key")
 
 
 def _fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openk2.core import UserError
 from openk2.deploy.engines import ENGINES, make_plan
 from openk2.deploy.folder import ModelFolder, read_folder
 from openk2.deploy.hardware import GIB, Hardware, hardware, read_nvidia, read_rocm
@@ -71,6 +74,37 @@ def test_one_sentence_says_what_it_takes(folders: dict[str, ModelFolder]) -> Non
         make_plan(ENGINES["ktransformers"], folders["k2"], machine(1, 80, cpu_memory=512), Goal())
     with pytest.raises(DoesNotFit, match=r"without its experts .* it takes a GPU of \d+ GB$"):
         make_plan(ENGINES["ktransformers"], folders["k2"], machine(1, 16, cpu_memory=1536), Goal())
+
+
+@pytest.mark.parametrize(
+    ("goal", "memory", "less"),
+    [
+        (Goal(requests=100), 141, "requests"),
+        (Goal(requests=4, context=131072), 141, "requests"),
+        (Goal(requests=100_000, context=131072), 141, "requests"),
+        (Goal(context=131072), 132, "context"),
+        (Goal(requests=2, context=131072), 132, "context"),
+    ],
+)
+def test_what_less_would_fit_is_said(folders: dict[str, ModelFolder], goal: Goal, memory: int, less: str) -> None:
+    def refused(goal: Goal) -> str:
+        with pytest.raises(DoesNotFit) as error:
+            make_plan(ENGINES["vllm"], folders["k2"], machine(8, memory), goal)
+        return str(error.value)
+
+    said = refused(goal)
+    assert f"with a cache for {goal.requests:,} x" in said
+    found = re.search(rf"--{less} (\d+)( --requests 1)? fits$", said)
+    assert found, said
+    goal = replace(goal, requests=1) if less == "context" else goal
+    most, step = int(found[1]), 1024 if less == "context" else 1
+    make_plan(ENGINES["vllm"], folders["k2"], machine(8, memory), replace(goal, **{less: most}))
+    refused(replace(goal, **{less: most + step}))
+
+
+def test_where_the_weights_do_not_fit_less_is_no_help(folders: dict[str, ModelFolder]) -> None:
+    with pytest.raises(DoesNotFit, match=r"or 8 of 180 GB$"):
+        make_plan(ENGINES["vllm"], folders["k2"], machine(8, 80), Goal(requests=100))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +230,13 @@ def test_a_cpu_is_planned_by_its_memory(folders: dict[str, ModelFolder]) -> None
 
     plan = make_plan(ENGINES["vllm"], folders["moonlight"], cpu(64), Goal())
     assert plan.context == 8192 and plan.weights + plan.scratch + 8192 * plan.cache_per_token < 0.9 * 64e9
-    with pytest.raises(DoesNotFit, match=r"does not fit into 16 GB of memory: it takes \d+ GB, or GPUs"):
+    with pytest.raises(DoesNotFit, match=r"into 16 GB of memory: plan for GPUs with --gpus .* takes \d+ GB$"):
         make_plan(ENGINES["vllm"], folders["moonlight"], cpu(16), Goal())
+    # Who has not the memory is not told to convert the weights.
+    with pytest.raises(DoesNotFit, match=r"in bf16 \(2,054 GB of weights\) does not fit into 64 GB.*with --gpus"):
+        make_plan(ENGINES["vllm"], folders["k2"], cpu(64), Goal())
+    with pytest.raises(UserError, match=r"block-FP8.*with --gpus and --gpu-memory, or make a folder in bf16"):
+        make_plan(ENGINES["vllm"], folders["k2"], cpu(4000), Goal())
 
 
 def test_what_the_tools_of_the_drivers_say() -> None:
@@ -213,6 +252,16 @@ def test_what_the_tools_of_the_drivers_say() -> None:
 def test_cards_are_smaller_than_their_names() -> None:
     assert machine(1, 80).gpu_memory < 81559 * 2**20 and machine(1, 141).gpu_memory < 143771 * 2**20
     assert machine(1, 180).gpu_memory > 178 * GIB
+
+
+def test_what_config_says_of_packing_is_read(tmp_path: Path) -> None:
+    config = described_folder(tmp_path / "model", "k2", fp8=True) / "config.json"
+    raw = json.loads(config.read_text())
+    config.write_text(json.dumps(raw), encoding="utf-8-sig")
+    assert read_folder(config.parent).fp8
+    config.write_text(json.dumps(raw | {"quantization_config": "fp8"}))
+    with pytest.raises(UserError, match="quantization_config is 'fp8' and no object"):
+        read_folder(config.parent)
 
 
 def test_an_incomplete_copy_is_no_model(tmp_path: Path) -> None:

@@ -32,6 +32,21 @@ def test_benchmark_writes_its_results(name: str, options: str, tmp_path: Path) -
     assert "transformers" in (tmp_path / f"{name}.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("serve.py --model nano --prompt 100000", "more than the 2,048 tokens of nano's context"),
+        ("serve.py --model nano --prompt 2041 --new 1", "more than the 2,048 tokens of nano's context"),
+        ("serve.py --out /dev/null/x", "/dev/null/x cannot be written"),
+        ("optimizer.py --out /dev/null/x", "/dev/null/x cannot be written"),
+    ],
+)
+def test_what_cannot_be_measured_or_kept_is_refused_first(options: str, words: str) -> None:
+    script, *rest = options.split()
+    done = subprocess.run([sys.executable, str(BENCH / script), *rest], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_optimizer_benchmark(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "optimizer.py"), "--shapes", "test", "--steps", "2", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

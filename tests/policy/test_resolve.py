@@ -39,6 +39,10 @@ def test_scripts(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text('{"role":"assistant","content":"hi"}\n')
     assert isinstance(resolve_policy(f"script:{path}"), ScriptedPolicy)
+    for text in ("", "\n", '{"role":"user","content":"hi"}\n'):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"s\.jsonl has no message of the assistant's"):
+            resolve_policy(f"script:{path}")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,14 @@ def test_scripts(tmp_path: Path) -> None:
         ("anthropic:@http://localhost", "is incomplete"),
         ("moonshot:kimi-k2@http://localhost", "is incomplete"),
         ("gemini:x", "there is no model"),
-        ("random:k2", "no random:k2"),
-        ("random:", "no random:"),
+        ("random:k2", "there is no model 'random:k2': use random:test"),
+        ("random:", "there is no model 'random:'"),
+        ("openai:x@http://[::1", r"'http://\[::1' is no address of a server"),
+        ("openai:x@http://", "'http://' is no address"),
+        ("openai:x@http://a b", "'http://a b' is no address"),
+        ("openai:x@http://a:99999", "is no address"),
+        ("anthropic:x@https://", "is no address"),
+        ("openai:x@httpx://a", "is no address"),
         ("script:/no/such/file", "could not read"),
         ("how many rows are in the file " * 20, r"there is no model 'how many rows[^']{,80}\.\.\.'"),
         ("script:" + "x" * 5000, "could not read"),
@@ -70,9 +80,10 @@ def test_incomplete_folders(tmp_path: Path) -> None:
 
 
 def test_devices_that_are_not_here() -> None:
-    for name in ("nonsense", "cuda:99", "meta"):
-        with pytest.raises(UserError, match="cannot be used here"):
+    for name in ("nonsense", "", "tpu", "cuda:99", "meta"):
+        with pytest.raises(UserError, match="cannot be used here") as refused:
             resolve_policy("random:test", device=name)
+        assert len(str(refused.value)) < 160
 
 
 def test_addresses_of_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,3 +103,10 @@ def test_addresses_of_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(policy, OpenAIPolicy)
         assert (policy.name, policy.endpoint.model, policy.endpoint.base_url) == (spec, name, address)
     assert isinstance(resolve_policy("anthropic:claude@20240620"), AnthropicPolicy)
+
+
+def test_a_key_that_no_header_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme, name in (("openai", "OPENAI"), ("anthropic", "ANTHROPIC")):
+        monkeypatch.setenv(f"{name}_API_KEY", "clé")
+        with pytest.raises(UserError, match=f"{name}_API_KEY is no key"):
+            resolve_policy(f"{scheme}:m@http://localhost")

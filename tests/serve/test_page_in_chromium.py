@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.played import Played, chunk, served
+from shared.played import Played, call, chunk, served
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
@@ -43,8 +43,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens the page of a server. It must ask nobody else, and report no failure of its own."""
     contexts, problems = [], []
 
-    def begin(url: str, **options: Any) -> Any:
+    def begin(url: str, script: str = "", **options: Any) -> Any:
         context = browser.new_context(**options)
+        context.add_init_script(script)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
@@ -377,6 +378,115 @@ def test_a_reload_in_the_middle(start: Callable[..., Any], gate: tuple[Gate, str
     played.opened.set()
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".model .text")).to_contain_text("And last.")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "for (const one of ['localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, one, { get() { throw new DOMException('denied', 'SecurityError'); } });",
+        "sessionStorage.setItem('openk2.conversation', '{\"messages\": 5}');",
+        'sessionStorage.setItem(\'openk2.conversation\', \'{"messages": [{"role": "assistant", "content": "a"}]}\');',
+        "sessionStorage.setItem('openk2.conversation', '{');",
+    ],
+)
+def test_without_what_was_kept(
+    start: Callable[..., Any], gate: tuple[Gate, str], visit: Callable[..., Any], script: str
+) -> None:
+    played, url = gate
+    played.opened.set()
+    page = visit(start("--model", f"openai:m@{url}").url, script=script)
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    expect(page.locator(".foot")).to_contain_text("4 tokens")
+    page.get_by_role("button", name="Switch to the dark theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_a_draft_survives_a_reload(random_server: Any, visit: Callable[..., Any]) -> None:
+    page = visit(random_server.url)
+    page.get_by_label("Message", exact=True).fill("Not sent yet")
+    page.reload()
+    expect(page.get_by_label("Message", exact=True)).to_have_value("Not sent yet")
+    expect(page.get_by_role("button", name="Follow a chain")).to_be_visible()
+
+
+def calling(times: int) -> Played:
+    """A server that calls the first tool so often, then answers."""
+
+    def answer(body: Any) -> tuple[int, list[Any]]:
+        said = sum(message["role"] == "tool" for message in body["messages"])
+        function = body["tools"][0]["function"]
+        arguments = json.dumps(dict.fromkeys(function["parameters"]["properties"], LONG))
+        made = call(0, id=f"c{said}", name=function["name"], arguments=arguments)
+        end = [chunk({"content": "Enough."}), chunk({}, "stop")]
+        return 200, [*([made, chunk({}, "tool_calls")] if said < times else end), "[DONE]"]
+
+    return Played(answer)
+
+
+LONG = "many words " * 400
+
+
+def test_a_task_ends_at_its_limit_of_turns_with_its_verdict(
+    start: Callable[..., Any], visit: Callable[..., Any]
+) -> None:
+    with served(calling(99)) as url:
+        page = visit(start("--model", f"openai:m@{url}").url)
+        page.get_by_role("button", name="Pick the right tool").click()
+        expect(page.locator(".verdict:visible")).to_contain_text("Not passed: not finished after 12 turns.")
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+        expect(page.locator(".call")).to_have_count(12)
+        expect(page.locator("#trouble")).to_be_hidden()
+        page.reload()
+        expect(page.locator(".verdict:visible")).to_have_count(1)
+        expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_a_chat_goes_on_behind_its_limit_of_turns(start: Callable[..., Any], visit: Callable[..., Any]) -> None:
+    with served(calling(14)) as url:
+        page = visit(start("--model", f"openai:m@{url}").url)
+        page.get_by_text("Options").click()
+        page.get_by_label("Tools", exact=True).select_option("Those of “Follow a chain”")
+        page.get_by_label("Message", exact=True).fill("Hello")
+        page.keyboard.press("Enter")
+        expect(page.locator("#trouble")).to_contain_text("The model called tools 12 times without an answer.")
+        expect(page.locator(".call")).to_have_count(12)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator(".model .text").last).to_have_text("Enough.")
+        expect(page.locator(".call")).to_have_count(14)
+        expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_a_long_reason_scrolls(start: Callable[..., Any], visit: Callable[..., Any]) -> None:
+    with served(calling(1)) as url:
+        page = visit(start("--model", f"openai:m@{url}").url, viewport={"width": 360, "height": 740})
+        page.get_by_role("button", name="Pick the right tool").click()
+        verdict = page.locator(".verdict:visible")
+        expect(verdict).to_contain_text("many words many words")
+        assert verdict.bounding_box()["height"] < 400 and fits(page)
+
+
+def test_text_from_right_to_left(start: Callable[..., Any], gate: tuple[Gate, str], visit: Callable[..., Any]) -> None:
+    played, url = gate
+    played.text = "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645.\nAnd English. "
+    played.opened.set()
+    page = visit(start("--model", f"openai:m@{url}").url)
+    box = page.get_by_label("Message", exact=True)
+    box.fill("\u05e9\u05dc\u05d5\u05dd OpenK2!")
+    assert box.evaluate("e => getComputedStyle(e).direction") == "rtl"
+    page.keyboard.press("Enter")
+    expect(page.locator(".foot")).to_be_visible()
+    assert (
+        page.evaluate("[...document.querySelectorAll('.text')].map(e => getComputedStyle(e).direction)") == ["rtl"] * 2
+    )
+
+
+def test_open_options_leave_something_of_the_page_in_landscape(random_server: Any, visit: Callable[..., Any]) -> None:
+    page = visit(random_server.url, viewport={"width": 740, "height": 360})
+    page.get_by_text("Options").click()
+    expect(page.get_by_label("System text")).to_be_visible()
+    assert page.locator(".composer").bounding_box()["height"] < 0.6 * 360
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_serve
 
 
 def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("one\n\ntwo\ntv\u00e5\n", encoding="utf-8")
+    (tmp_path / "keys").write_text("one\n\ntwo\n")
     (tmp_path / "keys").chmod(0o600)
     server = start("--model", "random:test", "--api-key-file", str(tmp_path / "keys"))
     for headers, status in (
@@ -201,7 +201,6 @@ def test_keys(start: Callable[..., Any], tmp_path: Path) -> None:
         ({"x-api-key": "\u00e9".encode()}, 401),
         ({"Authorization": "Bearer one"}, 200),
         ({"Authorization": "bearer one"}, 200),
-        ({"Authorization": "Bearer tv\u00e5".encode()}, 200),
         ({"x-api-key": "two"}, 200),
     ):
         answer = server.http.post(PATH, json=ASK | {"max_tokens": 1}, headers=headers)
@@ -387,6 +386,12 @@ def test_a_key_file_that_others_may_read_is_told(tmp_path: Path, capsys: pytest.
 def test_an_empty_key_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("\n \n")
     with pytest.raises(UserError, match="is empty"):
+        read_keys(tmp_path / "keys")
+
+
+def test_a_key_that_nobody_can_send_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\nclé\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has a key that is not plain ASCII"):
         read_keys(tmp_path / "keys")
 
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("httpx2")
 
 from openk2.core import UserError
-from openk2.evals.stream import CHECKS, Case, make_cases, test_streams
+from openk2.evals.stream import CHECKS, Case, make_cases, run_stream_test, test_streams
 from shared.played import Played, served
 
 ask = test_streams
@@ -87,6 +87,44 @@ def test_what_is_wrong_elsewhere_is_found(
     assert failed(whole, chunks, **more) == checks
 
 
+UNREADABLE = [
+    b"",
+    b"<html>hi</html>",
+    b"[1,2]",
+    b'{"choices": []}',
+    b'{"choices": [{"message": null, "finish_reason": "stop"}]}',
+    b'{"choices": [{"message": {"content": [{"type": "text", "text": "hi"}]}, "finish_reason": "stop"}]}',
+    b'{"choices": [{"message": {"content": "x", "tool_calls": ["a"]}, "finish_reason": "stop"}]}',
+    b'{"choices": [{"message": {"content": "x"}}]}',
+    b'data: {"choices":[{"delta": 5}]}\n\ndata: [DONE]\n\n',
+    bytes(range(256)),
+]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+def test_nonsense_fails_its_case(body: bytes) -> None:
+    with served(Played((200, body))) as url:
+        report = asyncio.run(ask(url, make_cases(3, 1, "m")))
+    assert not report.passed
+    assert (report.checks["events"].n, report.checks["events"].passed, report.checks["same"].n) == (3, 0, 0)
+    assert report.failures[0]["problem"].startswith("the whole answer cannot be read: ")
+
+
+def test_nonsense_in_a_stream_fails_its_case() -> None:
+    for delta in (5, None, {"content": ["hi"]}, {"tool_calls": ["a"]}, {"tool_calls": [{"index": 0, "id": 7}]}):
+        chunks = [{"delta": delta, "finish_reason": None}, *streamed({"content": "hi"}, finish="stop")]
+        assert failed(answer("hi", [], "stop"), chunks) == {"events"}
+
+
+def test_the_first_refusal_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with served(Played((500, {"error": {"message": "boom"}}))) as url:
+        report = asyncio.run(ask(url, make_cases(3, 1, "m")))
+        run_stream_test(url, model="m", n=3, seed=1, concurrency=1, key="none", as_json=False)
+    assert (report.passed, report.refused) == (False, 3)
+    assert report.to_json()["first_refusal"] == {"status": 500, "reason": '{"error": {"message": "boom"}}'}
+    assert 'first refusal: status 500, \'{"error": {"message": "boom"}}\'' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("count", [70])
 def test_our_own_streams_pass(random_server: Any, nano_server: Any, count: int) -> None:
     for server, seed in ((random_server, 1), (nano_server, 2)):
@@ -104,7 +142,9 @@ def test_cases_are_repeatable_and_of_every_kind() -> None:
 
 def test_no_server_is_one_sentence(start: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="is a server running there"):
-        asyncio.run(ask("http://127.0.0.1:1", [Case("text", {})]))
+        asyncio.run(ask("http://127.0.0.1:1", [Case("text", {})] * 3))
+    with pytest.raises(UserError, match="is no address of a server"):
+        asyncio.run(ask("http://[::1", []))
     with other_server({}, []) as url, pytest.raises(UserError, match="answers 404"):
         server = start("--model", "random:test")
         asyncio.run(ask(f"{server.url}/elsewhere", make_cases(1, 1, "m")))

@@ -45,7 +45,9 @@ def agent(
     Exit status: 0 the agent finished, 1 it gave up (a limit, a call that cannot be read), 2 bad input, such as a CSV
     that is no table.
 
-    Example: ./k2 agent "what is the average bill by species in penguins.csv?" --workspace DIR
+    \b
+    Example:
+    ./k2 agent "what is the average bill by species in penguins.csv?" -w DIR
     """
     from openk2.agent.session import Settings, run_agent
 

@@ -9,6 +9,9 @@ import typer
 
 from openk2.core import UserError
 
+HOST_HELP = "The address to listen on."
+_LONGEST_HOST = 253
+_SHOWN = 80
 MODEL_HELP = "nano, a model folder, random:PRESET, openai:NAME@URL, anthropic:NAME[@URL], moonshot:NAME or script:FILE."
 
 DeviceOption = Annotated[
@@ -25,6 +28,15 @@ def given_path(path: str | Path) -> Path:
     except RuntimeError as e:
         raise UserError(f"{path} leads round in a circle of symbolic links: name what is meant") from e
     return Path(path)
+
+
+def given_host(text: str) -> str:
+    """An address to listen on. Raises UserError for what no machine is called."""
+    if "/" in text:
+        raise UserError(f"--host is {text[:_SHOWN]!r}: name an address without http:// and without a path")
+    if len(text) > _LONGEST_HOST:
+        raise UserError(f"--host has {len(text)} characters, and no address is so long: name one such as 127.0.0.1")
+    return text
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Go on without asking where no sandbox works.")]

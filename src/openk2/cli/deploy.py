@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import given_path
+from openk2.cli.common import HOST_HELP, given_host, given_path
 
 
 def deploy(
@@ -70,7 +70,7 @@ def deploy(
         str | None,
         typer.Option("--name", metavar="NAME", help="What clients call the model.", show_default="the folder's name"),
     ] = None,
-    host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="H", parser=given_host, help=HOST_HELP)] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="P", help="The port.")] = 8000,
     head: Annotated[
         str, typer.Option("--head", metavar="H", help="The first of several nodes, as the others reach it.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 from openk2.core import UserError
+from openk2.core.endpoints import environment_key
 
 
 def evaluate(
@@ -95,7 +95,7 @@ def _stream(base_url: str | None, served_model: str, n: int, seed: int, concurre
         raise UserError("the server is missing: name it with --base-url URL")
     from openk2.evals.stream import run_stream_test
 
-    key = os.environ.get("OPENAI_API_KEY", "none")
+    key = environment_key("OPENAI_API_KEY")
     passed = run_stream_test(
         base_url, model=served_model, n=n, seed=seed, concurrency=concurrency, key=key, as_json=json
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import DeviceOption, given_path
+from openk2.cli.common import HOST_HELP, DeviceOption, given_host, given_path
 
 
 def serve(
@@ -16,10 +16,11 @@ def serve(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="nano, a model folder, random:PRESET, or one behind another server: openai:NAME@URL, moonshot:NAME.",
+            help="nano, a model folder, random:PRESET, one behind another server (openai:NAME@URL, moonshot:NAME) or "
+            "script:FILE.",
         ),
     ] = "nano",
-    host: Annotated[str, typer.Option("--host", metavar="H", help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="H", parser=given_host, help=HOST_HELP)] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="P", help="0 takes any free one.")] = 8000,
     api_key_file: Annotated[
         Path | None,
@@ -42,6 +43,7 @@ def serve(
         typer.Option(
             "--cache-gb",
             min=0.0,
+            max=1e6,
             metavar="GB",
             help="Most memory for what the model has read, in requests that run and in those that are remembered. "
             "Requests wait for room; when it is used up, those that came last wait again and go on later.",
@@ -67,8 +69,10 @@ def serve(
     Prints one line with the URL when it is ready, and one line of JSON per request on stderr. Ctrl-C lets running
     answers finish, a second one does not.
 
+    \b
     Example: ./k2 serve --port 8000, then
-    curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [{"role": "user", "content": "hello"}]}'
+    curl http://127.0.0.1:8000/v1/chat/completions \\
+      -d '{"messages": [{"role": "user", "content": "hello"}]}'
     """
     from openk2.serve.server import ServeOptions, serve
 

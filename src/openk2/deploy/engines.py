@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from openk2.core import UserError
@@ -122,15 +122,17 @@ def _refuse(engine: Engine, folder: ModelFolder, machine: Hardware, goal: Goal) 
             )
         if not engine.cpu:
             raise UserError(f"{name} as it is packaged runs on GPUs and none is here: use vllm, or plan with --gpus")
-        if folder.fp8:
-            raise UserError(
-                f"{folder.path} is in block-FP8, which is not planned for vLLM's CPU build: make a folder in bf16 "
-                "first (model import)"
-            )
         if machine.nodes > 1 or goal.layout != "auto" or goal.cache_fp8:
             raise UserError("--nodes, --layout data and --kv-dtype fp8 are for GPUs, and none is here: leave them out")
         if machine.cpu_memory is None:
             raise UserError("the memory of the planned machine is not known: say --cpu-memory in GB")
+        if folder.fp8:
+            # Converting it is no way for a machine that has not the memory.
+            plan_cpu(replace(folder, fp8=False), machine, goal)
+            raise UserError(
+                f"{folder.path} is in block-FP8, which is not planned for vLLM's CPU build: plan for GPUs with --gpus "
+                "and --gpu-memory, or make a folder in bf16 first (model import)"
+            )
     if name == "tensorrt-llm":
         if machine.amd:
             raise UserError("tensorrt-llm runs on GPUs of NVIDIA and these are AMD's: use vllm or sglang")
@@ -233,7 +235,9 @@ def _sglang_options(folder: ModelFolder, goal: Goal, plan: Plan, address: Addres
         options += ["--tool-call-parser", K2_PARSER]
     if goal.cache_fp8:
         options += ["--kv-cache-dtype", "fp8_e4m3"]
-    return [*options, "--mem-fraction-static", f"{plan.fraction:g}", "--chunked-prefill-size", str(PREFILL)]
+    # It divides the piece of a prompt by the GPUs that answer requests of their own.
+    piece = str(PREFILL * plan.data)
+    return [*options, "--mem-fraction-static", f"{plan.fraction:g}", "--chunked-prefill-size", piece]
 
 
 def _ktransformers(

@@ -13,6 +13,7 @@ With the layout `data` every GPU has all of attention and answers requests of it
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -176,8 +177,8 @@ def plan_cpu(folder: ModelFolder, machine: Hardware, goal: Goal) -> Plan:
     if context is None:
         least = (weights + CPU_RUNTIME + goal.requests * per_token * _least(folder, goal)) / CPU_SHARE
         raise DoesNotFit(
-            f"{folder.name} ({_gb(weights)} of weights) does not fit into {_gb(machine.cpu_memory)} of memory: it "
-            f"takes {ceil(least / 1e9):,} GB, or GPUs"
+            f"{folder.name} in bf16 ({_gb(weights)} of weights) does not fit into {_gb(machine.cpu_memory)} of memory: "
+            f"plan for GPUs with --gpus and --gpu-memory, or it takes {ceil(least / 1e9):,} GB"
         )
     return Plan(1, 1, 1, 0.0, machine.cpu_memory, weights, CPU_RUNTIME, per_token, room, context)
 
@@ -331,18 +332,32 @@ def _fewer_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sha
 
 
 def _what_it_takes(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
-    """One sentence: what does not fit, and the least hardware of both kinds that would do."""
+    """One sentence: what does not fit, the least hardware of both kinds that would do, and how much less fits."""
     more, larger = _enough_gpus(folder, machine, goal, sharing), _enough_memory(folder, machine, goal, sharing)
+    less = _less(folder, machine, goal, sharing)
     kind = "block-FP8" if folder.fp8 else "bf16"
     what = f"{folder.name} in {kind} ({_gb(folder.weight_bytes)})"
-    if goal.context is not None:
-        what += f" with a cache for {goal.requests} x {goal.context:,} tokens"
+    if goal.context is not None or goal.requests > 1:
+        what += f" with a cache for {goal.requests:,} x {_least(folder, goal):,} tokens"
     if goal.layout == "data":
         what += " and all of attention on every GPU"
-    ways = [way for way in (more, larger) if way]
-    return f"{what} does not fit on {machine}: " + (
-        f"it takes {' or '.join(ways)}" if ways else "make --context or --requests smaller, or use several nodes"
+    hardware = " or ".join(way for way in (more, larger) if way)
+    ways = [f"it takes {hardware}"] if hardware else []
+    if less:
+        ways.append(f"{less} fits")
+    return f"{what} does not fit on {machine}: {'; '.join(ways) or 'use several nodes'}"
+
+
+def _less(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing) -> str:
+    """The most requests that fit, else the longest context; empty if the weights are too large."""
+    numbers = range(1, goal.requests)
+    fewer = bisect_left(
+        numbers, True, key=lambda number: _best(folder, machine, replace(goal, requests=number), sharing) is None
     )
+    if fewer:
+        return f"--requests {numbers[fewer - 1]}"
+    shorter = _best(folder, machine, replace(goal, context=None, requests=1), sharing)
+    return f"--context {shorter.context}{' --requests 1' if goal.requests > 1 else ''}" if shorter else ""
 
 
 def _enough_gpus(folder: ModelFolder, machine: Hardware, goal: Goal, sharing: Sharing, *, spare: bool = False) -> str:

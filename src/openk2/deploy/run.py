@@ -207,7 +207,7 @@ def _warnings(
 def _tight(engine: Engine, folder: ModelFolder, machine: Hardware, goal: Goal, plan: Plan) -> str:
     ways = ["ask for less --context"]
     if engine.offloads:
-        ways.append("lower --kt-num-gpu-experts")
+        ways += ["lower --kt-num-gpu-experts"] if plan.experts_on_gpu else []
     elif larger := roomier(folder, machine, goal, engine.sharing):
         ways.append(f"use {larger}")
     return (

@@ -4,7 +4,7 @@ Each case is asked twice, once as a stream, with temperature 0 and the same seed
 checked is what agents break on: both answers are the same, every chunk can be read, calls name declared tools and have
 arguments that satisfy their schemas, ids differ, and no marker of a chat format is in the text. A case whose whole
 answer is another one when it is asked again says nothing about streams, and is counted apart; so is one that the
-server refuses.
+server refuses. An answer that cannot be read fails its case, and is compared with nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import json
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import httpx2
@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from openk2.core import UserError
+from openk2.core.endpoints import check_address
 from openk2.core.messages import compact_json
 from openk2.evals.run import Tally
 from openk2.train.progress import ConsoleReporter
 
 CHECKS = {
     "same": "streamed and whole are the same message",
-    "events": "every chunk can be read, in an order that makes sense",
+    "events": "every answer and chunk can be read, in an order that makes sense",
     "names": "calls name declared tools",
     "arguments": "arguments satisfy the tool's schema",
     "ids": "ids of calls are there and differ",
@@ -38,6 +39,10 @@ CHECKS = {
 SHOWN = 5
 _MARKERS = re.compile(r"<\|(tool_call|im_|start_header)|</?tool_call>|\[TOOL_CALLS\]|<function=")
 _TIMEOUT = 300.0
+_QUOTED = 120
+"""So many characters of what a server says are repeated."""
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading an answer raises that has another shape, or is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,21 @@ class Told:
     calls: list[dict[str, str]] = field(default_factory=list)
     finish: str | None = None
     problems: list[str] = field(default_factory=list)
+    """With reading it."""
 
     def same(self, other: Told) -> bool:
         return (self.content, self.calls, self.finish) == (other.content, other.calls, other.finish)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A server's no."""
+
+    status: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"status {self.status}, {self.reason!r}"
 
 
 @dataclass(slots=True)
@@ -68,6 +85,8 @@ class Report:
     base_url: str
     cases: int
     refused: int = 0
+    refusal: Refusal | None = None
+    """The first one."""
     unrepeatable: int = 0
     checks: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in CHECKS})
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +101,7 @@ class Report:
             "passed": self.passed,
             "cases": self.cases,
             "refused": self.refused,
+            "first_refusal": asdict(self.refusal) if self.refusal else None,
             "unrepeatable": self.unrepeatable,
             "checks": {name: tally.to_json() for name, tally in self.checks.items()},
             "failures": self.failures[:SHOWN],
@@ -173,6 +193,7 @@ def make_cases(count: int, seed: int, model: str) -> list[Case]:
 
 async def test_streams(base_url: str, cases: list[Case], *, concurrency: int = 8, key: str = "none") -> Report:
     """Ask all cases. Raises UserError when the server cannot be reached or has no such route."""
+    check_address(base_url)
     report = Report(base_url, len(cases))
     gate, reporter = asyncio.Semaphore(concurrency), ConsoleReporter()
     url = base_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
@@ -188,28 +209,41 @@ async def test_streams(base_url: str, cases: list[Case], *, concurrency: int = 8
                 bar(done, len(cases))
 
             try:
-                await asyncio.gather(*map(one, cases))
-            except httpx2.HTTPError as e:
+                async with asyncio.TaskGroup() as group:
+                    for case in cases:
+                        group.create_task(one(case))
+            except ExceptionGroup as several:
+                # The first failure has cancelled the other questions: it alone says what was wrong.
+                failure = several.exceptions[0]
+                if not isinstance(failure, httpx2.HTTPError):
+                    raise failure from None
                 raise UserError(
-                    f"{url} cannot be used ({type(e).__name__}: {e}): is a server running there? Name it in --base-url"
-                ) from e
+                    f"{url} cannot be used ({type(failure).__name__}: {failure}): is a server running there? Name it "
+                    "in --base-url"
+                ) from failure
     return report
 
 
 async def _ask(client: httpx2.AsyncClient, url: str, case: Case, report: Report) -> None:
-    whole, streamed = await asyncio.gather(_whole(client, url, case.body), _streamed(client, url, case.body))
-    if whole is None and streamed is None:
+    whole = await _whole(client, url, case.body)
+    streamed = await _streamed(client, url, case.body)
+    for answer in (whole, streamed):
+        if isinstance(answer, Refusal):
+            report.refusal = report.refusal or answer
+    if isinstance(whole, Refusal) and isinstance(streamed, Refusal):
         report.refused += 1
         return
-    if whole is None or streamed is None:
+    if isinstance(whole, Refusal) or isinstance(streamed, Refusal):
         _note(report, case, "same", ["one of the two was refused"])
         return
+    _note(report, case, "events", whole.problems + streamed.problems)
+    if whole.problems:
+        return
     differ = [] if whole.same(streamed) else [f"whole {_short(whole)}, streamed {_short(streamed)}"]
-    if differ and ((again := await _whole(client, url, case.body)) is None or not again.same(whole)):
+    if differ and not await _repeats(client, url, case, whole):
         report.unrepeatable += 1
     else:
         _note(report, case, "same", differ)
-    _note(report, case, "events", streamed.problems)
     declared = {tool["function"]["name"] for tool in case.body.get("tools", [])}
     for told in (whole, streamed):
         names = [call["name"] for call in told.calls]
@@ -222,6 +256,12 @@ async def _ask(client: httpx2.AsyncClient, url: str, case: Case, report: Report)
         leaked = _MARKERS.search(told.content)
         _note(report, case, "markers", [f"{leaked[0]!r} in the text"] if leaked else [])
         _note(report, case, "finish", [] if _fits(told) else [f"finish_reason {told.finish!r} with {len(names)} calls"])
+
+
+async def _repeats(client: httpx2.AsyncClient, url: str, case: Case, whole: Told) -> bool:
+    """Whether the answer is the same when it is asked for again."""
+    again = await _whole(client, url, case.body)
+    return isinstance(again, Told) and again.same(whole)
 
 
 def _note(report: Report, case: Case, check: str, problems: list[str]) -> None:
@@ -248,27 +288,25 @@ def _wrong_arguments(call: dict[str, str]) -> str | None:
     return None
 
 
-async def _whole(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> Told | None:
+async def _whole(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> Told | Refusal:
     answer = await client.post(url, json=body)
     if answer.status_code != 200:
-        _check_route(url, answer.status_code, answer.text)
-        return None
-    choice = answer.json()["choices"][0]
-    calls = choice["message"].get("tool_calls") or []
-    return Told(
-        choice["message"].get("content") or "",
-        [{"id": call.get("id") or "", **_function(call)} for call in calls],
-        choice["finish_reason"],
-    )
+        return _refusal(url, answer)
+    try:
+        choice = json.loads(answer.content)["choices"][0]
+        message = choice["message"]
+        calls = [{"id": _text(call, "id"), **_function(call)} for call in message.get("tool_calls") or []]
+        return Told(_text(message, "content"), calls, choice["finish_reason"])
+    except _UNREADABLE:
+        return Told(problems=[f"the whole answer cannot be read: {answer.text[:_QUOTED]!r}"])
 
 
-async def _streamed(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> Told | None:
+async def _streamed(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> Told | Refusal:
     told = Told()
     async with client.stream("POST", url, json=body | {"stream": True}) as answer:
         if answer.status_code != 200:
             await answer.aread()
-            _check_route(url, answer.status_code, answer.text)
-            return None
+            return _refusal(url, answer)
         last = ""
         async for line in answer.aiter_lines():
             if line.startswith("data:"):
@@ -286,37 +324,48 @@ def _take(told: Told, data: str) -> None:
     """One chunk."""
     try:
         choices = json.loads(data)["choices"]
-        delta = choices[0]["delta"] if choices else {}
-    except (ValueError, KeyError, TypeError, IndexError):
-        told.problems.append(f"a chunk cannot be read: {data[:120]}")
-        return
-    if not choices:
-        return
+        if choices:
+            _add(told, choices[0]["delta"], choices[0].get("finish_reason"))
+    except _UNREADABLE:
+        told.problems.append(f"a chunk cannot be read: {data[:_QUOTED]!r}")
+
+
+def _add(told: Told, delta: dict[str, Any], finish: str | None) -> None:
     if told.finish is not None and (delta.get("content") or delta.get("tool_calls")):
         told.problems.append("text or calls come behind the end")
-    told.content += delta.get("content") or ""
+    told.content += _text(delta, "content")
     for call in delta.get("tool_calls") or []:
-        index, function = call.get("index"), call.get("function") or {}
+        index, piece = call.get("index"), _function(call)
         if index == len(told.calls):
-            if not function.get("name"):
+            if not piece["name"]:
                 told.problems.append("a call begins without a name")
-            told.calls.append({"id": call.get("id") or "", "name": function.get("name") or "", "arguments": ""})
+            told.calls.append({"id": _text(call, "id"), "name": piece["name"], "arguments": ""})
         elif not isinstance(index, int) or not 0 <= index < len(told.calls):
             told.problems.append(f"index {index} of a call does not follow")
             continue
-        told.calls[index]["arguments"] += function.get("arguments") or ""
-    told.finish = choices[0].get("finish_reason") or told.finish
+        told.calls[index]["arguments"] += piece["arguments"]
+    told.finish = finish or told.finish
 
 
 def _function(call: dict[str, Any]) -> dict[str, str]:
     function = call.get("function") or {}
-    return {"name": function.get("name") or "", "arguments": function.get("arguments") or ""}
+    return {"name": _text(function, "name"), "arguments": _text(function, "arguments")}
 
 
-def _check_route(url: str, status: int, text: str) -> None:
+def _text(holder: dict[str, Any], name: str) -> str:
+    """A field that is a text or left out. Raises TypeError if it is something else."""
+    value = holder.get(name)
+    if not isinstance(value, str | None):
+        raise TypeError(f"{name} is no text")
+    return value or ""
+
+
+def _refusal(url: str, answer: httpx2.Response) -> Refusal:
     """Raises UserError unless it is this request that the server does not want."""
+    status, text = answer.status_code, answer.text[:_QUOTED]
     if status in (401, 403, 404, 405):
-        raise UserError(f"{url} answers {status} ({text[:120]!r}): check --base-url, the model's name and the key")
+        raise UserError(f"{url} answers {status} ({text!r}): check --base-url, the model's name and the key")
+    return Refusal(status, text)
 
 
 def run_stream_test(base_url: str, *, model: str, n: int, seed: int, concurrency: int, key: str, as_json: bool) -> bool:
@@ -335,6 +384,8 @@ def run_stream_test(base_url: str, *, model: str, n: int, seed: int, concurrency
     console.print(
         f"{report.cases} cases, {report.refused} refused by the server, {report.unrepeatable} whose answer changes"
     )
+    if report.refusal is not None:
+        console.print(f"  first refusal: {report.refusal}", markup=False, highlight=False)
     for failure in report.failures[:SHOWN]:
         console.print(f"  {failure['check']} ({failure['kind']}): {failure['problem']}", markup=False, highlight=False)
     return report.passed

@@ -36,7 +36,8 @@ _MODEL_TYPES = ("deepseek_v3", "kimi_k2")
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a model folder. Raises UserError if it is missing, damaged or no object."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        # Some editors put a byte-order mark before it.
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist: name a folder that holds a saved model") from e
     except IsADirectoryError as e:
@@ -368,8 +369,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def _check_packing(settings: Any, where: str) -> None:
     """Raises UserError for weights that are packed in another way than the block-FP8 that is read."""
-    if not isinstance(settings, dict):
+    if settings is None:
         return
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: quantization_config is {str(settings)[:80]!r} and no object: copy the model again")
     method, block = settings.get("quant_method", "fp8"), settings.get("weight_block_size")
     if method != "fp8" or block not in (None, [128, 128]):
         blocks = "" if block is None else f" in blocks of {block}"

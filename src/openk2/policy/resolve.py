@@ -15,6 +15,7 @@ import torch
 import openk2
 from openk2.chat import Tokenizer
 from openk2.core import Policy, UserError, command
+from openk2.core.endpoints import check_address, environment_key
 from openk2.engine import Engine
 from openk2.model import ModelConfig, Transformer, load
 from openk2.policy.local import LocalPolicy
@@ -51,7 +52,7 @@ def resolve_policy(
     """
     scheme, colon, rest = spec.partition(":")
     if colon and scheme == "script":
-        return ScriptedPolicy.from_file(rest)
+        return _script(rest)
     if colon and scheme in ("openai", "anthropic", "moonshot"):
         return _endpoint(scheme, rest, temperature=temperature, top_p=top_p, seed=seed)
     where = check_device(device)
@@ -79,6 +80,16 @@ def resolve_policy(
     return LocalPolicy(engine, grammar=grammar, temperature=temperature, top_p=top_p, seed=seed, name=spec)
 
 
+def _script(path: str) -> Policy:
+    """A policy that reads from a file. Raises UserError for one that says nothing."""
+    policy = ScriptedPolicy.from_file(path)
+    try:
+        policy.next([])
+    except UserError as e:
+        raise UserError(f"{path} has no message of the assistant's: write one chat message a line") from e
+    return policy
+
+
 def _endpoint(scheme: str, rest: str, *, temperature: float, top_p: float, seed: int) -> Policy:
     """A policy behind an address. Raises UserError for one that is incomplete."""
     from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
@@ -86,12 +97,14 @@ def _endpoint(scheme: str, rest: str, *, temperature: float, top_p: float, seed:
     # Some names have an @ in them.
     name, at, url = rest.rpartition("@http")
     name, url = (name, f"http{url}") if at else (rest, "")
-    if not name or (at and not url.startswith(("http://", "https://"))) or (scheme == "moonshot" and at):
+    if not name or (scheme == "moonshot" and at):
         raise UserError(f"{scheme}:{rest[:_SHOWN]} is incomplete: use {_FORMS}")
+    if at:
+        check_address(url)
     variable = f"{scheme.upper()}_API_KEY"
-    if variable not in os.environ and not at and scheme != "openai":
+    if not os.environ.get(variable) and not at and scheme != "openai":
         raise UserError(f"{scheme}:{name[:_SHOWN]} needs a key: set {variable} in the environment")
-    key = os.environ.get(variable, "none")
+    key = environment_key(variable)
     if scheme == "anthropic":
         return AnthropicPolicy(name, url or None, key=key, temperature=temperature, top_p=top_p)
     if scheme == "openai" and not at:
@@ -133,7 +146,7 @@ def random_engine(preset: str, *, device: torch.device, seed: int, **options: An
     Raises UserError for a preset that is too large to be filled with random numbers for fun.
     """
     if preset not in _RANDOM:
-        raise UserError(f"there is no random:{preset}: use random:{' or random:'.join(_RANDOM)}")
+        raise UserError(f"there is no model 'random:{preset[:_SHOWN]}': use random:{' or random:'.join(_RANDOM)}")
     config = ModelConfig.preset(preset)
     sources = sorted(Path(openk2.__file__).parent.rglob("*.py"))
     tokenizer = Tokenizer.train((p.read_text(encoding="utf-8") for p in sources), vocab_size=config.vocab_size)
@@ -152,7 +165,10 @@ def check_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as e:
         # A build without the device's library asserts.
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise UserError(f"device {name!r} cannot be used here ({reason}): try --device cpu") from e
+        if reason.startswith("Expected one of"):
+            # All of torch's device types follow.
+            reason = "torch does not know it"
+        raise UserError(f"device {name[:_SHOWN]!r} cannot be used here ({reason}): try --device cpu") from e
     return device
 
 

@@ -19,6 +19,7 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from openk2.core import UserError
+from openk2.core.endpoints import is_key
 from openk2.policy import LocalPolicy, ScriptedPolicy, resolve_policy
 from openk2.policy.endpoint import OpenAIPolicy
 from openk2.serve.app import create_app
@@ -55,6 +56,8 @@ def read_keys(path: Path) -> frozenset[str]:
         raise UserError(f"the key file {path} cannot be read ({e}): name a text file with one key a line") from e
     if not keys:
         raise UserError(f"the key file {path} is empty: write one key a line")
+    if not all(map(is_key, keys)):
+        raise UserError(f"the key file {path} has a key that is not plain ASCII, which clients cannot send: change it")
     if os.name == "posix" and path.stat().st_mode & 0o077:
         print(f"other users of this machine may read the key file {path}: chmod 600 {path}", file=sys.stderr)
     return keys

@@ -1,5 +1,7 @@
 // The server's routes: JSON in, JSON or a stream of chunks out, and one kind of failure.
 
+import { tab } from "./storage.js";
+
 const KEY = "openk2.key";
 
 /** What went wrong, as a sentence for the user. */
@@ -23,7 +25,7 @@ function newKey(wrong) {
   asking ??= (async () => {
     let given = await askForKey(wrong);
     while (given !== null && !SENDABLE.test(given)) given = await askForKey(true);
-    if (given !== null) sessionStorage.setItem(KEY, given);
+    if (given !== null) tab.set(KEY, given);
     return given !== null;
   })().finally(() => {
     asking = null;
@@ -33,7 +35,7 @@ function newKey(wrong) {
 
 async function request(path, body, signal) {
   for (;;) {
-    const key = sessionStorage.getItem(KEY);
+    const key = tab.get(KEY);
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
     const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
     if (body) headers["Content-Type"] = "application/json";
@@ -47,7 +49,7 @@ async function request(path, body, signal) {
     if (answer.ok) return answer;
     if (answer.status === 401) {
       // Another request may have got a key in the meantime.
-      if (sessionStorage.getItem(KEY) !== key || (await newKey(key !== null))) continue;
+      if (tab.get(KEY) !== key || (await newKey(key !== null))) continue;
       throw new Failure("This server needs an API key.");
     }
     throw new Failure(await sentence(answer));

@@ -2,6 +2,7 @@
 
 import { call, chat, Failure, onKeyNeeded } from "./api.js";
 import { showTokens } from "./inspector.js";
+import { browser, tab } from "./storage.js";
 import { el, ModelView, taskCard, toolList, userView } from "./view.js";
 
 const CONVERSATION = "openk2.conversation";
@@ -32,14 +33,14 @@ const taskOf = (id) => server.tasks.find((task) => task.id === id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 function showTheme() {
-  const chosen = localStorage.getItem(THEME);
+  const chosen = browser.get(THEME);
   const now = chosen ?? (dark.matches ? "dark" : "light");
   document.documentElement.dataset.theme = now;
   const other = now === "dark" ? "light" : "dark";
   $("theme").textContent = now === "dark" ? "☀" : "☾";
   $("theme").setAttribute("aria-label", `Switch to the ${other} theme`);
   $("theme").onclick = () => {
-    localStorage.setItem(THEME, other);
+    browser.set(THEME, other);
     showTheme();
   };
 }
@@ -67,11 +68,7 @@ function speaker() {
 // --- storage
 
 function save() {
-  try {
-    sessionStorage.setItem(CONVERSATION, JSON.stringify(conversation));
-  } catch {
-    // A conversation that is too long to be kept goes on without it.
-  }
+  tab.set(CONVERSATION, JSON.stringify({ ...conversation, draft: $("message").value }));
 }
 let saving = 0;
 function saveSoon() {
@@ -81,16 +78,37 @@ function saveSoon() {
   }, 200);
 }
 
+const isText = (value) => typeof value === "string";
+const isCall = (call) => isText(call?.function?.name) && isText(call.function.arguments);
+
+function isMessage(message) {
+  if (!isText(message?.content)) return false;
+  if (message.role !== "assistant") return message.role === "user" || isText(message.tool_call_id);
+  const { tool_calls: calls, ids, asked, done, seconds } = message;
+  if (!Array.isArray(calls) || !Array.isArray(ids) || !isText(asked?.tools)) return false;
+  return calls.every(isCall) && (!done || Number.isFinite(seconds));
+}
+
+/** Whether something is a conversation: what was kept may be of another version of the page, or damaged. */
+function isConversation({ tools, system, most, messages }) {
+  if (!isText(tools) || !isText(system) || !Number.isFinite(most)) return false;
+  return Array.isArray(messages) && messages.every(isMessage);
+}
+
 function restore() {
   try {
-    conversation = { ...fresh(), ...JSON.parse(sessionStorage.getItem(CONVERSATION)) };
+    const { draft, ...kept } = JSON.parse(tab.get(CONVERSATION)) ?? {};
+    const whole = { ...fresh(), ...kept };
+    if (isConversation(whole)) conversation = whole;
+    if (isText(draft)) $("message").value = draft;
   } catch {
-    conversation = fresh();
+    // No JSON: the page begins anew.
   }
-  const last = conversation.messages.at(-1);
-  if (last && !conversation.trouble && next(last)) {
+  const { messages } = conversation;
+  if (messages.length && !conversation.trouble && next(messages)) {
     conversation.trouble = "The page was loaded again before the answer was complete.";
-    if (last.role === "assistant" && !last.done) last.stopped = true;
+    const cut = cutOff(messages);
+    if (cut) cut.stopped = true;
   }
 }
 
@@ -134,6 +152,8 @@ function showState() {
   $("send").classList.toggle("stop", Boolean(running));
   $("trouble").hidden = !conversation.trouble || Boolean(running);
   $("trouble-text").textContent = conversation.trouble ?? "";
+  // Behind results of tools nothing has failed: the model only was not asked again.
+  $("retry").textContent = conversation.messages.at(-1)?.role === "tool" ? "Go on" : "Try again";
   $("system").value = conversation.system;
   $("tools").value = conversation.tools;
   $("most").value = conversation.most;
@@ -189,12 +209,14 @@ function asking(messages, { tools, system, most }) {
   return declared ? { ...body, tools: declared } : body;
 }
 
-/** What has to happen after a message: "model", "world" or nothing. */
-function next(message) {
-  if (message.role !== "assistant" || !message.done) return "model";
-  if (message.finish === "length") return null;
-  if (message.tool_calls.length) return "world";
-  return conversation.task && !message.verdict ? "world" : null;
+/** What has to happen now: "model", "world" or nothing. */
+function next(messages) {
+  const last = messages.at(-1);
+  // At its limit of turns a task is judged with results that no model has seen.
+  if (messages.findLast((message) => message.role !== "tool")?.verdict) return null;
+  if (last.role !== "assistant" || !last.done) return "model";
+  if (last.finish === "length") return null;
+  return last.tool_calls.length || conversation.task ? "world" : null;
 }
 
 const cutOff = (messages) => {
@@ -226,9 +248,14 @@ async function goOn() {
   try {
     // The server may have been away, or without a key, when the page began.
     if (server === UNKNOWN) await load(run.signal);
-    for (let what; (what = next(messages.at(-1))); ) {
-      if (what === "model") await askModel(run.signal);
-      else await askWorld(run.signal);
+    let turns = 0;
+    for (let what; (what = next(messages)); ) {
+      if (what === "world") await askWorld(run.signal);
+      else if (turns === MOST_TURNS) throw new Failure(`The model called tools ${turns} times without an answer.`);
+      else {
+        turns += 1;
+        await askModel(run.signal);
+      }
     }
   } catch (error) {
     if (running === run) fail(error);
@@ -257,9 +284,6 @@ async function askModel(signal) {
   // What was said before it broke off stays until there is something instead.
   const cut = cutOff(conversation.messages);
   const messages = conversation.messages.slice(0, cut ? -1 : undefined);
-  const sinceUser = messages.length - messages.findLastIndex((message) => message.role === "user");
-  const turns = messages.slice(-sinceUser).filter((message) => message.role === "assistant").length;
-  if (turns >= MOST_TURNS) throw new Failure(`The model called tools ${turns} times in a row without an answer.`);
   const { tools, system, most } = conversation;
   const asked = { tools, system, most };
   const body = { ...asking(messages, asked), stream_options: { include_usage: true } };

@@ -37,7 +37,7 @@ export function taskCard(task, start) {
       { type: "button", class: "task", click: start },
       el("span", { class: "task-title", text: task.title }),
       el("span", { class: "muted small", text: task.about }),
-      el("q", { text: task.request.trim() }),
+      el("q", { dir: "auto", text: task.request.trim() }),
     ),
   );
 }
@@ -63,7 +63,7 @@ export function userView(message) {
     "article",
     { class: "said user" },
     el("h2", { class: "unseen", text: "You" }),
-    el("p", { class: "text", text: message.content.trim() }),
+    el("p", { class: "text", dir: "auto", text: message.content.trim() }),
   );
 }
 
@@ -73,7 +73,7 @@ export class ModelView {
     this.message = message;
     this.before = before;
     this.again = again;
-    this.text = el("p", { class: "text" });
+    this.text = el("p", { class: "text", dir: "auto" });
     this.cards = [];
     this.calls = el("div", { class: "calls" });
     this.facts = el("span", { class: "muted small" });
@@ -147,8 +147,8 @@ class CallCard {
     this.number = number;
     this.name = el("code", { class: "call-name" });
     this.state = el("span", { class: "state" });
-    this.arguments = el("pre");
-    this.result = el("pre");
+    this.arguments = el("pre", { dir: "auto" });
+    this.result = el("pre", { dir: "auto" });
     this.rows = el("div", { class: "call-rows" }, el("span", { class: "key", text: "Arguments" }), this.arguments);
     this.resultKey = el("span", { class: "key", text: "Result", hidden: true });
     this.rows.append(this.resultKey, this.result);
