@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
-from openk2.engine.closing import Closer, Place, leads_out
-from openk2.engine.hints import Hints, hints_of
+from openk2.engine.closing import Closer, Place, Spelled
+from openk2.engine.hints import hints_of
 from openk2.engine.schema import arguments_schema, counts_free_names, enforceable, without_own_name
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ _LARGE_VOCABULARY = 32768
 _KEPT_SCHEMAS = 512  # compiled, about 80 kB each
 _LONGEST_SCHEMA = 256 << 10  # takes about a second
 _WHAT = "\0"  # in a refusal that is kept: what is refused
-_BEGUN = 5
 ENDLESS = 1 << 40
 """Room enough for everything."""
 
@@ -81,7 +80,7 @@ class Json:
 
     matcher: LLMatcher
     shortest: tuple[int, ...]
-    hints: Hints
+    hints: Spelled
     not_enforced: tuple[str, ...] = ()
 
 
@@ -220,7 +219,10 @@ class Grammar:
             known = not matcher.is_error()
             if not known:
                 unknown.append(f"Unknown pattern: {pattern}")
-            elif must_end and self.closer.way(matcher, Place(), hints_of({"pattern": pattern})) is None:
+            elif (
+                must_end
+                and self.closer.way(matcher, Place(), self.closer.spelled(hints_of({"pattern": pattern}))) is None
+            ):
                 unknown.append(f"Pattern of which no short text was found: {pattern}")
                 known = False
             return known
@@ -240,7 +242,7 @@ class Grammar:
             raise UserError(
                 f"the grammar cannot enforce {what} ({reason}): simplify the schema or switch the grammar off"
             )
-        hints = hints_of(written)
+        hints = self.closer.spelled(hints_of(written))
         shortest = self.closer.way(matcher, Place(), hints)
         if shortest is None:
             # What cannot be ended must not begin.
@@ -299,7 +301,7 @@ class Guide:
         self._mask: Mask | None = None
         # Of JSON under way: a way out, if one is known, where it is, and the way out behind an id that was settled.
         self._way: tuple[int, ...] | None = None
-        self._place, self._hints = Place(), Hints()
+        self._place, self._hints = Place(), Spelled()
         self._settled: tuple[int, tuple[int, ...]] | None = None
         if must_call:
             self._state = State.MUST_CALL
@@ -385,17 +387,13 @@ class Guide:
         # Behind a call the section and the turn have to be ended.
         most = room - 1 if answer else room - 3
         closer = self._grammar.closer
+        if token == end or (self._way and token == self._way[0]):
+            return token
         if self._way is None:
             self._way = closer.way(self._matcher, self._place, self._hints)
-        if token == end or self._way is None or token == self._way[0]:
-            return token
-        ahead = self._matcher.deep_copy()
-        ahead.consume_token(token)
-        # Often the same way still leads out, or what is left of it when the id stands for the beginning of it.
-        rests = (self._way[begun:] for begun in range(min(_BEGUN, len(self._way))))
-        way = next((rest for rest in rests if len(rest) <= most and leads_out(ahead, rest)), None)
-        if way is None:
-            way = closer.way(ahead, closer.behind(self._place, token), self._hints, most)
+            if self._way is None:
+                return token
+        way = closer.way_behind(self._matcher, self._place, token, self._hints, most, self._way)
         if way is None:
             return end if self._way[0] == self._grammar.call_end else self._way[0]
         self._settled = token, way
