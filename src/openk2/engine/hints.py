@@ -137,6 +137,14 @@ def example_of(pattern: str) -> str | None:
         return None
 
 
+def least_length(pattern: str) -> int:
+    """Of how many letters a text with the pattern is at least; 0 where that is not known."""
+    try:
+        return int(parser.parse(_PROPERTY.sub(_member_by_property, pattern)).getwidth()[0])
+    except (re.error, RecursionError, OverflowError, ValueError):
+        return 0
+
+
 class _TooLong(Exception):
     pass
 
