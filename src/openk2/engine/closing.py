@@ -10,7 +10,7 @@ Shapes: V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -51,6 +51,7 @@ class Spelled:
 
 
 _NO_HINTS = Spelled()
+_NOTHING: Mapping[bytes, tuple[int, ...]] = {}
 
 
 class Closer:
@@ -119,8 +120,10 @@ class Closer:
         return Place(inside, escaped, number)
 
     def spelled(self, hints: Hints) -> Spelled:
-        texts = (tuple(self._spelled(text)) for text in hints.texts)
-        return Spelled(tuple(ids for ids in texts if ids), hints.multiples)
+        spelled: dict[bytes, tuple[int, ...]] = {}
+        for text in hints.texts:  # short before long, which end in them
+            spelled[text] = self._spelled(text, spelled)
+        return Spelled(tuple(filter(None, spelled.values())), hints.multiples)
 
     def way(
         self, matcher: LLMatcher, place: Place, hints: Spelled = _NO_HINTS, most: int = _LONGEST, effort: int = _LONGEST
@@ -246,22 +249,22 @@ class Closer:
                     break
         return ()
 
-    def _completed(self, number: str, multiples: Sequence[Multiple]) -> Iterator[list[int]]:
+    def _completed(self, number: str, multiples: Sequence[Multiple]) -> Iterator[tuple[int, ...]]:
         """Digits that make a multiple of a number that is begun."""
         for multiple in multiples:
             yield from filter(None, (self._spelled(digits.encode()) for digits in multiple.endings(number)))
 
-    def _spelled(self, text: bytes) -> list[int]:
+    def _spelled(self, text: bytes, known: Mapping[bytes, tuple[int, ...]] = _NOTHING) -> tuple[int, ...]:
         """Ids of a text, the longest piece first; none if it has bytes that no piece has."""
         ids: list[int] = []
-        while text:
+        while text and text not in known:
             sizes = range(min(len(text), self.longest_piece), 0, -1)
             size = next((size for size in sizes if text[:size] in self._ids), 0)
             if not size:
-                return []
+                return ()
             ids.append(self._ids[text[:size]])
             text = text[size:]
-        return ids
+        return (*ids, *known.get(text, ()))
 
 
 class _Tried:

@@ -68,8 +68,8 @@ _LONGEST_SCHEMA = 256 << 10  # takes about a second
 _DEEPEST = 127
 _LONGEST_TEXT = 1 << 15  # more letters than a way out has
 _MOST_MULTIPLES = 300_000  # the sum of all, takes about two seconds
-_SHORT, _MOST_MISSES = 160, 4
-"""How thoroughly the patterns of a schema without a way out are searched for those that have none."""
+_SHORT, _SEARCHED, _MISS = 160, 64, 16
+"""Of a schema without a way out so many patterns are searched for one, a miss counting more, by so many choices."""
 _COSTLY = ("pattern", "patternProperties", "multipleOf", "format", "enum", "anyOf", "oneOf")
 _WHAT = "\0"  # in a refusal that is kept: what is refused
 ENDLESS = 1 << 40
@@ -289,7 +289,7 @@ class _Patterns:
         self._closer = closer
         self._seen: set[str] = set()
         self._searched: set[str] = set()
-        self._misses = 0
+        self._left = _SEARCHED
 
     def is_known(self, pattern: str) -> bool:
         if pattern not in self._seen:
@@ -302,15 +302,16 @@ class _Patterns:
         return pattern not in self.remarks
 
     def is_short(self, pattern: str) -> bool:
-        """Whether it is known and a short text is found. After some misses others are not looked at any more."""
+        """Whether it is known and a short text is found. After many, or some misses, others are not looked at."""
         if self.is_known(pattern) and pattern not in self._searched:
             self._searched.add(pattern)
             hints = self._closer.spelled(hints_of({"pattern": pattern}))
-            if self._misses == _MOST_MISSES or not self._closer.way(
-                self._matcher(pattern), Place(), hints, effort=_SHORT
-            ):
+            left = self._left > 0
+            if left and self._closer.way(self._matcher(pattern), Place(), hints, effort=_SHORT) is not None:
+                self._left -= 1
+            else:
+                self._left -= _MISS
                 self._miss(pattern)
-                self._misses = min(self._misses + 1, _MOST_MISSES)
         return pattern not in self.remarks
 
     def _matcher(self, pattern: str) -> LLMatcher:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-_LONGEST = 256
+_LONGEST = 128
 """Longer examples are of no use."""
 _MOST = 64
 """So many patterns give examples, ..."""
