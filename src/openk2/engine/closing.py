@@ -150,6 +150,9 @@ class Closer:
         ahead = matcher.deep_copy()
         if not ahead.consume_token(token):
             return None
+        for tail in self._tails(known, token):
+            if len(tail) <= most and leads_out(ahead, tail):
+                return tail
         tails = list(self._tails(known, token))
         return self._greedy(ahead, self.behind(place, token), hints, self._inside[0], most, _QUICK, True, tails)
 
