@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,50 @@ def test_a_way_out_depends_on_where_one_is(grammar: Grammar) -> None:
     way = grammar.closer.way(matcher, Place(inside=True))
     assert way is not None and grammar.tokenizer.decode(way[:-1]) == '"}'
     assert grammar.closer.way(matcher, Place(inside=True), most=1) is None
+
+
+class Counting:
+    """A matcher that counts what it is asked."""
+
+    def __init__(self, matcher: Any, count: Counter[str]) -> None:
+        self.matcher, self.count = matcher, count
+
+    def __getattr__(self, name: str) -> Any:
+        self.count[name] += 1
+        return getattr(self.matcher, name)
+
+    def deep_copy(self) -> Counting:
+        return Counting(self.matcher.deep_copy(), self.count)
+
+
+def letters(seed: int, count: int) -> str:
+    return "".join(np.random.default_rng(seed).choice(list("bcdefghijklm"), count))
+
+
+def test_one_step_asks_little_of_a_grammar_with_many_hints(grammar: Grammar) -> None:
+    others = {f"p{i}": {"type": "string", "pattern": f"^{letters(i, 100)}$"} for i in range(64)}
+    schema = {"type": "object", "properties": {"x": {"type": "string", "minLength": 9000}} | others}
+    compiled = grammar.compile_answer({**schema, "additionalProperties": False})
+    matcher = compiled.matcher.deep_copy()
+    matcher.consume_tokens(grammar.tokenizer.encode('{"x":'))
+    count: Counter[str] = Counter()
+    quote = grammar.tokenizer.encode('"')[0]
+    way = grammar.closer.way_behind(Counting(matcher, count), Place(), quote, compiled.hints, 10**6, compiled.shortest)  # type: ignore[arg-type]
+    assert way is None
+    assert count["compute_bitmask"] <= 160 and sum(count.values()) < 10_000
+
+
+def test_the_way_goes_on_as_before_behind_another_element(grammar: Grammar) -> None:
+    schema = an_object({"type": "array", "minItems": 50, "items": {"type": "integer", "multipleOf": 9973}})
+    compiled = grammar.compile_answer(schema | {"additionalProperties": False})
+    matcher, encode = compiled.matcher.deep_copy(), grammar.tokenizer.encode
+    matcher.consume_tokens(encode('{"x":['))
+    known = grammar.closer.way(matcher, Place())
+    assert known is not None
+    count: Counter[str] = Counter()
+    way = grammar.closer.way_behind(Counting(matcher, count), Place(), encode("7")[0], compiled.hints, 999, known)  # type: ignore[arg-type]
+    assert way is not None and grammar.tokenizer.decode(way[:-1]).startswith("9784,0,0,0,")
+    assert sum(count.values()) < 50
 
 
 def test_no_call_is_opened_that_does_not_fit(grammar: Grammar) -> None:

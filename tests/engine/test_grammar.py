@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from llguidance import LLMatcher
 
 from openk2.chat import Tokenizer, parse_completion, render
 from openk2.core import Message, ToolCall, ToolSpec, UserError, compact_json
@@ -169,6 +170,86 @@ def test_several_calls_count_on(grammar: Grammar) -> None:
 def test_declarations_that_cannot_be_enforced_are_refused(grammar: Grammar, tools: list[ToolSpec], words: str) -> None:
     with pytest.raises(UserError, match=words):
         grammar.guide(tools)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        (nested(90), "nested too deeply"),
+        (nested(480), "nested too deeply"),
+        (nested(2000), "nested too deeply"),
+        (
+            {"properties": {"x": {"pattern": "^\ud800$"}}},
+            r"half a surrogate pair in the schema\.properties\.x\.pattern",
+        ),
+        ({"properties": {"\ud800": {}}}, r"half a surrogate pair in a name in the schema\.properties"),
+        ({"properties": {"x": {"multipleOf": float("nan")}}}, r"out of range in the schema\.properties\.x\.multipleOf"),
+        ({"properties": {"x": {"type": "integer", "multipleOf": 0}}}, "invalid multiple of"),
+        (
+            {"properties": {"x": {"type": "string", "pattern": "^.*foo", "minLength": 50}}},
+            "patterns and lengths of one text.*foo",
+        ),
+    ],
+)
+def test_refusals_name_the_place(grammar: Grammar, schema: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        grammar.compile_answer({"type": "object", **schema})
+
+
+@pytest.mark.parametrize(
+    ("part", "remark"),
+    [
+        ({"type": "integer", "multipleOf": 999983, "minimum": 1}, "multipleOf"),
+        ({"type": "string", "pattern": "^(x{1000}){1000}$"}, "no short text"),
+    ],
+)
+def test_what_takes_the_grammar_long_is_left_out(grammar: Grammar, part: dict[str, Any], remark: str) -> None:
+    many = {f"p{i}": part for i in range(100)}
+    assert remark in grammar.compile_answer({"type": "object", "properties": many}).not_enforced[-1]
+
+
+class Breaking:
+    """A matcher that breaks its limits with the next id."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self.matcher = matcher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.matcher, name)
+
+    def consume_token(self, token: int) -> bool:
+        self.matcher.consume_token(0)  # none that JSON has: any refusal leaves a matcher in error
+        return False
+
+
+def test_an_id_that_breaks_the_limits_is_taken_on_the_way_out_only(grammar: Grammar) -> None:
+    answer = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    for settled in (False, True):
+        guide = grammar.guide([], answer=answer)
+        compiled = grammar.compile_answer(answer)
+        room = len(compiled.shortest) + 2
+        for token in compiled.shortest[:-3]:
+            guide.advance(token, room)
+        other = grammar.tokenizer.encode("7")[0]
+        token = guide.settle(other, room) if settled else compiled.shortest[-3]
+        assert (token == other) == settled
+        assert guide._matcher is not None
+        guide._matcher = Breaking(guide._matcher)  # type: ignore[assignment]
+        guide.advance(token, room)
+        assert guide._matcher is not None and guide._matcher.is_error()
+        for token in (compiled.shortest[-2], grammar.turn_end):
+            assert guide.forced(room) == token
+            with pytest.raises(ValueError, match="not allowed"):
+                guide.advance(other, room)
+            guide.advance(token, room)
+        assert guide.state is State.DONE
 
 
 def test_who_asks_for_a_compiled_schema_waits_for_nobody(grammar: Grammar, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,7 @@ class Batch:
         while (used := sum(s.position for s in self._running)) > self._engine.cache_tokens:
             sequence = max(self._running, key=lambda s: s.index)
             self._leave(sequence)
-            sequence.unread = []
+            sequence.wait_again()
             self._waiting.appendleft(sequence)
         self._rows.trim(self._engine.cache_tokens - used)
 

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +33,16 @@ from numpy.typing import NDArray
 
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
-from openk2.engine.closing import Closer, Place, leads_out
-from openk2.engine.hints import Hints, hints_of
-from openk2.engine.schema import arguments_schema, counts_free_names, enforceable, without_own_name
+from openk2.core.messages import is_unicode
+from openk2.engine.closing import Closer, Place, Spelled
+from openk2.engine.hints import hints_of, least_length
+from openk2.engine.schema import (
+    arguments_schema,
+    counts_free_names,
+    digits_of_multiples,
+    enforceable,
+    without_own_name,
+)
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -56,8 +65,13 @@ _OPTIONS: JsonCompileOptions = {
 _LARGE_VOCABULARY = 32768
 _KEPT_SCHEMAS = 512  # compiled, about 80 kB each
 _LONGEST_SCHEMA = 256 << 10  # takes about a second
+_DEEPEST = 127
+_LONGEST_TEXT = 1 << 15  # more letters than a way out has
+_MOST_MULTIPLES = 300_000  # the sum of all, takes about two seconds
+_SHORT, _SEARCHED, _MISS = 160, 64, 16
+"""Of a schema without a way out so many patterns are searched for one, a miss counting more, by so many choices."""
+_COSTLY = ("pattern", "patternProperties", "multipleOf", "format", "enum", "anyOf", "oneOf")
 _WHAT = "\0"  # in a refusal that is kept: what is refused
-_BEGUN = 5
 ENDLESS = 1 << 40
 """Room enough for everything."""
 
@@ -81,7 +95,7 @@ class Json:
 
     matcher: LLMatcher
     shortest: tuple[int, ...]
-    hints: Hints
+    hints: Spelled
     not_enforced: tuple[str, ...] = ()
 
 
@@ -205,59 +219,137 @@ class Grammar:
                     self._compiled[key] = kept
                     if len(self._compiled) > _KEPT_SCHEMAS:
                         del self._compiled[next(iter(self._compiled))]
-        except (TypeError, ValueError) as e:
-            raise UserError(f"{what} are not a usable JSON Schema: {e}".replace("answer are", "answer is")) from e
+        except (TypeError, ValueError, RecursionError) as e:
+            if isinstance(e, RecursionError) or "recursion limit" in str(e):
+                why = f"nested too deeply, at most {_DEEPEST} levels of objects and lists are taken"
+            else:
+                why = _misfit(schema, "the schema") or str(e)
+            raise UserError(f"{what} are not a usable JSON Schema: {why}".replace("answer are", "answer is")) from e
         if isinstance(kept, str):
             raise UserError(kept.replace(_WHAT, what))
         return kept
 
     def _compile_schema(self, what: str, schema: dict[str, Any]) -> Json:
-        unknown: list[str] = []
-        must_end = False
-
-        def knows(pattern: str) -> bool:
-            matcher = self._compile({"type": "string", "pattern": pattern})
-            known = not matcher.is_error()
-            if not known:
-                unknown.append(f"Unknown pattern: {pattern}")
-            elif must_end and self.closer.way(matcher, Place(), hints_of({"pattern": pattern})) is None:
-                unknown.append(f"Pattern of which no short text was found: {pattern}")
-                known = False
-            return known
-
-        # Closing may contradict a reference or a composition: then take it as declared. Large bounds go last.
-        for large, close in ((True, True), (True, False), (False, True), (False, False)):
-            written = enforceable(schema, knows, close=close, large_bounds=large)
-            matcher = self._compile(written)
-            if not matcher.is_error():
-                break
-        if not large:
-            unknown.append("Bounds of numbers at 2**53 or beyond")
-        if counts_free_names(written):
-            unknown.append("minProperties where names are free")
+        patterns = _Patterns(self._compile, self.closer)
+        written, matcher, remarks = self._first_usable(schema, patterns.is_known)
         if matcher.is_error():
-            reason = matcher.get_error().strip().splitlines()[0]
+            reason = _reason(matcher.get_error(), schema)
             raise UserError(
                 f"the grammar cannot enforce {what} ({reason}): simplify the schema or switch the grammar off"
             )
-        hints = hints_of(written)
+        hints = self.closer.spelled(hints_of(written))
         shortest = self.closer.way(matcher, Place(), hints)
         if shortest is None:
             # What cannot be ended must not begin.
-            must_end = True
-            matcher = self._compile(enforceable(schema, knows, close=close, large_bounds=large))
+            written, matcher, remarks = self._first_usable(schema, patterns.is_short)
             shortest = self.closer.way(matcher, Place(), hints)
         if shortest is None:
-            unknown.append("Anything but the type: no short JSON that satisfies the schema was found")
+            remarks.append("Anything but the type: no short JSON that satisfies the schema was found")
             matcher = self._compile({"type": schema["type"]} if "type" in schema else {})
             shortest = self.closer.way(matcher, Place())
             assert shortest is not None
-        return Json(matcher, shortest, hints, (*matcher.get_grammar_warnings(), *dict.fromkeys(unknown)))
+        return Json(matcher, shortest, hints, (*matcher.get_grammar_warnings(), *patterns.remarks.values(), *remarks))
+
+    def _first_usable(
+        self, schema: dict[str, Any], knows: Callable[[str], bool]
+    ) -> tuple[dict[str, Any], LLMatcher, list[str]]:
+        """The schema with as much of it as can be compiled, and remarks on what was left out; else a matcher's error.
+
+        Closing may contradict a reference or a composition: then it is taken as declared.
+        """
+        tried: list[dict[str, Any]] = []
+        cheap = digits_of_multiples(schema) <= _MOST_MULTIPLES
+        for multiples, large, close in product((True, False)[not cheap :], (True, False), (True, False)):
+            written = enforceable(schema, knows, close=close, large_bounds=large, multiples=multiples)
+            if written in tried:
+                continue
+            tried.append(written)
+            matcher = self._compile(written)
+            if not matcher.is_error():
+                break
+        remarks = [
+            *([] if multiples else ["multipleOf of numbers with many digits"]),
+            *([] if large else ["Bounds of numbers at 2**53 or beyond"]),
+            *(["minProperties where names are free"] if counts_free_names(written) else []),
+        ]
+        return written, matcher, remarks
 
     def _compile(self, schema: object) -> LLMatcher:
         return LLMatcher(
             self._ll, LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS), log_level=0
         )
+
+
+class _Patterns:
+    """Which patterns of a schema can be enforced. Each is looked at once; `remarks` on those that cannot."""
+
+    def __init__(self, compiled: Callable[[object], LLMatcher], closer: Closer) -> None:
+        self.remarks: dict[str, str] = {}
+        self._compiled = compiled
+        self._closer = closer
+        self._seen: set[str] = set()
+        self._searched: set[str] = set()
+        self._left = _SEARCHED
+
+    def is_known(self, pattern: str) -> bool:
+        if pattern not in self._seen:
+            self._seen.add(pattern)
+            # A long one can take a second only to be begun.
+            if least_length(pattern) > _LONGEST_TEXT:
+                self._miss(pattern)
+            elif self._matcher(pattern).is_error():
+                self.remarks[pattern] = f"Unknown pattern: {pattern}"
+        return pattern not in self.remarks
+
+    def is_short(self, pattern: str) -> bool:
+        """Whether it is known and a short text is found. After many, or some misses, others are not looked at."""
+        if self.is_known(pattern) and pattern not in self._searched:
+            self._searched.add(pattern)
+            hints = self._closer.spelled(hints_of({"pattern": pattern}))
+            left = self._left > 0
+            if left and self._closer.way(self._matcher(pattern), Place(), hints, effort=_SHORT) is not None:
+                self._left -= 1
+            else:
+                self._left -= _MISS
+                self._miss(pattern)
+        return pattern not in self.remarks
+
+    def _matcher(self, pattern: str) -> LLMatcher:
+        return self._compiled({"type": "string", "pattern": pattern})
+
+    def _miss(self, pattern: str) -> None:
+        self.remarks[pattern] = f"Pattern of which no short text was found: {pattern}"
+
+
+def _reason(error: str, schema: Any) -> str:
+    """A grammar's error in a sentence that names what it is about."""
+    (first, *_) = error.strip().splitlines()
+    if "regex is empty" in first:
+        return f"patterns and lengths of one text are too much together: {first.partition(':')[2].strip()}"
+    if "fuel" in first or "too many" in first or "too big" in first:
+        costly = [key for key in _COSTLY if _has_key(schema, key)]
+        return f"it is too complex, in {' and '.join(costly) or 'all'}; {first}"
+    return first
+
+
+def _has_key(schema: Any, key: str) -> bool:
+    if isinstance(schema, Mapping):
+        return key in schema or any(_has_key(part, key) for part in schema.values())
+    return isinstance(schema, list) and any(_has_key(part, key) for part in schema)
+
+
+def _misfit(value: Any, place: str) -> str | None:
+    """What no JSON can hold, and where it is."""
+    if isinstance(value, str):
+        return None if is_unicode(value) else f"half a surrogate pair in {place}"
+    if isinstance(value, int | float):
+        return None if abs(value) <= sys.float_info.max else f"number out of range in {place}"
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        found = _misfit(key, f"a name in {place}") or _misfit(part, f"{place}.{key}")
+        if found is not None:
+            return found
+    return None
 
 
 def _without_names(tokenizer: str) -> str:
@@ -299,7 +391,7 @@ class Guide:
         self._mask: Mask | None = None
         # Of JSON under way: a way out, if one is known, where it is, and the way out behind an id that was settled.
         self._way: tuple[int, ...] | None = None
-        self._place, self._hints = Place(), Hints()
+        self._place, self._hints = Place(), Spelled()
         self._settled: tuple[int, tuple[int, ...]] | None = None
         if must_call:
             self._state = State.MUST_CALL
@@ -337,13 +429,18 @@ class Guide:
         mask = np.zeros(self._grammar.vocab_size, dtype=np.bool_)
         if matcher.is_error():
             # It has become too much for the grammar's limits. The way out was known before.
-            mask[self._way[0] if self._way else self._grammar.call_end] = True
+            mask[self._next_out] = True
         else:
             mask[:size] = np.unpackbits(bits, bitorder="little")[:size]
         if self._state is State.ANSWER:
             mask[self._grammar.turn_end] = mask[self._grammar.call_end]
             mask[self._grammar.call_end] = False
         return mask
+
+    @property
+    def _next_out(self) -> int:
+        """The next id of the way out that is known, the end of a call where none is."""
+        return self._way[0] if self._way else self._grammar.call_end
 
     def _may_begin_section(self, room: int) -> bool:
         """Whether calls may come instead of an answer in JSON."""
@@ -385,17 +482,13 @@ class Guide:
         # Behind a call the section and the turn have to be ended.
         most = room - 1 if answer else room - 3
         closer = self._grammar.closer
+        if token == end or (self._way and token == self._way[0]):
+            return token
         if self._way is None:
             self._way = closer.way(self._matcher, self._place, self._hints)
-        if token == end or self._way is None or token == self._way[0]:
-            return token
-        ahead = self._matcher.deep_copy()
-        ahead.consume_token(token)
-        # Often the same way still leads out, or what is left of it when the id stands for the beginning of it.
-        rests = (self._way[begun:] for begun in range(min(_BEGUN, len(self._way))))
-        way = next((rest for rest in rests if len(rest) <= most and leads_out(ahead, rest)), None)
-        if way is None:
-            way = closer.way(ahead, closer.behind(self._place, token), self._hints, most)
+            if self._way is None:
+                return token
+        way = closer.way_behind(self._matcher, self._place, token, self._hints, most, self._way)
         if way is None:
             return end if self._way[0] == self._grammar.call_end else self._way[0]
         self._settled = token, way
@@ -435,28 +528,35 @@ class Guide:
     def _advance_json(self, token: int) -> None:
         assert self._matcher is not None
         self._mask = None
-        end = self._grammar.turn_end if self._state is State.ANSWER else self._grammar.call_end
+        answer = self._state is State.ANSWER
+        if token == (self._grammar.turn_end if answer else self._grammar.call_end):
+            ends = self._matcher.is_accepting()
+            if not ends and not (self._matcher.is_error() and self._next_out == self._grammar.call_end):
+                raise ValueError(f"id {token} is not allowed in {self._state.value}")
+            self._end_json()
+            return
+        # Behind a token of a way out the rest of it is known, also when the token is too much for the grammar's limits.
+        way: tuple[int, ...] | None = None
+        if self._settled is not None and self._settled[0] == token:
+            way = self._settled[1]
+        elif self._way and self._way[0] == token:
+            way = self._way[1:]
+        known = way is not None
         reserved = token >= self._grammar.tokenizer.base_size
-        if self._matcher.is_error() and self._way and token != end and token == self._way[0]:
-            self._way = self._way[1:]
-        elif token == end and (self._matcher.is_accepting() or self._matcher.is_error()):
-            self._matcher = None
-            if self._state is State.ANSWER:
-                self._state = State.DONE
-                return
-            self._state, self._first = State.SECTION, False
-            self._index += 1
-            self._count_costs()
-        elif reserved or not self._matcher.consume_token(token):
+        if reserved or not (self._matcher.consume_token(token) or (known and self._matcher.is_error())):
             raise ValueError(f"id {token} is not allowed in {self._state.value}")
-        else:
-            self._first = self._first and self._state is not State.ANSWER
-            if self._settled is not None and self._settled[0] == token:
-                self._way = self._settled[1]
-            elif self._way is not None:
-                self._way = self._way[1:] if self._way[0] == token else None
-            self._place = self._grammar.closer.behind(self._place, token)
-        self._settled = None
+        self._way, self._settled = way, None
+        self._place = self._grammar.closer.behind(self._place, token)
+        self._first = self._first and not answer
+
+    def _end_json(self) -> None:
+        self._matcher = self._settled = None
+        if self._state is State.ANSWER:
+            self._state = State.DONE
+            return
+        self._state, self._first = State.SECTION, False
+        self._index += 1
+        self._count_costs()
 
     def _begin_json(self, state: State, schema: Json) -> None:
         self._state = state

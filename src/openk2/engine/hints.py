@@ -15,16 +15,20 @@ import re._constants as op  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-_LONGEST = 256
+_LONGEST = 128
 """Longer examples are of no use."""
 _MOST = 64
-"""So many patterns give examples."""
+"""So many patterns give examples, ..."""
+_MOST_LETTERS = 1024
+"""... and they have so many letters together, short ones first: each is tried from each of its letters on."""
 _MOST_MULTIPLES = 16
 _TRIED = 'aA0 -_.@/:,;+*#!?"'
 """Members of a class of characters that are tried first."""
 _PROPERTY = re.compile(r"\\([pP])(?:\{\^?([A-Za-z_]+)[^}]*\}|([A-Z]))")
+# Of a uuid long pieces make a shorter text, and one that ends anyway.
 _FORMATS = {
     "date-time": ("2000-01-01T00:00:00Z",),
     "date": ("2000-01-01",),
@@ -35,7 +39,6 @@ _FORMATS = {
     "ipv4": ("0.0.0.0",),
     "ipv6": ("::", "::1"),
     "uri": ("a:a", "a://a", "http://a.aa/"),
-    "uuid": ("00000000-0000-0000-0000-000000000000", "00000000-0000-4000-8000-000000000000"),
 }
 
 
@@ -85,7 +88,10 @@ def hints_of(schema: Any) -> Hints:
         examples.update(dict.fromkeys(_FORMATS.get(known, ()) if isinstance(known, str) else ()))
         if (found := _multiple(part)) is not None and len(multiples) < _MOST_MULTIPLES:
             multiples[found] = None
-    written = (json.dumps(text[at:], ensure_ascii=False)[1:-1] for text in examples for at in range(len(text)))
+    short = sorted(examples, key=len)
+    letters = accumulate(map(len, short))
+    short = [text for text, together in zip(short, letters, strict=True) if together <= _MOST_LETTERS]
+    written = (json.dumps(text[at:], ensure_ascii=False)[1:-1] for text in short for at in range(len(text)))
     return Hints(tuple(sorted({text.encode("utf-8", "replace") for text in written}, key=len)), tuple(multiples))
 
 
@@ -129,6 +135,14 @@ def example_of(pattern: str) -> str | None:
         return _example(parser.parse(plain))
     except (re.error, _TooLong, RecursionError, OverflowError, ValueError):
         return None
+
+
+def least_length(pattern: str) -> int:
+    """Of how many letters a text with the pattern is at least; 0 where that is not known."""
+    try:
+        return int(parser.parse(_PROPERTY.sub(_member_by_property, pattern)).getwidth()[0])
+    except (re.error, RecursionError, OverflowError, ValueError):
+        return 0
 
 
 class _TooLong(Exception):

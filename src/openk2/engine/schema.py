@@ -42,10 +42,13 @@ def arguments_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return root
 
 
-def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large_bounds: bool = True) -> Any:
+def enforceable(
+    schema: Any, knows: Callable[[str], bool], *, close: bool, large_bounds: bool = True, multiples: bool = True
+) -> Any:
     """The schema without patterns that the grammar does not know and, with `close`, with closed objects.
 
-    Without `large_bounds` no number is bounded by one of 2**53 or more, which the grammar cannot always follow.
+    Without `large_bounds` no number is bounded by one of 2**53 or more, which the grammar cannot always follow; without
+    `multiples` there is no `multipleOf`, which can take it long.
 
     The grammar computes with doubles: of `enum` and `const` only numbers that a double holds stay possible, others
     would be written as a neighbour, and integer bounds move inwards to the next double.
@@ -59,6 +62,8 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large
     out: dict[str, Any] = dict(schema)
     if isinstance(out.get("pattern"), str) and not knows(out["pattern"]):
         del out["pattern"]
+    if not multiples and type(out.get("multipleOf")) in (int, float) and out["multipleOf"] > 0:
+        del out["multipleOf"]
     if isinstance(out.get("enum"), list):
         out["enum"] = [value for value in out["enum"] if _is_exact(value)]
     if "const" in out and not _is_exact(out["const"]):
@@ -80,7 +85,7 @@ def enforceable(schema: Any, knows: Callable[[str], bool], *, close: bool, large
         out["patternProperties"] = {pattern: part for pattern, part in named.items() if knows(pattern)}
         # Names that only the lost patterns allow must stay possible.
         out["additionalProperties"] = True
-    inner = partial(enforceable, knows=knows, large_bounds=large_bounds)
+    inner = partial(enforceable, knows=knows, large_bounds=large_bounds, multiples=multiples)
     for key in _ONE:
         if key in out:
             out[key] = inner(out[key], close=close)
@@ -116,6 +121,19 @@ def refers_to_itself(schema: Any) -> bool:
                 yield from references(value)
 
     return all(isinstance(reference, str) and reference.startswith("#") for reference in references(schema))
+
+
+def digits_of_multiples(schema: Any) -> int:
+    """The sum of all `multipleOf` without their zeros and points: about what compiling them costs."""
+    if isinstance(schema, list):
+        return sum(map(digits_of_multiples, schema))
+    if not isinstance(schema, Mapping):
+        return 0
+    of = schema.get("multipleOf")
+    inner = sum(map(digits_of_multiples, schema.values()))
+    if not isinstance(of, int | float) or not math.isfinite(of):
+        return inner
+    return inner + int("".join(map(str, Decimal(repr(of)).normalize().as_tuple().digits)))
 
 
 def counts_free_names(schema: Any) -> bool:

@@ -198,6 +198,10 @@ class Sequence:
         """What the model has seen, or will have when the prompt is read: all but the pending ids."""
         return [*self.request.prompt_ids, *self.ids[: len(self.ids) - len(self.pending)]]
 
+    def wait_again(self) -> None:
+        """Make place for others: what it has seen is read anew when there is room."""
+        self.unread = []
+
     def reserved(self, ahead: int) -> int:
         """How many ids there should be room for: all that are known and the next `ahead`, as far as they may come."""
         return len(self.request.prompt_ids) + min(len(self.ids) + ahead, self.limit)
