@@ -173,6 +173,15 @@ def test_a_way_out_depends_on_where_one_is(grammar: Grammar) -> None:
     assert grammar.closer.way(matcher, Place(inside=True), most=1) is None
 
 
+def test_a_number_is_known_by_its_letters(grammar: Grammar) -> None:
+    places = {'{"a":true': "", '{"a":[false,12': "12", '{"a":-1.5e': "-1.5e", '{"1': "", '{"a":"\\"1","b":3,': ""}
+    for text, number in places.items():
+        place = Place()
+        for token in grammar.tokenizer.encode(text):
+            place = grammar.closer.behind(place, token)
+        assert place.number == number
+
+
 class Counting:
     """A matcher that counts what it is asked."""
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk2.engine.hints import Multiple, example_of, hints_of
+from openk2.engine.hints import Multiple, example_of, hints_of, least_length
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,17 @@ def test_hints_are_written_as_json_writes_them_from_each_letter_on() -> None:
     hints = hints_of(schema)
     assert {b'b\\"c', b'\\"c', b"c", b"2000-01-01", b"1"} <= set(hints.texts)
     assert list(hints.texts) == sorted(hints.texts, key=len) and not hints.multiples
+
+
+def test_of_many_examples_the_short_ones_are_kept() -> None:
+    patterns = [f"^{chr(97 + i)}{{{10 * (i + 1)}}}$" for i in range(26)]
+    texts = hints_of([{"pattern": pattern} for pattern in reversed(patterns)]).texts
+    assert b"a" * 10 in texts and b"m" * 130 not in texts
+    assert len(texts) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least"), [(r"^a+b?\p{Lu}$", 2), (r"^(x{1000}){1000}$", 10**6), ("(", 0), ("(" * 5000, 0)]
+)
+def test_least_length(pattern: str, least: int) -> None:
+    assert least_length(pattern) == least

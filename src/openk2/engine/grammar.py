@@ -64,7 +64,7 @@ _OPTIONS: JsonCompileOptions = {
 
 _LARGE_VOCABULARY = 32768
 _KEPT_SCHEMAS = 512  # compiled, about 80 kB each
-_LONGEST_SCHEMA = 256 << 10  # takes about a second
+_LONGEST_SCHEMA = 256 << 10  # takes a second or two
 _DEEPEST = 127
 _LONGEST_TEXT = 1 << 15  # more letters than a way out has
 _MOST_MULTIPLES = 300_000  # the sum of all, takes about two seconds
@@ -258,8 +258,8 @@ class Grammar:
         Closing may contradict a reference or a composition: then it is taken as declared.
         """
         tried: list[dict[str, Any]] = []
-        cheap = digits_of_multiples(schema) <= _MOST_MULTIPLES
-        for multiples, large, close in product((True, False)[not cheap :], (True, False), (True, False)):
+        with_multiples = (True, False) if digits_of_multiples(schema) <= _MOST_MULTIPLES else (False,)
+        for multiples, large, close in product(with_multiples, (True, False), (True, False)):
             written = enforceable(schema, knows, close=close, large_bounds=large, multiples=multiples)
             if written in tried:
                 continue
