@@ -547,6 +547,11 @@ def test_what_training_renders_is_always_allowed(grammar: Grammar, value: dict[s
     assert guide.state is State.DONE
 
 
+def test_a_keyword_may_be_a_name_or_in_an_example(grammar: Grammar) -> None:
+    schema = {"type": "object", "properties": {"multipleOf": {"type": "integer", "default": {"multipleOf": True}}}}
+    assert grammar.compile_answer(schema).shortest
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_walk_from_the_start_is_text_and_calls(grammar: Grammar, seed: int) -> None:

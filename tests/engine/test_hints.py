@@ -46,6 +46,10 @@ def test_digits_make_a_multiple_of_what_is_begun(of: int, begun: int) -> None:
     assert endings or begun == 0
 
 
+def test_numbers_beyond_what_is_read_have_no_endings() -> None:
+    assert list(Multiple(7, None, None).endings("1" * 5000)) == []
+
+
 def test_multiples_of_nothing_begun_are_within_bounds() -> None:
     def first(**schema: float) -> set[str]:
         (found,) = hints_of({"multipleOf": 60, **schema}).multiples

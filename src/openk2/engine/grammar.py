@@ -469,7 +469,8 @@ class Guide:
             return None
         if self._matcher is not None:
             mask = self.mask(room)
-            return int(mask.argmax()) if np.count_nonzero(mask) == 1 else None
+            # Settled as well: the way out that is known may be spelled in other ids.
+            return self.settle(int(mask.argmax()), room) if np.count_nonzero(mask) == 1 else None
         choices = self.choices(room)
         return choices[0] if len(choices) == 1 else None
 

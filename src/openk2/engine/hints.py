@@ -25,6 +25,8 @@ _MOST = 64
 _MOST_LETTERS = 1024
 """... and they have so many letters together, short ones first: each is tried from each of its letters on."""
 _MOST_MULTIPLES = 16
+_MOST_DIGITS = 400
+"""A number has fewer, unless it is beyond what a double holds."""
 _TRIED = 'aA0 -_.@/:,;+*#!?"'
 """Members of a class of characters that are tried first."""
 _PROPERTY = re.compile(r"\\([pP])(?:\{\^?([A-Za-z_]+)[^}]*\}|([A-Z]))")
@@ -56,9 +58,10 @@ class Multiple:
             ends = [0, *(end for end in (self.least, self.largest) if end is not None), self.of, -self.of]
             yield from sorted({str(end) for end in ends}, key=len)
             return
-        if not begun.removeprefix("-").isdigit() or begun.removeprefix("-").startswith("0"):
+        digits = begun.removeprefix("-")
+        if not digits.isdigit() or digits.startswith("0") or len(digits) > _MOST_DIGITS:
             return
-        value = int(begun.removeprefix("-"))
+        value = int(digits)
         for count in range(1, len(str(self.of)) + 3):
             # Of several a bound may refuse the first.
             for rest in range(-value * 10**count % self.of, 10**count, self.of):

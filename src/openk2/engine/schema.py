@@ -8,6 +8,7 @@ enforced, and worlds check the arguments of every call themselves.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from functools import partial
@@ -129,9 +130,9 @@ def digits_of_multiples(schema: Any) -> int:
         return sum(map(digits_of_multiples, schema))
     if not isinstance(schema, Mapping):
         return 0
-    of = schema.get("multipleOf")
+    of: Any = schema.get("multipleOf")
     inner = sum(map(digits_of_multiples, schema.values()))
-    if not isinstance(of, int | float) or not math.isfinite(of):
+    if type(of) not in (int, float) or not abs(of) <= sys.float_info.max:
         return inner
     return inner + int("".join(map(str, Decimal(repr(of)).normalize().as_tuple().digits)))
 
