@@ -153,6 +153,16 @@ def test_an_end_that_is_none_is_asked_for_again(end: str) -> None:
         ask(Played(aborted, aborted, (200, whole({"content": "he"}, end))))
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "application/x-ndjson", "text/plain"])
+def test_a_stream_may_be_called_something_else(kind: str) -> None:
+    events = [chunk({"content": "hey"}), chunk({}, "stop"), "[DONE]"]
+    lines = [event if isinstance(event, str) else json.dumps(event) for event in events]
+    stream = "".join(f"data: {line}\n\n" for line in lines).encode()
+    played = Played((200, stream, {"content-type": kind}))
+    assert ask(played).message.content == "hey"
+    assert len(played.asked) == 1
+
+
 def test_a_whole_answer_to_a_streamed_request_is_read() -> None:
     played = Played((200, whole({"content": "hey"}, usage=USAGE)))
     turn = ask(played)

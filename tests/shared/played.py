@@ -35,7 +35,8 @@ def served(played: Played) -> Iterator[str]:
             answer = played.answers.pop(0) if len(played.answers) > 1 else played.answers[0]
             status, body, *more = answer(asked) if callable(answer) else answer
             self.send_response(status)
-            for name, value in (more[0] if more else {}).items():
+            headers = more[0] if more else {}
+            for name, value in headers.items():
                 self.send_header(name, value)
             if isinstance(body, dict):
                 data = json.dumps(body).encode()
@@ -44,7 +45,8 @@ def served(played: Played) -> Iterator[str]:
                 self.end_headers()
                 self.wfile.write(data)
                 return
-            self.send_header("content-type", "text/event-stream")
+            if "content-type" not in headers:
+                self.send_header("content-type", "text/event-stream")
             self.end_headers()
             try:
                 if isinstance(body, bytes):

@@ -41,6 +41,8 @@ _REST = 0.1
 """Seconds that the connection has to end behind the last word, which lets it carry the next question."""
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 """OpenAI's names of the most tokens of an answer; its models that reason refuse the older one."""
+_EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""What server-sent events begin with, and neither JSON nor a page does."""
 _FAILED = ("abort", "error")
 """Ends of vLLM's, SGLang's and OpenRouter's answers that are none."""
 
@@ -98,10 +100,13 @@ class OpenAIEndpoint:
             async with self._question(body, stream) as answer:
                 response = answer.http_response
                 kind = response.headers.get("content-type", "")
-                if "html" in kind:
+                is_stream = "event-stream" in kind or (stream and not ("json" in kind or "html" in kind))
+                if not is_stream:
+                    # Some servers give the answer as a whole although a stream is asked for, some call a stream JSON.
+                    is_stream = (await response.aread()).lstrip().startswith(_EVENT_FIELDS)
+                if not is_stream and "html" in kind:
                     raise Unreadable(words((await response.aread()).decode(errors="replace")))
-                # Some servers give the answer as a whole although a stream is asked for.
-                if "json" in kind or not (stream or "event-stream" in kind):
+                if not is_stream:
                     whole = json.loads(await response.aread())
                     if (said := failure(whole)) is not None:
                         raise EndpointError(f"{self.base_url} answers with an error: {said}", said=said)
