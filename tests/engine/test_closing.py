@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from llguidance import LLMatcher
 
 from openk2.chat import Tokenizer, parse_completion
 from openk2.core import ToolSpec, UserError
@@ -196,6 +197,10 @@ class Counting:
         return Counting(self.matcher.deep_copy(), self.count)
 
 
+def counted(matcher: LLMatcher, count: Counter[str]) -> LLMatcher:
+    return cast(LLMatcher, Counting(matcher, count))
+
+
 def letters(seed: int, count: int) -> str:
     return "".join(np.random.default_rng(seed).choice(list("bcdefghijklm"), count))
 
@@ -208,7 +213,7 @@ def test_one_step_asks_little_of_a_grammar_with_many_hints(grammar: Grammar) -> 
     matcher.consume_tokens(grammar.tokenizer.encode('{"x":'))
     count: Counter[str] = Counter()
     quote = grammar.tokenizer.encode('"')[0]
-    way = grammar.closer.way_behind(Counting(matcher, count), Place(), quote, compiled.hints, 10**6, compiled.shortest)  # type: ignore[arg-type]
+    way = grammar.closer.way_behind(counted(matcher, count), Place(), quote, compiled.hints, 10**6, compiled.shortest)
     assert way is None
     assert count["compute_bitmask"] <= 160 and sum(count.values()) < 10_000
 
@@ -221,7 +226,7 @@ def test_the_way_goes_on_as_before_behind_another_element(grammar: Grammar) -> N
     known = grammar.closer.way(matcher, Place())
     assert known is not None
     count: Counter[str] = Counter()
-    way = grammar.closer.way_behind(Counting(matcher, count), Place(), encode("7")[0], compiled.hints, 999, known)  # type: ignore[arg-type]
+    way = grammar.closer.way_behind(counted(matcher, count), Place(), encode("7")[0], compiled.hints, 999, known)
     assert way is not None and grammar.tokenizer.decode(way[:-1]).startswith("9784,0,0,0,")
     assert sum(count.values()) < 50
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -241,7 +241,7 @@ def test_an_id_that_breaks_the_limits_is_taken_on_the_way_out_only(grammar: Gram
         token = guide.settle(other, room) if settled else compiled.shortest[-3]
         assert (token == other) == settled
         assert guide._matcher is not None
-        guide._matcher = Breaking(guide._matcher)  # type: ignore[assignment]
+        guide._matcher = cast(LLMatcher, Breaking(guide._matcher))
         guide.advance(token, room)
         assert guide._matcher is not None and guide._matcher.is_error() and guide._way
         for token in (*guide._way[:-1], grammar.turn_end):

@@ -101,19 +101,17 @@ class OpenAIEndpoint:
                 response = answer.http_response
                 kind = response.headers.get("content-type", "")
                 is_stream = "event-stream" in kind or (stream and not ("json" in kind or "html" in kind))
-                if not is_stream:
-                    # Some servers give the answer as a whole although a stream is asked for, some call a stream JSON.
-                    is_stream = (await response.aread()).lstrip().startswith(_EVENT_FIELDS)
-                if not is_stream and "html" in kind:
-                    raise Unreadable(words((await response.aread()).decode(errors="replace")))
-                if not is_stream:
-                    whole = json.loads(await response.aread())
+                # Some servers give the answer as a whole although a stream is asked for, some call a stream JSON.
+                if is_stream or (await response.aread()).lstrip().startswith(_EVENT_FIELDS):
+                    async with aclosing(_events(response)) as events:
+                        draft = await _read(events, take, openai)
+                elif "html" in kind:
+                    raise Unreadable(words(response.text))
+                else:
+                    whole = json.loads(response.content)
                     if (said := failure(whole)) is not None:
                         raise EndpointError(f"{self.base_url} answers with an error: {said}", said=said)
                     draft = whole_answer(whole)
-                else:
-                    async with aclosing(_events(response)) as events:
-                        draft = await _read(events, take, openai)
             if draft.finish in _FAILED:
                 raise BrokenOff(f"its end is {draft.finish!r}")
             tell(draft, whole=True)
