@@ -282,6 +282,46 @@ def test_what_cannot_be_ended_is_not_begun(
             Draft202012Validator(kept).validate(json.loads(call.arguments))
 
 
+def test_a_hard_pattern_leaves_the_rest_of_its_schema_enforced(grammar: Grammar) -> None:
+    hard = {"type": "string", "pattern": "^(.*a.{40}){3}$"}
+    count = {"type": "integer", "minimum": 3, "maximum": 5}
+    schema = {"type": "object", "properties": {"a": hard, "n": count}, "required": ["a", "n"]}
+    wanted = {**schema, "properties": {"a": {"type": "string"}, "n": count}}
+    for seed in range(5):
+        guide = grammar.guide([ToolSpec("f", "", schema)], must_call=True, one_call=True)
+        (call,) = parse_completion(wander(guide, seed, 200), grammar.tokenizer).message.tool_calls
+        Draft202012Validator(wanted).validate(json.loads(call.arguments))
+
+
+def test_a_schema_worn_out_is_compiled_again(grammar: Grammar) -> None:
+    """All calls of a schema count towards one limit of the grammar's states; behind it they would only be short."""
+    multiple = {"type": "object", "properties": {"n": {"type": "integer", "multipleOf": 299993}}, "required": ["n"]}
+    tools = [ToolSpec("f", "", multiple)]
+
+    def begun() -> Guide:
+        """Behind `{"n":`."""
+        guide = grammar.guide(tools, must_call=True)
+        ids = [grammar.section_begin, grammar.call_begin, *grammar.header("f", 0), grammar.argument_begin]
+        for token in (
+            *ids,
+            *grammar.tokenizer.encode('{"'),
+            *grammar.tokenizer.encode("n"),
+            *grammar.tokenizer.encode('":'),
+        ):
+            guide.advance(token)
+        return guide
+
+    figures = [grammar.tokenizer.encode(figure)[0] for figure in "0123456789"]
+    rng = np.random.default_rng(0)
+    matcher = begun()._matcher
+    assert matcher is not None
+    for _ in range(600):
+        matcher.deep_copy().validate_tokens([figures[1], *(figures[i] for i in rng.integers(0, 10, 1500))])
+    worn = begun()
+    assert np.count_nonzero(worn.mask()) == 1
+    assert np.count_nonzero(begun().mask()) > 1
+
+
 def test_what_cannot_be_is_refused(grammar: Grammar) -> None:
     with pytest.raises(UserError, match="no tool is declared"):
         grammar.guide([], must_call=True)

@@ -169,11 +169,12 @@ def test_a_whole_answer_to_a_streamed_request_is_read() -> None:
     assert (turn.message.content, turn.usage, len(played.asked)) == ("hey", Usage(9, 4, 5), 1)
 
 
-def test_the_limit_has_the_name_that_the_model_takes() -> None:
+@pytest.mark.parametrize("status", [400, 422])
+def test_the_limit_has_the_name_that_the_model_takes(status: int) -> None:
     problem = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
 
     def answer(body: dict[str, Any]) -> Any:
-        return (400, {"error": {"message": problem}}) if "max_tokens" in body else (200, HEY)
+        return (status, {"error": {"message": problem}}) if "max_tokens" in body else (200, HEY)
 
     async def turns(url: str) -> None:
         policy = OpenAIPolicy("m", f"{url}/v1")
@@ -286,6 +287,7 @@ def stream(pieces: list[Any], end: str = "\n") -> bytes:
         (stream([*HEY[:2], {"error": {"message": "too late"}}]), {}),
         (stream(HEY[:2]), {"content-length": "100000"}),
         (gzip.compress(stream(HEY)), {"content-encoding": "gzip"}),
+        (gzip.compress(stream(HEY)) + b"and more", {"content-encoding": "gzip"}),
     ],
 )
 def test_streams_as_they_are_sent(body: bytes, headers: dict[str, str]) -> None:

@@ -56,6 +56,19 @@ WHOLE = called(FUNCTION, id="c1")
 ONE = answer("", [CALL], "tool_calls")
 
 
+def test_an_answer_that_is_cut_off_fails_its_case_alone() -> None:
+    cut = {"content-length": "100000"}
+    whole = (200, {"choices": [answer("hi", [], "stop")]})
+    chunks = [{"choices": [one]} for one in streamed({"content": "hi"}, finish="stop")]
+    half = (200, b'{"choices": [', cut | {"content-type": "application/json"})
+    for in_whole, in_stream in ((whole, (200, chunks, cut)), (whole, half), (half, (200, [*chunks, "[DONE]"]))):
+        played = Played(lambda asked, one=in_whole, other=in_stream: other if asked.get("stream") else one)
+        with served(played) as url:
+            report = asyncio.run(ask(url, make_cases(4, 1, "m")))
+        assert report.checks["events"].n == 4 and report.checks["events"].passed == 0
+        assert "breaks off" in report.failures[0]["problem"]
+
+
 def with_arguments(arguments: str) -> dict[str, Any]:
     return CALL | {"function": {"name": "get_weather", "arguments": arguments}}
 

@@ -87,16 +87,17 @@ class State(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Json:
     """A compiled schema: a fresh matcher (copy before use), few ids that satisfy it, the end included, what helps to
     find such, and a remark on every part of the schema that it does not hold the model to (for whoever wrote it:
-    nothing here prints them)."""
+    nothing here prints them). It is `worn` once a copy is beyond the grammar's limits, which all copies share."""
 
     matcher: LLMatcher
     shortest: tuple[int, ...]
     hints: Spelled
     not_enforced: tuple[str, ...] = ()
+    worn: bool = False
 
 
 class Grammar:
@@ -207,6 +208,8 @@ class Grammar:
             key = completed.__name__, hashlib.sha256(written.encode()).digest()
             with self._lock:
                 kept = self._compiled.pop(key, None)
+                if isinstance(kept, Json) and kept.worn:
+                    kept = None
                 if kept is not None:
                     self._compiled[key] = kept  # behind all others: the first is the one unused for longest
             if kept is None:
@@ -239,10 +242,15 @@ class Grammar:
             )
         hints = self.closer.spelled(hints_of(written))
         shortest = self.closer.way(matcher, Place(), hints)
-        if shortest is None:
-            # What cannot be ended must not begin.
-            written, matcher, remarks = self._first_usable(schema, patterns.is_short)
-            shortest = self.closer.way(matcher, Place(), hints)
+        # What cannot be ended must not begin. Each search has its own compilation: limits are broken for all copies.
+        for knows, left_out in (
+            (patterns.is_short, []),
+            (lambda _: False, ["Patterns that together have no short text"]),
+        ):
+            if shortest is None:
+                written, matcher, remarks = self._first_usable(schema, knows)
+                shortest = self.closer.way(matcher, Place(), hints)
+                remarks += left_out
         if shortest is None:
             remarks.append("Anything but the type: no short JSON that satisfies the schema was found")
             matcher = self._compile({"type": schema["type"]} if "type" in schema else {})
@@ -387,6 +395,7 @@ class Guide:
         self._costs: dict[str, int] = {}
         self._open: dict[str, tuple[int, ...]] = {}
         self._depth = 0
+        self._schema: Json | None = None
         self._matcher: LLMatcher | None = None
         self._mask: Mask | None = None
         # Of JSON under way: a way out, if one is known, where it is, and the way out behind an id that was settled.
@@ -430,6 +439,8 @@ class Guide:
         if matcher.is_error():
             # It has become too much for the grammar's limits. The way out was known before.
             mask[self._next_out] = True
+            assert self._schema is not None
+            self._schema.worn = True
         else:
             mask[:size] = np.unpackbits(bits, bitorder="little")[:size]
         if self._state is State.ANSWER:
@@ -560,7 +571,7 @@ class Guide:
         self._count_costs()
 
     def _begin_json(self, state: State, schema: Json) -> None:
-        self._state = state
+        self._state, self._schema = state, schema
         self._matcher = schema.matcher.deep_copy()
         self._way, self._place, self._hints = schema.shortest, Place(), schema.hints
 

@@ -13,6 +13,7 @@ import asyncio
 import json
 import random
 import re
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from openk2.core import UserError
 from openk2.core.endpoints import check_address
 from openk2.core.messages import compact_json
 from openk2.evals.run import Tally
+from openk2.policy.events import read_events
 from openk2.train.progress import ConsoleReporter
 
 CHECKS = {
@@ -43,6 +45,9 @@ _QUOTED = 120
 """So many characters of what a server says are repeated."""
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading an answer raises that has another shape, or is no JSON."""
+
+_CUT = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.DecodingError)
+"""What is raised where a server hangs up in the middle, or says nothing that can be unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +294,10 @@ def _wrong_arguments(call: dict[str, str]) -> str | None:
 
 
 async def _whole(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> Told | Refusal:
-    answer = await client.post(url, json=body)
+    try:
+        answer = await client.post(url, json=body)
+    except _CUT as e:
+        return Told(problems=[f"the whole answer breaks off: {e}"])
     if answer.status_code != 200:
         return _refusal(url, answer)
     try:
@@ -307,13 +315,16 @@ async def _streamed(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) 
         if answer.status_code != 200:
             await answer.aread()
             return _refusal(url, answer)
-        last = ""
-        async for line in answer.aiter_lines():
-            if line.startswith("data:"):
-                last = line.removeprefix("data:").strip()
-                if last != "[DONE]":
-                    _take(told, last)
-        if last != "[DONE]":
+        ended = False
+        try:
+            async with aclosing(read_events(answer)) as events:
+                async for event in events:
+                    ended = event.is_last
+                    if not ended:
+                        _take(told, event.data)
+        except (*_CUT, UnicodeDecodeError) as e:
+            told.problems.append(f"the stream breaks off: {e}")
+        if not ended:
             told.problems.append("the stream does not end with [DONE]")
     if told.finish is None:
         told.problems.append("no chunk has a finish_reason")

@@ -1,4 +1,4 @@
-"""An answer that is put together from the pieces that servers send, and calls that they leave in its text."""
+"""An answer that is put together from the pieces that servers send."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from openk2.chat import call_id, tool_name
-from openk2.chat import tokenizer as tk
+from openk2.chat import call_id
 from openk2.core import FinishReason, Message, ToolCall, Turn, Usage
 from openk2.core.messages import compact_json
 from openk2.policy.failures import Unreadable
+from openk2.policy.leaked import LeakReader
 
 Kind = Literal["reasoning", "content", "refusal"]
 """The texts of an answer."""
 _FIRST_HALF, _SECOND_HALF = re.compile("[\ud800-\udbff]"), re.compile("[\udc00-\udfff]")
 """Of a character, as JSON may cut it in two."""
-_CALL = re.compile(re.escape(tk.CALL_BEGIN) + r"\s*([^<]+?)\s*" + re.escape(tk.ARGUMENT_BEGIN) + r"\s*")
 
 
 @dataclass(slots=True)
@@ -82,11 +81,14 @@ class Draft:
             return same_id[-1] if same_id else None
         return found
 
-    def turn(self, model: str, first_index: int) -> Turn:
-        """The turn. Calls without an id get the one that K2 would give them."""
-        content, calls, malformed = self.content, self.calls, None
-        if not calls and tk.SECTION_BEGIN in content:
-            content, calls, malformed = _calls_in_text(content)
+    def turn(self, model: str, first_index: int, *, offered: bool) -> Turn:
+        """The turn; tools are `offered` or not. Calls without an id get the one that K2 would give them."""
+        finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
+        reader = LeakReader(offered)
+        begun = reader.feed(self.content)
+        leaked = reader.close(cut=finish == "length")
+        content, calls = begun + leaked.text, self.calls or leaked.calls
+        malformed = None if self.calls else leaked.rest.strip() or None
         made = tuple(
             ToolCall(call["id"] or call_id(call["name"], first_index + i), call["name"], call["arguments"] or "{}")
             for i, call in enumerate(calls)
@@ -95,43 +97,9 @@ class Draft:
         lost = [call for call in calls if not call["name"] and (call["id"] or call["arguments"])]
         if lost and malformed is None:
             malformed = compact_json(lost)
-        finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
         if made and finish == "stop":
             finish = "tool_calls"
         return Turn(Message("assistant", content, made), finish, malformed=malformed, model=model, usage=self.usage)
-
-
-def _calls_in_text(content: str) -> tuple[str, list[dict[str, str]], str | None]:
-    """Text, complete calls and the unreadable rest of a text in which K2's markers were left."""
-    text, _, section = content.partition(tk.SECTION_BEGIN)
-    calls: list[dict[str, str]] = []
-    rest, at = "", 0
-    while found := _CALL.search(section, at):
-        behind = json_end(section, found.end())
-        end = section.find(tk.CALL_END, behind)
-        if end < 0:
-            break
-        if behind > found.end() and tk.CALL_BEGIN in section[behind:end]:
-            # The end was left out.
-            end, at_end = behind, behind
-        else:
-            at_end = end + len(tk.CALL_END)
-        arguments = section[found.end() : end].strip()
-        calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
-        rest += section[at : found.start()]
-        at = at_end
-    rest += section[at:]
-    for marker in (tk.SECTION_BEGIN, tk.SECTION_END, tk.IM_END):
-        rest = rest.replace(marker, "")
-    return text, calls, rest.strip() or None
-
-
-def json_end(text: str, start: int) -> int:
-    """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
-    try:
-        return json.JSONDecoder(strict=False).raw_decode(text, start)[1]
-    except (ValueError, RecursionError):
-        return start
 
 
 def _is_object(text: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from openk2.core import Message, ToolCall, ToolSpec, Turn, Usage, UserError
 from openk2.core.messages import compact_json
 from openk2.policy.chunks import take_chunk, whole_answer
 from openk2.policy.draft import Draft, Kind
-from openk2.policy.events import Event, EventReader
+from openk2.policy.events import Event, read_events
 from openk2.policy.failures import (
     TIMEOUT,
     BrokenOff,
@@ -26,6 +26,7 @@ from openk2.policy.failures import (
     Unreadable,
     failed,
     failure,
+    is_too_long,
     no_second_try_without_quota,
     of_it,
     words,
@@ -37,8 +38,6 @@ _BREAKS = 2
 """How often a stream that broke off is asked for again."""
 _TAIL = 10.0
 """Seconds that a stream has for what comes behind the end of the answer: the usage, and the last word."""
-_REST = 0.1
-"""Seconds that the connection has to end behind the last word, which lets it carry the next question."""
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 """OpenAI's names of the most tokens of an answer; its models that reason refuse the older one."""
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -103,7 +102,7 @@ class OpenAIEndpoint:
                 is_stream = "event-stream" in kind or (stream and not ("json" in kind or "html" in kind))
                 # Some servers give the answer as a whole although a stream is asked for, some call a stream JSON.
                 if is_stream or (await response.aread()).lstrip().startswith(_EVENT_FIELDS):
-                    async with aclosing(_events(response)) as events:
+                    async with aclosing(read_events(response)) as events:
                         draft = await _read(events, take, openai)
                 elif "html" in kind:
                     raise Unreadable(words(response.text))
@@ -125,8 +124,9 @@ class OpenAIEndpoint:
                 if any(told.values()):
                     raise EndpointError(f"{self.base_url} broke off in the middle of its answer{of_it(str(e))}") from e
                 raise
-            except openai.BadRequestError as e:
-                if limit == _NEWER_LIMIT or _LIMIT not in body or _NEWER_LIMIT not in words(e.body):
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
+                said = words(e.body)
+                if limit == _NEWER_LIMIT or _LIMIT not in body or _NEWER_LIMIT not in said or is_too_long(said):
                     raise
                 self._limit = _NEWER_LIMIT
             return await ask(stream)
@@ -181,7 +181,7 @@ class OpenAIPolicy:
         if tools:
             body["tools"] = [tool.to_openai() for tool in tools]
         draft = await self.endpoint.answer(body)
-        return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
+        return draft.turn(self.name, sum(len(m.tool_calls) for m in messages), offered=bool(tools))
 
     async def close(self) -> None:
         await self.endpoint.close()
@@ -235,27 +235,10 @@ class AnthropicPolicy:
                 return await _read(aiter(events), _take_anthropic, _package("anthropic"))
 
         draft = await _asked(ask, self._base_url, _package("anthropic"))
-        return draft.turn(self.name, sum(len(m.tool_calls) for m in messages))
+        return draft.turn(self.name, sum(len(m.tool_calls) for m in messages), offered=bool(tools))
 
     async def close(self) -> None:
         await self._client.close()
-
-
-async def _events(response: Any) -> AsyncGenerator[Event, None]:
-    """The events of a response, up to the one that says that it is the last."""
-    reader = EventReader()
-    async with aclosing(response.aiter_bytes()) as parts:
-        async for part in parts:
-            for event in reader.feed(part):
-                yield event
-                if event.is_last:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_REST):
-                            async for _ in parts:
-                                pass
-                    return
-    for event in reader.close():
-        yield event
 
 
 async def _read(pieces: AsyncIterator[_Piece], take: Callable[[Draft, _Piece], None], package: Any) -> Draft:
@@ -273,7 +256,8 @@ async def _read(pieces: AsyncIterator[_Piece], take: Callable[[Draft, _Piece], N
                     # Some servers neither say the last word nor hang up.
                     patience.reschedule(loop.time() + _TAIL)
     except httpx2.DecodingError:
-        raise
+        if draft.finish is None:
+            raise
     except BrokenOff as e:
         said = str(e)
     except (package.APIConnectionError, httpx2.RequestError, json.JSONDecodeError, TimeoutError):

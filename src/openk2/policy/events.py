@@ -6,11 +6,16 @@ first event behind a mark (U+FEFF), and keeps to itself whether the stream said 
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from typing import Any
 
+_REST = 0.1
+"""Seconds that the connection has to end behind the last word, which lets it carry the next question."""
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -25,6 +30,26 @@ class Event:
     def is_last(self) -> bool:
         """Whether it is OpenAI's word for the end."""
         return self.data.startswith("[DONE]")
+
+
+async def read_events(response: Any) -> AsyncGenerator[Event, None]:
+    """The events of an HTTP client's response, up to the one that says that it is the last.
+
+    Raises UnicodeDecodeError if they are no text, and what the client raises if the stream is cut off.
+    """
+    reader = EventReader()
+    async with aclosing(response.aiter_bytes()) as parts:
+        async for part in parts:
+            for event in reader.feed(part):
+                yield event
+                if event.is_last:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_REST):
+                            async for _ in parts:
+                                pass
+                    return
+    for event in reader.close():
+        yield event
 
 
 class EventReader:

@@ -105,7 +105,6 @@ class ChatRequest(Sampling):
             partial=partial,
             answer_names=self._answer_names(),
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            limit="max_completion_tokens" if self.max_completion_tokens else "max_tokens",
             n=self.n or 1,
             seed=self.seed,
             stop=self.stops,

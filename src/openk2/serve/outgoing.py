@@ -47,7 +47,7 @@ def body_of(asked: Asked, names: ToolNames) -> dict[str, Any]:
         wanted_schema |= {"schema": asked.answer, "strict": asked.answer_strict}
         body["response_format"] = {"type": "json_schema", "json_schema": wanted_schema}
     if asked.max_tokens is not None:
-        body[asked.limit] = asked.max_tokens
+        body["max_tokens"] = asked.max_tokens
     if asked.stop:
         body["stop"] = list(asked.stop)
     for name, value in asked.sampling.items():

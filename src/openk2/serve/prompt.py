@@ -46,8 +46,8 @@ class Asked:
     `messages` still have the client's names and ids. `choice` is auto, none, required, or the name of the tool that is
     to be called. `answer` is a JSON Schema for the text, refused if it cannot be enforced in full and is strict.
     `answer_names` is what else the client says of it, its name and a description. `partial`: the last message is the
-    beginning of the answer. `limit` is the client's name for `max_tokens`. `sampling` are fields of the engine's
-    Request, those that the client has set. `logprobs` and `token_ids`: whether the client wants those of the answer.
+    beginning of the answer. `sampling` are fields of the engine's Request, those that the client has set.
+    `logprobs` and `token_ids`: whether the client wants those of the answer.
     `passed` are fields that mean nothing here, for a server behind.
     """
 
@@ -60,7 +60,6 @@ class Asked:
     answer_names: Mapping[str, Any] = field(default_factory=dict)
     partial: bool = False
     max_tokens: int | None = None
-    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     n: int = 1
     seed: int | None = None
     stop: tuple[str, ...] = ()

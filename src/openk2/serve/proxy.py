@@ -27,9 +27,9 @@ from openk2.core.messages import as_unicode
 from openk2.policy.draft import Draft, Kind
 from openk2.policy.endpoint import OpenAIEndpoint
 from openk2.policy.failures import EndpointError
+from openk2.policy.leaked import Leaked, LeakReader
 from openk2.serve.answer import End, Finish, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import ApiError, invalid, our_fault, shutting_down
-from openk2.serve.leaked import Leaked, LeakReader
 from openk2.serve.names import ToolNames
 from openk2.serve.outgoing import again, body_of
 from openk2.serve.prompt import Asked, chosen_tools, tool_names
@@ -95,7 +95,7 @@ class Proxy(Service):
     async def count(self, asked: Asked) -> int:
         """As the server behind counts: it is asked for a single token of an answer."""
         # What the answer has to be may need more than a token.
-        asked = replace(asked, choice=("auto", ""), answer=None, max_tokens=1, limit="max_tokens")
+        asked = replace(asked, choice=("auto", ""), answer=None, max_tokens=1)
         body = await asyncio.to_thread(lambda: body_of(asked, tool_names(asked)))
         self.admit(1)
         drafts: list[Draft] = []

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("regex")
 pytest.importorskip("openai")
 
-from openk2.serve.leaked import LeakReader
+from openk2.policy.leaked import LeakReader
 
 BEGIN, END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 SINGULAR = "<|tool_call_section_begin|>", "<|tool_call_section_end|>"
@@ -45,6 +45,10 @@ LEAKED = [
     (f"So. {call('{}')}{call(TRICKY, 'g')}", "So. ", [("f", "{}"), ("g", TRICKY)]),
     (f"{call('{}')}{END}<|im_end|>", "", [("f", "{}")]),
     (f"{call('{}')} is one.{call('{}', 'g')}\n", f"{call('{}')} is one.", [("g", "{}")]),
+    # An end that was left out, and a second section.
+    (f"{BEGIN}<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}{END}", "", [("f", "{}"), ("g", "{}")]),
+    (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}", "So.", [("f", "{}"), ("g", "{}")]),
+    (f"{BEGIN}{call('{}')}{END}\n{BEGIN}{call('{}', 'g')}{END}", "", [("f", "{}"), ("g", "{}")]),
 ]  # fmt: skip
 ENDS = [
     ("So.<|im_end|>", "So."),
@@ -78,9 +82,9 @@ BROKEN = [
     (f"{BEGIN}{call('{}')}", "", [("f", "{}"), "broken"]),
     (f"{BEGIN}{call('{}')}<|tool_call_begin|>f:1{ARGUMENT}{{}}{END}<|im_end|>", "", [("f", "{}"), "broken"]),
     # What is behind a broken call is not all that was meant.
-    (f"{BEGIN}<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}{END}", "", ["broken"]),
+    (f"{BEGIN}<|tool_call_begin|>f:1{ARGUMENT}{{{call('{}', 'g')}{END}", "", ["broken"]),
     (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{", "So.", ["broken"]),
-    (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}", "So.", ["broken"]),
+    (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{{call('{}', 'g')}", "So.", ["broken"]),
     (f"{BEGIN}{call('{}')}{END}!{BEGIN}{call('[', 'g')}", f"{BEGIN}{call('{}')}{END}!", [("g", "["), "broken"]),
 ]
 

@@ -14,6 +14,7 @@ one may write about these markers.
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,12 +22,11 @@ import regex
 
 from openk2.chat import tokenizer as tk
 from openk2.chat import tool_name
-from openk2.policy.draft import json_end
 
 _BEGIN, _END = r"<\|tool_calls?_section_begin\|>", r"<\|tool_calls?_section_end\|>"
 _IM_END = regex.escape(tk.IM_END)
 _CALL = rf"{regex.escape(tk.CALL_BEGIN)}\s{{0,16}}([^<\s]{{1,200}})\s{{0,16}}{regex.escape(tk.ARGUMENT_BEGIN)}\s*"
-_NEXT = regex.compile(rf"\s{{0,16}}{_CALL}")
+_NEXT = regex.compile(rf"\s{{0,16}}(?:{_END}\s{{0,16}}{_BEGIN}\s{{0,16}})?{_CALL}")
 _SECTION_END = regex.compile(_END)
 _LAST = rf"(?:(?:{_BEGIN}\s{{0,16}}{_END}|{_END}|{_IM_END})\s{{0,16}}){{1,4}}"
 """What may stand behind everything."""
@@ -43,11 +43,13 @@ _MOST_LOOKED_AT = 16
 
 @dataclass(frozen=True, slots=True)
 class Leaked:
-    """The end of a text: what of it is text, the calls behind, and whether there is a broken section behind them."""
+    """The end of a text: what of it is text, the calls behind, whether these are in a broken section, and what behind
+    them cannot be read."""
 
     text: str
     calls: list[dict[str, str]] = field(default_factory=list)
     broken: bool = False
+    rest: str = ""
 
 
 class LeakReader:
@@ -90,12 +92,12 @@ class LeakReader:
             if found["last"] is not None:
                 return broken or Leaked(before)
             section = found["section"]
-            calls, how = _calls(text, found.start() + len(section or ""), in_section=section is not None)
+            calls, how, at = _calls(text, found.start() + len(section or ""), in_section=section is not None)
             # Calls inside of a broken section are not all of it.
             if how == "whole" and (section or broken is None):
                 return Leaked(before, calls)
             if how == "broken" and broken is None:
-                broken = Leaked(before, calls, True)
+                broken = Leaked(before, calls, True, text[at:])
         return broken or Leaked(text)
 
     def _more(self, piece: str) -> str:
@@ -107,21 +109,35 @@ class LeakReader:
         return text
 
 
-def _calls(text: str, at: int, *, in_section: bool) -> tuple[list[dict[str, str]], Literal["whole", "broken", "text"]]:
-    """The calls from `at` on, and whether they and the end of their section end the text."""
+def _calls(
+    text: str, at: int, *, in_section: bool
+) -> tuple[list[dict[str, str]], Literal["whole", "broken", "text"], int]:
+    """The calls from `at` on, whether they and the end of their section end the text, and where they end."""
     calls: list[dict[str, str]] = []
     lost = False
     while not lost and (found := _NEXT.match(text, at)):
-        behind = json_end(text, found.end())
+        behind = _json_end(text, found.end())
         end = text.find(tk.CALL_END, behind)
+        next_at = end + len(tk.CALL_END)
+        if behind > found.end() and _NEXT.match(text, behind):
+            # The end was left out.
+            end = next_at = behind
         lost = end < 0 or tk.CALL_BEGIN in text[behind:end]
         if not lost:
             arguments = text[found.end() : end].strip()
             calls.append({"id": found[1], "name": tool_name(found[1]), "arguments": arguments})
-            at = end + len(tk.CALL_END)
+            at = next_at
     ends = list(_SECTION_END.finditer(text, at))
     if not lost and (not in_section or ends) and _ENDED.fullmatch(text, at):
-        return calls, "whole"
+        return calls, "whole", at
     if not in_section:
-        return calls, "broken" if lost else "text"
-    return calls, "broken" if not ends or _ENDED.fullmatch(text, ends[-1].end()) else "text"
+        return calls, "broken" if lost else "text", at
+    return calls, "broken" if not ends or _ENDED.fullmatch(text, ends[-1].end()) else "text", at
+
+
+def _json_end(text: str, start: int) -> int:
+    """Behind the JSON value that begins at `start`, in whose strings markers are text; `start` if there is none."""
+    try:
+        return json.JSONDecoder(strict=False).raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return start
