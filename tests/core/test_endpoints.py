@@ -28,7 +28,7 @@ def test_what_is_no_address(url: str) -> None:
 
 
 def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, key in ((None, "none"), ("", "none"), ("sk-1", "sk-1")):
+    for given, key in ((None, "none"), ("", "none"), ("  ", "none"), ("sk-1", "sk-1"), ("sk-1\n", "sk-1")):
         monkeypatch.delenv("A_KEY", raising=False)
         if given is not None:
             monkeypatch.setenv("A_KEY", given)

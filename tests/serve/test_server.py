@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import math
@@ -92,8 +93,8 @@ def nested(depth: int) -> Any:
         (ASK | {"functions": []}, "functions", "tools"),
         (ASK | {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing"),
         (
-            ASK | {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
-            "response_format.json_schema.schema", "required",
+            ASK | {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": 3}}},
+            "response_format.json_schema.schema", "be an object",
         ),
         (
             ASK | {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}},
@@ -366,6 +367,11 @@ BASE: dict[str, Any] = {"model": "random:test", "host": "127.0.0.1", "port": 0, 
 def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_service(ServeOptions(**(BASE | options)))
+
+
+def test_keys_are_lines_of_text_however_an_editor_saves_it(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(codecs.BOM_UTF8 + b"one\r\n  \n two \n")
+    assert read_keys(tmp_path / "keys") == {"one", "two"}
 
 
 @pytest.mark.parametrize(("model", "scale"), [("moonshotai/Kimi-K2-Instruct", 0.6), ("gpt-oss", 1.0)])

@@ -40,7 +40,7 @@ def is_key(text: str) -> bool:
 
 def environment_key(variable: str) -> str:
     """The key in the environment, `none` without one. Raises UserError for what no header can hold."""
-    key = os.environ.get(variable) or "none"
+    key = os.environ.get(variable, "").strip() or "none"
     if not is_key(key):
         raise UserError(f"{variable} is no key: it has characters that are not plain ASCII, or a line break in it")
     return key

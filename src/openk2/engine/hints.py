@@ -13,11 +13,14 @@ import re
 # same in 3.11 to 3.13; the tests of examples fail should it change.
 import re._constants as op  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+# What Python may one day read in another way is read as it is today: nothing that a user could do about it.
+warnings.filterwarnings("ignore", r"Possible (nested )?set", FutureWarning)
 _LONGEST = 128
 """Longer examples are of no use."""
 _MOST = 64

@@ -52,7 +52,7 @@ class NamedTool(Fields):
 class JsonSchema(Fields):
     name: str
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
@@ -149,11 +149,12 @@ class ChatRequest(Sampling):
         wanted = self.response_format
         if wanted is None or wanted.type == "text":
             return None
-        if wanted.type == "json_object":
-            return {"type": "object"}
-        if wanted.json_schema is None:
-            raise invalid("response_format.json_schema", "it is missing: send the schema that is meant")
-        return wanted.json_schema.schema_
+        if wanted.type == "json_schema":
+            if wanted.json_schema is None:
+                raise invalid("response_format.json_schema", "it is missing: send the schema that is meant")
+            if wanted.json_schema.schema_ is not None:
+                return wanted.json_schema.schema_
+        return {"type": "object"}
 
 
 def _message(index: int, raw: dict[str, Any]) -> Message:

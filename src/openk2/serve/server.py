@@ -51,7 +51,7 @@ class ServeOptions:
 def read_keys(path: Path) -> frozenset[str]:
     """One key a line; warns if others may read them. Raises UserError if the file cannot be read or has none."""
     try:
-        keys = frozenset(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+        keys = frozenset(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the key file {path} cannot be read ({e}): name a text file with one key a line") from e
     if not keys:
