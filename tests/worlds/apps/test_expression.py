@@ -1,0 +1,121 @@
+"""Expressions compute what they say, and what is wrong with one is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openk2.worlds.apps.expression import ExpressionError, RowOf, Type, parse, parse_condition, parse_template
+from worlds.apps.shop import filled, shop
+
+TYPES: dict[str, Type] = {
+    "user": "text", "today": "date", "customer": RowOf("customers"), "order": RowOf("orders"), "n": "integer",
+    "x": "number", "nobody": RowOf("customers"), "word": "text", "unknown": "integer",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compute() -> Any:
+    domain = shop()
+    state = filled(domain)
+    scope = {
+        "user": "CUS-1002", "today": "2026-05-01", "customer": state.row("customers", "CUS-1003"),
+        "order": state.row("orders", "ORD-1003"), "n": 3, "x": 2.5, "nobody": None, "word": "Tea", "unknown": None,
+    }  # fmt: skip
+    return lambda text: parse(text, TYPES, domain.field_types).compute(scope, state)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("customer.credit", 200.0),
+        ("customers[order.customer].name", "N2"),
+        ('order.status == "open" and n > 2', True),
+        ('order.status in ("sent", "cancelled")', False),
+        ('"te" in lower(word) and length(word) == 3', True),
+        ("n + 1 if n < 5 else 0", 4),
+        ("-n * x / 2", -3.75),
+        ("n // 2 + n % 2", 2),
+        ("x / 0", None),
+        ("days(order.day, today)", 1),
+        ('plus_days(today, n) > "2026-05-03"', True),
+        ("count(o for o in orders if o.customer == customer.id)", 2),
+        ("sum(o.total for o in orders)", 294.0),
+        ("max(o.total for o in orders if o.total > 999)", None),
+        ("any(o.total > 70 for o in orders) and not all(o.total > 70 for o in orders)", True),
+        ("round(x * 1.111, 1)", 2.8),
+        # What is missing makes nothing fail.
+        ("nobody.credit is None", True),
+        ("nobody.credit + 1 is None", True),
+        ("nobody.credit > 0", False),
+        ("unknown <= 3", False),
+        ('customers["CUS-1"].name == None', True),
+        ("customers[nobody.friend] is None", True),
+    ],
+)
+def test_values(compute: Any, text: str, value: Any) -> None:
+    assert compute(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("order.statu == 1", "no field 'statu'"),
+        ("order.status == 1", "cannot be compared"),
+        ("order == customer", "compares a row"),
+        ("word + 1", "only numbers"),
+        ("nothing", "unknown"),
+        ("customers", "an entity"),
+        ("wares[n]", "no entity 'wares'"),
+        ("customers[n]", "text is needed"),
+        ("__import__('os')", "no function '__import__'"),
+        ("order.__class__", "no field '__class__'"),
+        ("(lambda: 1)()", "no part of these"),
+        ("[o for o in orders]", "no part of these"),
+        ("1 < n < 3", "no part of these"),
+        ("n ** 9 ** 9", "joined by"),
+        ("1e300", "no value"),
+        ("sum(o.status for o in orders)", "only numbers have a sum"),
+        ("any(o.total for o in orders)", "needs true or false"),
+        ("count(order for order in orders)", "is taken"),
+        ("count(o for o in orders for c in customers)", "write NAME"),
+        ("days(n, today)", "a date is needed"),
+        ("order.day > n", "cannot be compared"),
+        ("x is 3", "only None"),
+        ("'a' 'b", "cannot be read"),
+        ("n + " * 300 + "1", "too long"),
+        ("(" * 500 + "n" + ")" * 500, "cannot be read"),
+        ("n if n else 1", "boolean is needed"),
+        ("n in (1, 'a')", "values of the type"),
+    ],
+)
+def test_mistakes_are_named(text: str, words: str) -> None:
+    with pytest.raises(ExpressionError, match=words.replace("(", r"\(")):
+        parse(text, TYPES, shop().field_types)
+
+
+def test_a_condition_is_true_or_false() -> None:
+    with pytest.raises(ExpressionError, match="a condition is true or false"):
+        parse_condition("n + 1", TYPES, shop().field_types)
+
+
+def test_templates() -> None:
+    domain = shop()
+    state = filled(domain)
+    fill = parse_template("{customer.name} has {customer.credit + 1}, {{{nobody}}}", TYPES, domain.field_types)
+    scope = {"customer": state.row("customers", "CUS-1002"), "nobody": None}
+    assert fill(scope, state) == "N1 has 101.0, {none}"
+    for text in ("{", "{customer.nam}", "{n:>5}", "{}"):
+        with pytest.raises(ExpressionError):
+            parse_template(text, TYPES, domain.field_types)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_expression_or_a_mistake(text: str) -> None:
+    try:
+        parse(text, TYPES, shop().field_types)
+    except ExpressionError:
+        pass
