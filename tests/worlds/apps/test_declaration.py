@@ -43,7 +43,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("tools.1.returns.rows", "order", "no such entity"),
         ("tools.0.parameters.order_id", {"ref": "order"}, "parameter order_id refers to 'order'"),
         ("tools.0.parameters", {"user": {}}, "the name 'user' is taken"),
-        ("tools.0.parameters", {"order_id": {"reff": "orders"}}, "tools.cancel_order.parameters.order_id.reff: there is no"),
+        ("tools.0.parameters", {"order_id": {"reff": "orders"}}, "cancel_order.parameters.order_id.reff: there is"),
         ("tools.0.name", "list_orders", "two tools have the same name"),
         ("tools.0.name", "Cancel!", "tools.Cancel!.name"),
         ("tools", [], "it has no tools"),

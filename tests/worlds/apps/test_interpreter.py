@@ -81,8 +81,9 @@ def test_two_ways_to_one_end_are_one_end() -> None:
     assert first.copy().hash() != first.hash()
 
 
+IDS = ["CUS-1002", "ORD-1002"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["CUS-1002", "ORD-1002"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(IDS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=4,
 )  # fmt: skip
