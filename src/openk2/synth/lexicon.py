@@ -20,6 +20,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from keyword import iskeyword
 
 from openk2.core import UserError
 
@@ -117,7 +118,7 @@ def _sketch(name: str, lines: object) -> Sketch:
 
 
 def _noun(name: str, line: str) -> Noun:
-    if not _NOUN.fullmatch(name):
+    if not _NOUN.fullmatch(name) or iskeyword(name):
         raise ValueError("a noun is written in small letters, with _ between words")
     found = _LINE.fullmatch(line.strip())
     if found is None or found["kind"] not in KINDS:
@@ -142,6 +143,8 @@ def _field(text: str) -> OwnField:
     if found is None:
         raise ValueError(f"the field {text!r} is not NAME:a|b, NAME:1-9, NAME? or NAME@")
     name = found["name"]
+    if iskeyword(name):
+        raise ValueError(f"the field {name!r} is a word of expressions: call it something else")
     if found["values"]:
         return OwnField(name, "text", tuple(found["values"].split("|")))
     if found["low"] is not None:

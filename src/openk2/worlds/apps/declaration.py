@@ -26,9 +26,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from openk2.core import ToolSpec, UserError
 from openk2.worlds.apps.expression import (
@@ -42,7 +43,14 @@ from openk2.worlds.apps.expression import (
     parse_template,
 )
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+def _no_keyword(name: str) -> str:
+    if iskeyword(name):
+        raise ValueError(f"{name!r} is a word of expressions: choose another name")
+    return name
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$"), AfterValidator(_no_keyword)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
 ValueType = Literal["text", "integer", "number", "boolean", "date", "time"]
 _JSON_TYPES = {"integer": "integer", "number": "number", "boolean": "boolean"}
@@ -126,10 +134,11 @@ class Returns(_Declared):
 
 
 class Tool(_Declared):
-    """A tool and what it does."""
+    """A tool and what it does. `ask` is how a person asks for it, with the parameters in braces."""
 
     name: Name
     description: Text
+    ask: str = ""
     parameters: dict[Name, Parameter] = Field(default_factory=dict)
     requires: tuple[Guard, ...] = ()
     effects: tuple[Effect, ...] = ()
