@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, cast
@@ -192,15 +193,41 @@ def nested(levels: int) -> dict[str, Any]:
         ({"properties": {"\ud800": {}}}, r"half a surrogate pair in a name in the schema\.properties"),
         ({"properties": {"x": {"multipleOf": float("nan")}}}, r"out of range in the schema\.properties\.x\.multipleOf"),
         ({"properties": {"x": {"type": "integer", "multipleOf": 0}}}, "invalid multiple of"),
-        (
-            {"properties": {"x": {"type": "string", "pattern": "^.*foo", "minLength": 50}}},
-            "patterns and lengths of one text.*foo",
-        ),
     ],
 )
 def test_refusals_name_the_place(grammar: Grammar, schema: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         grammar.compile_answer({"type": "object", **schema})
+
+
+LETTERS = [{"type": "string", "pattern": f"^(.*{letter}){{6}}.*$"} for letter in "abcdefghijklmnop"]
+
+
+@pytest.mark.parametrize(
+    ("hard", "remark", "kept"),
+    [
+        ({"type": "string", "pattern": "^.*foo", "minLength": 50}, "Patterns and lengths of one text.*Property x", str),
+        ({"type": "object", "patternProperties": {"^a": {}, "z$": {}}}, "names in common.*Property x", dict),
+        ({"type": "array", "minItems": 100_000}, "Property x", list),
+        ({"anyOf": LETTERS}, "", object),
+    ],
+)
+def test_a_hard_property_costs_only_itself(grammar: Grammar, hard: dict[str, Any], remark: str, kept: type) -> None:
+    fine = {"type": "string", "pattern": r"^\d{5}$"}
+    schema = {"type": "object", "properties": {"x": hard, "zip": fine}, "required": ["x", "zip"]}
+    said = " ".join(grammar.compile_answer(schema).not_enforced)
+    assert re.search(remark, said) and "Anything but" not in said
+    rng = np.random.default_rng(0)
+    guide, room, ids = grammar.guide([], answer=schema), 300, []
+    while guide.state is not State.DONE:
+        token = guide.forced(room)
+        if token is None:
+            token = guide.settle(int(rng.choice(np.flatnonzero(guide.mask(room)))), room)
+        guide.advance(token, room)
+        ids.append(token)
+        room -= 1
+    value = json.loads(grammar.tokenizer.decode(ids[:-1]))
+    assert re.fullmatch(r"\d{5}", value["zip"]) and isinstance(value["x"], kept)
 
 
 @pytest.mark.parametrize(

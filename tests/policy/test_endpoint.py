@@ -169,6 +169,26 @@ def test_a_whole_answer_to_a_streamed_request_is_read() -> None:
     assert (turn.message.content, turn.usage, len(played.asked)) == ("hey", Usage(9, 4, 5), 1)
 
 
+def test_a_name_in_an_error_alone_changes_nothing() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if "max_tokens" not in body:
+            return 400, {"error": {"message": "unknown argument max_completion_tokens"}}
+        quoted = {"error": {"message": "no 'max_completion_tokens' for reasoning_effort; max_tokens is too large"}}
+        return (400, quoted) if len(played.asked) == 1 else (200, HEY)
+
+    async def turns(url: str) -> None:
+        policy = OpenAIPolicy("m", f"{url}/v1", retries=0)
+        with pytest.raises(UserError, match="no 'max_completion_tokens' for reasoning_effort"):
+            await policy.act(ASK, [], max_tokens=20)
+        assert (await policy.act(ASK, [], max_tokens=20)).message.content == "hey"
+        await policy.close()
+
+    played = Played(answer)
+    with served(played) as url:
+        asyncio.run(turns(url))
+    assert "max_tokens" in played.asked[-1]
+
+
 @pytest.mark.parametrize("status", [400, 422])
 def test_the_limit_has_the_name_that_the_model_takes(status: int) -> None:
     problem = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
@@ -231,6 +251,13 @@ def test_calls_in_the_text_that_are_nearly_right() -> None:
         ("b", '{"y":1}'),
     ]
     assert turn.malformed is None
+    # What cannot be read is no answer.
+    turn = said(f"So.{section}{begin}functions.a:0{{}}{end}<|tool_calls_section_end|>")
+    assert (turn.message.content, turn.message.tool_calls) == ("So.", ()) and "functions.a:0" in (turn.malformed or "")
+    # Ids that do not tell calls apart are made anew; calls in a thought count where there is nothing else.
+    twice = f"{section}{begin}get{argument}{{}}{end}{begin}get{argument}{{}}{end}<|tool_calls_section_end|>"
+    turn = ask(Played((200, [chunk({"reasoning_content": f"Hm.{twice}"}), chunk({}, "stop"), "[DONE]"])))
+    assert [call.id for call in turn.message.tool_calls] == ["functions.get:0", "functions.get:1"]
 
 
 def test_a_stream_that_breaks_off_is_asked_for_again_as_a_whole() -> None:

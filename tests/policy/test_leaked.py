@@ -45,6 +45,7 @@ LEAKED = [
     (f"So. {call('{}')}{call(TRICKY, 'g')}", "So. ", [("f", "{}"), ("g", TRICKY)]),
     (f"{call('{}')}{END}<|im_end|>", "", [("f", "{}")]),
     (f"{call('{}')} is one.{call('{}', 'g')}\n", f"{call('{}')} is one.", [("g", "{}")]),
+    (f"So.{BEGIN}Calling. {call('{}', 'two words')}{END}", "So.", [("two words", "{}")]),
     # An end that was left out, and a second section.
     (f"{BEGIN}<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}{END}", "", [("f", "{}"), ("g", "{}")]),
     (f"So.<|tool_call_begin|>f:1{ARGUMENT}{{}}{call('{}', 'g')}", "So.", [("f", "{}"), ("g", "{}")]),
@@ -55,7 +56,6 @@ ENDS = [
     (f"So.{END}\n<|im_end|> ", "So."),
     (f"So. {BEGIN} {END}", "So. "),
     (f"{BEGIN}{BEGIN}{END}", BEGIN),
-    (f"{BEGIN}{call('{}', 'two words')}{END}", f"{BEGIN}{call('{}', 'two words')}"),
     (f"K2 writes {BEGIN}{call('{}')}{END} and stops.<|im_end|>", f"K2 writes {BEGIN}{call('{}')}{END} and stops."),
 ]
 CUT = [
@@ -77,7 +77,10 @@ TEXTS = [
 ]
 
 
+UNREADABLE = [f'<|tool_call_begin|>functions.f:0{{"a":1}}{CALL_END}', '{"name": "f"}', f"f:0{ARGUMENT}{{}}{CALL_END}",
+              f"<|tool_call_begin|>{ARGUMENT}{{}}{CALL_END}"]  # fmt: skip
 BROKEN = [
+    *((f"So.{BEGIN}{inside}{END}<|im_end|>", "So.", ["broken"]) for inside in UNREADABLE),
     (f"So.{BEGIN}<|tool_call_begin|> f:0 {ARGUMENT} {{", "So.", ["broken"]),
     (f"{BEGIN}{call('{}')}", "", [("f", "{}"), "broken"]),
     (f"{BEGIN}{call('{}')}<|tool_call_begin|>f:1{ARGUMENT}{{}}{END}<|im_end|>", "", [("f", "{}"), "broken"]),
@@ -120,7 +123,10 @@ def test_a_call_that_was_cut_off_is_not_shown(text: str, said: str, seed: int) -
 
 def test_what_is_decided_does_not_wait() -> None:
     reader = LeakReader(True)
-    assert reader.feed(f"The marker {BEGIN} is one") == f"The marker {BEGIN} is one"
+    # Behind the marker there may be some words before a call.
+    assert reader.feed(f"The marker {BEGIN} is one") == "The marker "
+    more = " of many." * 30
+    assert reader.feed(more) == f"{BEGIN} is one{more}"
     assert reader.feed(" <|tool_calls") == " "
     assert reader.feed(" no") == "<|tool_calls no"
     assert reader.feed(f"{BEGIN}{call('{}')}") == ""

@@ -34,13 +34,13 @@ def _is_address(url: str) -> bool:
 
 
 def is_key(text: str) -> bool:
-    """Whether a text can stand in a header."""
-    return text.isascii() and text.isprintable()
+    """Whether a text can stand in a header, and is one word."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def environment_key(variable: str) -> str:
     """The key in the environment, `none` without one. Raises UserError for what no header can hold."""
     key = os.environ.get(variable, "").strip() or "none"
     if not is_key(key):
-        raise UserError(f"{variable} is no key: it has characters that are not plain ASCII, or a line break in it")
+        raise UserError(f"{variable} is no key: it has characters that are not plain ASCII, or a blank in it")
     return key

@@ -71,6 +71,7 @@ _MOST_MULTIPLES = 300_000  # the sum of all, takes about two seconds
 _SHORT, _SEARCHED, _MISS = 160, 64, 16
 """Of a schema without a way out so many patterns are searched for one, a miss counting more, by so many choices."""
 _COSTLY = ("pattern", "patternProperties", "multipleOf", "format", "enum", "anyOf", "oneOf")
+_MOST_PROPERTIES = 32
 _WHAT = "\0"  # in a refusal that is kept: what is refused
 ENDLESS = 1 << 40
 """Room enough for everything."""
@@ -235,28 +236,54 @@ class Grammar:
     def _compile_schema(self, what: str, schema: dict[str, Any]) -> Json:
         patterns = _Patterns(self._compile, self.closer)
         written, matcher, remarks = self._first_usable(schema, patterns.is_known)
+        shortest, hints = None, self.closer.spelled(hints_of(written))
+        broken: list[str] = []
         if matcher.is_error():
             reason = _reason(matcher.get_error(), schema)
-            raise UserError(
-                f"the grammar cannot enforce {what} ({reason}): simplify the schema or switch the grammar off"
-            )
-        hints = self.closer.spelled(hints_of(written))
-        shortest = self.closer.way(matcher, Place(), hints)
+            if reason is None:
+                first = matcher.get_error().strip().splitlines()[0]
+                raise UserError(f"the grammar cannot enforce {what} ({first}): correct the schema")
+            broken = [reason]
+        else:
+            shortest = self.closer.way(matcher, Place(), hints)
         # What cannot be ended must not begin. Each search has its own compilation: limits are broken for all copies.
-        for knows, left_out in (
-            (patterns.is_short, []),
-            (lambda _: False, ["Patterns that together have no short text"]),
-        ):
-            if shortest is None:
-                written, matcher, remarks = self._first_usable(schema, knows)
-                shortest = self.closer.way(matcher, Place(), hints)
-                remarks += left_out
+        if shortest is None:
+            written, matcher, remarks = self._first_usable(schema, patterns.is_short)
+            shortest = self._way(matcher, hints)
+        if shortest is None:
+            loosened, hard = self._without_hard_properties(schema, patterns.is_short)
+            if hard:
+                written, matcher, remarks = self._first_usable(loosened, patterns.is_short)
+                shortest = self._way(matcher, hints)
+                remarks += [f"Property {name}: no short JSON that satisfies it was found" for name in hard]
         if shortest is None:
             remarks.append("Anything but the type: no short JSON that satisfies the schema was found")
             matcher = self._compile({"type": schema["type"]} if "type" in schema else {})
             shortest = self.closer.way(matcher, Place())
             assert shortest is not None
-        return Json(matcher, shortest, hints, (*matcher.get_grammar_warnings(), *patterns.remarks.values(), *remarks))
+        return Json(
+            matcher, shortest, hints, (*matcher.get_grammar_warnings(), *broken, *patterns.remarks.values(), *remarks)
+        )
+
+    def _way(self, matcher: LLMatcher, hints: Spelled) -> tuple[int, ...] | None:
+        return None if matcher.is_error() else self.closer.way(matcher, Place(), hints)
+
+    def _without_hard_properties(
+        self, schema: dict[str, Any], knows: Callable[[str], bool]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The schema in which properties that alone can keep it from an end are held to their type, and their names."""
+        properties = schema.get("properties")
+        if not isinstance(properties, dict) or len(properties) > _MOST_PROPERTIES:
+            return schema, []
+        loosened, hard = dict(properties), []
+        for name, part in properties.items():
+            alone = {**schema, "type": "object", "properties": {name: part}, "required": [name]}
+            _, matcher, _ = self._first_usable(alone, knows)
+            if self._way(matcher, self.closer.spelled(hints_of(part))) is None:
+                kind = part.get("type") if isinstance(part, dict) else None
+                loosened[name] = {} if kind is None else {"type": kind}
+                hard.append(name)
+        return {**schema, "properties": loosened}, hard
 
     def _first_usable(
         self, schema: dict[str, Any], knows: Callable[[str], bool]
@@ -329,15 +356,17 @@ class _Patterns:
         self.remarks[pattern] = f"Pattern of which no short text was found: {pattern}"
 
 
-def _reason(error: str, schema: Any) -> str:
-    """A grammar's error in a sentence that names what it is about."""
+def _reason(error: str, schema: Any) -> str | None:
+    """A remark on a schema that is right and too much for the grammar; None for another error."""
     (first, *_) = error.strip().splitlines()
     if "regex is empty" in first:
-        return f"patterns and lengths of one text are too much together: {first.partition(':')[2].strip()}"
+        return f"Patterns and lengths of one text, which are too much together: {first.partition(':')[2].strip()}"
+    if "not disjoint" in first:
+        return f"patternProperties that may have names in common: {first}"
     if "fuel" in first or "too many" in first or "too big" in first:
         costly = [key for key in _COSTLY if _has_key(schema, key)]
-        return f"it is too complex, in {' and '.join(costly) or 'all'}; {first}"
-    return first
+        return f"Too complex, in {' and '.join(costly) or 'all'}: {first}"
+    return None
 
 
 def _has_key(schema: Any, key: str) -> bool:

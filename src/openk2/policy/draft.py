@@ -12,7 +12,7 @@ from openk2.chat import call_id
 from openk2.core import FinishReason, Message, ToolCall, Turn, Usage
 from openk2.core.messages import compact_json
 from openk2.policy.failures import Unreadable
-from openk2.policy.leaked import LeakReader
+from openk2.policy.leaked import Leaked, LeakReader
 
 Kind = Literal["reasoning", "content", "refusal"]
 """The texts of an answer."""
@@ -84,22 +84,34 @@ class Draft:
     def turn(self, model: str, first_index: int, *, offered: bool) -> Turn:
         """The turn; tools are `offered` or not. Calls without an id get the one that K2 would give them."""
         finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
-        reader = LeakReader(offered)
-        begun = reader.feed(self.content)
-        leaked = reader.close(cut=finish == "length")
-        content, calls = begun + leaked.text, self.calls or leaked.calls
+        content, leaked = _read(self.content, offered, cut=finish == "length")
+        if not (self.calls or leaked.calls or leaked.broken or content.strip()):
+            # Some servers take what comes before the end of a thought for a part of it.
+            _, leaked = _read(self.reasoning, offered, cut=finish == "length")
+        calls = self.calls or leaked.calls
         malformed = None if self.calls else leaked.rest.strip() or None
+        ids = [call["id"] for call in calls]
+        own = self.calls or len(set(ids)) == len(ids)
         made = tuple(
-            ToolCall(call["id"] or call_id(call["name"], first_index + i), call["name"], call["arguments"] or "{}")
+            ToolCall(call["id"] if own and call["id"] else call_id(call["name"], first_index + i), call["name"],
+                     call["arguments"] or "{}")
             for i, call in enumerate(calls)
             if call["name"]
-        )
+        )  # fmt: skip
         lost = [call for call in calls if not call["name"] and (call["id"] or call["arguments"])]
         if lost and malformed is None:
             malformed = compact_json(lost)
         if made and finish == "stop":
             finish = "tool_calls"
         return Turn(Message("assistant", content, made), finish, malformed=malformed, model=model, usage=self.usage)
+
+
+def _read(text: str, offered: bool, *, cut: bool) -> tuple[str, Leaked]:
+    """What of a text is text, and the calls in it."""
+    reader = LeakReader(offered)
+    begun = reader.feed(text)
+    leaked = reader.close(cut=cut)
+    return begun + leaked.text, leaked
 
 
 def _is_object(text: str) -> bool:

@@ -26,7 +26,6 @@ from openk2.policy.failures import (
     Unreadable,
     failed,
     failure,
-    is_too_long,
     no_second_try_without_quota,
     of_it,
     words,
@@ -95,8 +94,8 @@ class OpenAIEndpoint:
             take_chunk(draft, chunk)
             tell(draft)
 
-        async def attempt(stream: bool) -> Draft:
-            async with self._question(body, stream) as answer:
+        async def attempt(stream: bool, limit: str) -> Draft:
+            async with self._question(body, stream, limit) as answer:
                 response = answer.http_response
                 kind = response.headers.get("content-type", "")
                 is_stream = "event-stream" in kind or (stream and not ("json" in kind or "html" in kind))
@@ -119,24 +118,29 @@ class OpenAIEndpoint:
         async def ask(stream: bool) -> Draft:
             limit = self._limit
             try:
-                return await attempt(stream)
+                return await attempt(stream, limit)
             except BrokenOff as e:
                 if any(told.values()):
                     raise EndpointError(f"{self.base_url} broke off in the middle of its answer{of_it(str(e))}") from e
                 raise
             except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
-                said = words(e.body)
-                if limit == _NEWER_LIMIT or _LIMIT not in body or _NEWER_LIMIT not in said or is_too_long(said):
+                if _LIMIT not in body or limit not in words(e.body):
                     raise
-                self._limit = _NEWER_LIMIT
-            return await ask(stream)
+                other = _LIMIT if limit == _NEWER_LIMIT else _NEWER_LIMIT
+                try:
+                    draft = await attempt(stream, other)
+                except (openai.BadRequestError, openai.UnprocessableEntityError):
+                    raise e from None
+                # It was the name indeed: errors repeat what a client has sent, and so say anything.
+                self._limit = other
+                return draft
 
         return await _asked(ask, self.base_url, openai)
 
-    def _question(self, body: Mapping[str, Any], stream: bool) -> Any:
+    def _question(self, body: Mapping[str, Any], stream: bool, limit: str) -> Any:
         """The client's manager of the response."""
         # Not all servers' fields are parameters of the client.
-        fields = {self._limit if key == _LIMIT else key: value for key, value in body.items() if key != "messages"}
+        fields = {limit if key == _LIMIT else key: value for key, value in body.items() if key != "messages"}
         if stream:
             fields["stream_options"] = {"include_usage": True}
         create = self._client.chat.completions.with_streaming_response.create

@@ -83,7 +83,7 @@ def _refused(where: str, error: Any, package: Any) -> UserError:
     said = words(error.body) or as_unicode(error.message)[:_MOST_LETTERS]
     if isinstance(error, package.AuthenticationError):
         return EndpointError(f"{where} does not accept the API key: set it in the environment", 401, said=said)
-    if error.status_code in (400, 413) and is_too_long(said):
+    if error.status_code in (400, 413) and _TOO_LONG.search(said):
         return ContextOverflow(f"{where}: {said}")
     return EndpointError(
         f"{where} answers {error.status_code}: {said}",
@@ -92,11 +92,6 @@ def _refused(where: str, error: Any, package: Any) -> UserError:
         said=said,
         quota=found[0] if error.status_code == 429 and (found := _QUOTA.search(error.response.text)) else None,
     )
-
-
-def is_too_long(said: str) -> bool:
-    """Whether a server says that the conversation does not fit."""
-    return _TOO_LONG.search(said) is not None
 
 
 def of_it(said: str) -> str:

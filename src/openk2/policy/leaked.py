@@ -8,7 +8,7 @@ A section is one, with which the text ends; some models write its markers in the
 
 Behind the beginning of a call one without an end is a broken section, and so is one that ends the text and cannot be
 read. Markers of an end that end the text are not shown, nor is a section without calls there. Anything else is text:
-one may write about these markers.
+one may write about these markers. Words between the beginning of a section and its first call are left out.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ from openk2.chat import tool_name
 
 _BEGIN, _END = r"<\|tool_calls?_section_begin\|>", r"<\|tool_calls?_section_end\|>"
 _IM_END = regex.escape(tk.IM_END)
-_CALL = rf"{regex.escape(tk.CALL_BEGIN)}\s{{0,16}}([^<\s]{{1,200}})\s{{0,16}}{regex.escape(tk.ARGUMENT_BEGIN)}\s*"
+_CALL = rf"{regex.escape(tk.CALL_BEGIN)}\s{{0,16}}([^<\s][^<]{{0,200}}?)\s{{0,16}}{regex.escape(tk.ARGUMENT_BEGIN)}\s*"
 _NEXT = regex.compile(rf"\s{{0,16}}(?:{_END}\s{{0,16}}{_BEGIN}\s{{0,16}})?{_CALL}")
 _SECTION_END = regex.compile(_END)
 _LAST = rf"(?:(?:{_BEGIN}\s{{0,16}}{_END}|{_END}|{_IM_END})\s{{0,16}}){{1,4}}"
 """What may stand behind everything."""
 _ENDED = regex.compile(rf"\s*(?:{_LAST})?")
-_WITH_TOOLS = regex.compile(rf"(?P<section>{_BEGIN}\s{{0,16}})?{_CALL}|(?P<last>{_LAST})\Z")
+_WITH_TOOLS = regex.compile(rf"(?P<section>{_BEGIN}[^<]{{0,200}})?{_CALL}|(?P<last>{_LAST})\Z")
+_LIKE_CALL = r"\s{0,16}(?:[{\[]|functions\.|[\w.]{1,64}:\d|<\|tool_call)"
+_HELD = regex.compile(rf"{_BEGIN}[^<]{{0,200}}{_CALL}|{_BEGIN}{_LIKE_CALL}|{_CALL}|(?P<last>{_LAST})\Z")
+"""Where what may become a section begins."""
+_INSIDE = rf"(?!{_END}|{_BEGIN})"
+_UNREADABLE = regex.compile(rf"{_BEGIN}\s*{_INSIDE}\S(?:{_INSIDE}.)*{_END}\s*(?:{_LAST})?\Z", regex.S)
 _WITHOUT = regex.compile(rf"(?P<last>(?:{_IM_END}\s{{0,16}}){{1,4}})\Z")
 _CUT = "<|tool_call"
 """How a call begins, with a section or without."""
@@ -60,7 +65,7 @@ class LeakReader:
     """
 
     def __init__(self, offered: bool) -> None:
-        self._first = _WITH_TOOLS if offered else _WITHOUT
+        self._first, self._all = (_HELD, _WITH_TOOLS) if offered else (_WITHOUT, _WITHOUT)
         self._held = ""
         self._section: list[str] = []
         """The pieces from the beginning of a first call on: only at the end of the text it shows what they are."""
@@ -83,14 +88,16 @@ class LeakReader:
     def close(self, *, cut: bool = False) -> Leaked:
         """The end of the text, which may have been cut off."""
         text = self._held + "".join(self._section)
-        if cut and not self._section and self._held.startswith(_CUT):
+        if cut and text.startswith(_CUT) and self._all.fullmatch(text, partial=True):
             text = ""
         self._held, self._section = "", []
         broken: Leaked | None = None
-        for found in itertools.islice(self._first.finditer(text), _MOST_LOOKED_AT):
+        end = len(text)
+        for found in itertools.islice(self._all.finditer(text), _MOST_LOOKED_AT):
             before = text[: found.start()]
             if found["last"] is not None:
-                return broken or Leaked(before)
+                end = found.start()
+                break
             section = found["section"]
             calls, how, at = _calls(text, found.start() + len(section or ""), in_section=section is not None)
             # Calls inside of a broken section are not all of it.
@@ -98,14 +105,17 @@ class LeakReader:
                 return Leaked(before, calls)
             if how == "broken" and broken is None:
                 broken = Leaked(before, calls, True, text[at:])
-        return broken or Leaked(text)
+        if broken is None and self._all is _WITH_TOOLS and (found := _UNREADABLE.search(text)) is not None:
+            broken = Leaked(text[: found.start()], [], True, found[0])
+        return broken or Leaked(text[:end])
 
     def _more(self, piece: str) -> str:
         self._section.append(piece)
         self._letters += len(piece)
         if self._letters <= _MOST_LETTERS:
             return ""
-        text, self._section, self._first = "".join(self._section), [], _WITHOUT
+        text, self._section = "".join(self._section), []
+        self._first = self._all = _WITHOUT
         return text
 
 

@@ -133,7 +133,9 @@ class ChatRequest(Sampling):
 
     def _answer_names(self) -> dict[str, Any]:
         wanted = self.response_format.json_schema if self.response_format is not None else None
-        return {} if wanted is None else given(name=wanted.name, description=wanted.description)
+        if wanted is None or wanted.schema_ is None:
+            return {}
+        return given(name=wanted.name, description=wanted.description)
 
     def _choice(self) -> tuple[Literal["auto", "none", "required", "tool"], str]:
         if isinstance(self.tool_choice, NamedTool):

@@ -144,7 +144,7 @@ def _tool(index: int, entry: ToolEntry) -> Tool:
         raw={"type": "function", "function": function},
         parameters=parameters,
         description=entry.description or "",
-        strict=entry.strict is True,
+        strict=entry.strict is not False,
         field=f"tools.{index}",
     )
 
@@ -163,7 +163,7 @@ def _text(field: str, content: Any) -> str:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in _TEXTS:
+        if not isinstance(kind, str) or kind not in _TEXTS:
             raise invalid(field, f"parts of type {str(kind)[:40]!r} are not served here: send text")
         texts.append(_checked(field, part.get(_TEXTS[kind])))
     return "".join(texts)

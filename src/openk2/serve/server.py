@@ -49,15 +49,17 @@ class ServeOptions:
 
 
 def read_keys(path: Path) -> frozenset[str]:
-    """One key a line; warns if others may read them. Raises UserError if the file cannot be read or has none."""
+    """One key a line, behind # a remark; warns if others may read them. Raises UserError if the file cannot be read or
+    has none."""
     try:
-        keys = frozenset(filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())))
+        lines = map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
+        keys = frozenset(line for line in lines if line and not line.startswith("#"))
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the key file {path} cannot be read ({e}): name a text file with one key a line") from e
     if not keys:
         raise UserError(f"the key file {path} is empty: write one key a line")
     if not all(map(is_key, keys)):
-        raise UserError(f"the key file {path} has a key that is not plain ASCII, which clients cannot send: change it")
+        raise UserError(f"the key file {path} has a key that is not plain ASCII, or more than a word: change it")
     if os.name == "posix" and path.stat().st_mode & 0o077:
         print(f"other users of this machine may read the key file {path}: chmod 600 {path}", file=sys.stderr)
     return keys

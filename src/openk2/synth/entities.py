@@ -165,7 +165,9 @@ def _base_fields(
 ) -> tuple[dict[str, EntityField], tuple[str, ...]]:
     """What all of a kind have."""
     text, day, time = EntityField(), EntityField(type="date"), EntityField(type="time")
-    name = EntityField(unique=True, kind="person" if noun.kind in ("person", "staff") else "name")
+    past = EntityField(type="date", kind="past")
+    kind = "person" if noun.kind in ("person", "staff") else "name"
+    name = EntityField(unique=True, kind=kind, examples=noun.names)
     title = EntityField(kind="title")
     levels: tuple[str, ...] = ()
     fields: dict[str, EntityField]
@@ -197,7 +199,7 @@ def _base_fields(
                 "note": EntityField(optional=True, kind="note"),
             }
         case "order":
-            fields = {"quantity": _count("few"), "total": _money(), "date": day}
+            fields = {"quantity": _count("few"), "total": _money(), "date": past}
         case "case":
             levels = rng.choice(_PRIORITIES)
             fields = {"title": title, "priority": EntityField(values=levels), "opened": day, "due": day}
@@ -210,7 +212,7 @@ def _base_fields(
         case "reading":
             fields = {
                 "value": EntityField(type="number", minimum=0, maximum=1000, kind="value"),
-                "date": day,
+                "date": past,
                 "flagged": EntityField(type="boolean"),
             }
         case "shipment":
@@ -220,7 +222,7 @@ def _base_fields(
             fields = {"role": EntityField(values=levels), "since": day}
         case "event":
             fields = {
-                "title": EntityField(unique=True, kind="name"),
+                "title": EntityField(unique=True, kind="name", examples=noun.names),
                 "date": day,
                 "start_time": time,
                 "seats": _count("capacity"),
@@ -231,12 +233,12 @@ def _base_fields(
             fields = {
                 "subject": EntityField(kind="title"),
                 "body": text,
-                "date": day,
+                "date": past,
                 "read": EntityField(type="boolean"),
             }
         case _:
             fields = {
-                "title": EntityField(unique=True, kind="name"),
+                "title": EntityField(unique=True, kind="name", examples=noun.names),
                 "budget": _money(),
                 "spent": _money(),
                 "start": day,

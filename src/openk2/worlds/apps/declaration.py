@@ -64,7 +64,8 @@ class _Declared(BaseModel):
 
 
 class EntityField(_Declared):
-    """A column. `ref` names the entity whose ids it holds, `values` are all it can be, `kind` is how examples look."""
+    """A column. `ref` names the entity whose ids it holds, `values` are all it can be, `examples` some of what it can
+    be, `kind` is how others look (see `filling`)."""
 
     type: ValueType = "text"
     ref: Name | None = None
@@ -74,6 +75,7 @@ class EntityField(_Declared):
     optional: bool = False
     unique: bool = False
     kind: str = ""
+    examples: tuple[str, ...] = ()
     description: str = ""
 
 

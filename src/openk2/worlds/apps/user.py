@@ -1,0 +1,73 @@
+"""The user of a simulated app as a program: says what the task says, answers what it knows, and nothing else.
+
+A task is a list of turns. In each the user says something and perhaps holds facts back until they are asked for. A
+message of the agent's with a question is answered with the facts that it asks for, by their words; any other message
+ends the turn. So the user never contradicts the task, and a failure is the agent's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel, ConfigDict
+
+NOTHING_MORE = "I don't know more than what I told you."
+_MOST_QUESTIONS = 4
+"""So many questions without a new fact, and the user has enough."""
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+class Fact(BaseModel):
+    """What a user tells if asked: words that a question for it has one of, and the answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    words: tuple[str, ...]
+    answer: str
+
+
+class UserTurn(BaseModel):
+    """What a user says, what they hold back, and what they want to hear: `tell` are values that an answer has to name,
+    `refuse` says that the right answer is a no."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    say: str
+    facts: tuple[Fact, ...] = ()
+    tell: tuple[str, ...] = ()
+    refuse: bool = False
+
+
+class ScriptedUser:
+    """Plays the turns of one task."""
+
+    def __init__(self, turns: tuple[UserTurn, ...]) -> None:
+        self._turns = turns
+        self._at = 0
+        self._told: set[int] = set()
+        self._empty = 0
+
+    @property
+    def at(self) -> int:
+        """The turn that is under way; as many as there are when all are over."""
+        return self._at
+
+    def opening(self) -> str:
+        return self._turns[0].say
+
+    def reply(self, message: str) -> str | None:
+        """The answer to a message without calls; None when there is nothing left to say."""
+        facts = self._turns[self._at].facts
+        if "?" in message and self._empty < _MOST_QUESTIONS:
+            asked = set(_WORD.findall(message.lower()))
+            wanted = [i for i, fact in enumerate(facts) if asked.intersection(fact.words)]
+            new = [i for i in wanted if i not in self._told]
+            # A question that names nothing: what is still held back is what it can be about.
+            if not wanted:
+                new = [i for i in range(len(facts)) if i not in self._told][:1]
+            self._empty = 0 if new else self._empty + 1
+            chosen = new or wanted
+            self._told.update(chosen)
+            return " ".join(facts[i].answer for i in chosen) or NOTHING_MORE
+        self._at, self._told, self._empty = self._at + 1, set(), 0
+        return self._turns[self._at].say if self._at < len(self._turns) else None
