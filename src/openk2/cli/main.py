@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, bench, demo, deploy, evaluate, model, serve, test, train
+from openk2.cli import agent, bench, demo, deploy, evaluate, model, serve, synth, test, train
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -66,6 +66,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("deploy")(deploy.deploy)
 app.add_typer(model.app, name="model")
+app.add_typer(synth.app, name="synth")
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("test", context_settings=OPEN)(test.test)
 # Help behind the name is the benchmark's own.

@@ -6,8 +6,6 @@ never minutes: the same recipe gives the same weights on a slow machine and on a
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from openk2.chat.tokenizer import MIN_VOCAB_SIZE
 from openk2.core import UserError
-from openk2.core.runs import read_small_text
+from openk2.core.recipes import explain, hint, read_recipe
 from openk2.data.corpus import CorpusConfig
 from openk2.worlds.families import FAMILIES
 
@@ -193,20 +191,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError for a missing or malformed file, an unknown key (naming the nearest valid one), a value of the
     wrong kind and numbers that cannot work together.
     """
-    try:
-        raw = tomllib.loads(read_small_text(path))
-    except FileNotFoundError as e:
-        raise UserError(f"there is no recipe {path}: try recipes/micro.toml or recipes/nano.toml") from e
-    except OSError as e:
-        raise UserError(f"the recipe {path} cannot be read: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"the recipe {path} cannot be read: it is not UTF-8 text (byte {e.start})") from e
-    except tomllib.TOMLDecodeError as e:
-        raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
-    except ValueError as e:
-        raise UserError(f"the recipe {path} cannot be read: {e}") from e
-    for override in overrides:
-        _apply(raw, override)
+    raw = read_recipe(path, overrides, "recipes/micro.toml or recipes/nano.toml")
     return parse_recipe(raw, str(path))
 
 
@@ -216,7 +201,7 @@ def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as e:
-        raise UserError(f"{where}: {_explain(e)}") from e
+        raise UserError(f"{where}: {explain(e, Recipe)}") from e
     context = build_model_config(recipe, {}, where).max_position_embeddings
     for key, tokens in (
         ("pretrain.seq_len", recipe.pretrain.seq_len),
@@ -249,58 +234,10 @@ def build_model_config(recipe: Recipe, token_ids: Mapping[str, int], where: str)
             f"{where}: model.{key} follows from the tokenizer: remove it (tokenizer.vocab_size sets the size)"
         )
     for key in sorted(changes.keys() - ModelConfig.model_fields.keys()):
-        raise UserError(f"{where}: unknown key 'model.{key}': {_hint(key, ['model'], list(ModelConfig.model_fields))}")
+        raise UserError(f"{where}: unknown key 'model.{key}': {hint(key, ['model'], list(ModelConfig.model_fields))}")
     decided: dict[str, int | None] = dict.fromkeys(_FROM_TOKENIZER)
     fields = changes | decided | {"vocab_size": recipe.tokenizer.vocab_size} | dict(token_ids)
     try:
         return ModelConfig.preset(recipe.model.preset, **fields)
     except UserError as e:
         raise UserError(f"{where}: [model]: {e}") from e
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        raise UserError(f"--set {override!r} is not of the form key.path=value, for example sft.lr=0.004")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    section = raw
-    for part in parts[:-1]:
-        section = section.setdefault(part, {})
-        if not isinstance(section, dict):
-            raise UserError(f"--set {override!r}: {part} is a value, not a section")
-    section[parts[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one sentence; an unknown key first, since a misspelt one is also missing."""
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    location = first["loc"]
-    key = ".".join(str(part) for part in location)
-    match first["type"]:
-        case "extra_forbidden":
-            return f"unknown key {key!r}: {_hint(str(location[-1]), location[:-1], _valid_keys(location[:-1]))}"
-        case "missing":
-            return f"{key!r} is missing: add it"
-        case "value_error":
-            return str(first["ctx"]["error"]) + (f" (in [{key}])" if key else "")
-        case _:
-            return f"{key} = {first['input']!r} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _hint(key: str, section: Sequence[int | str], valid: list[str]) -> str:
-    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    return f"did you mean {'.'.join([*map(str, section), near[0]])!r}?" if near else "remove it"
-
-
-def _valid_keys(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

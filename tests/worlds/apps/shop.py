@@ -28,7 +28,7 @@ def filled(domain: Domain) -> State:
         status = ("open", "sent")[number // 4]
         values = {"customer": f"CUS-{1001 + number % 4}", "status": status, "total": 10.5 * number, "day": "2026-04-30"}
         state.create("orders", values)
-    return state.copy()
+    return state.begun()
 
 
 def call(interpreter: Interpreter, state: State, name: str, **arguments: Any) -> ToolResult:

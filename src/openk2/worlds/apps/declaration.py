@@ -136,7 +136,9 @@ class Returns(_Declared):
 
 
 class Tool(_Declared):
-    """A tool and what it does. `ask` is how a person asks for it, with the parameters in braces."""
+    """A tool and what it does. `ask` is how a person asks for it, with the parameters in braces. What is in brackets is
+    said only if the parameters in it are told, or else what stands behind `|`: `move {lamp_id} to[ {day}| a new day]`.
+    """
 
     name: Name
     description: Text

@@ -95,7 +95,7 @@ def fill(domain: Domain, seed: int) -> State:
             )
         for name in ready:
             ids[name] = _fill_entity(state, name, waiting.pop(name), ids, today, rng)
-    return state.copy()
+    return state.begun()
 
 
 def _needed(entity: Entity) -> set[str]:

@@ -22,7 +22,7 @@ _FIRST_ID = 1001
 
 
 class State:
-    """The rows of all entities of a domain. `begun` are the rows that a copy was made with: ids beyond are new."""
+    """The rows of all entities of a domain. Ids beyond those that it began with are new."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
@@ -40,11 +40,17 @@ class State:
             ]
             self._connection.execute(f'CREATE TABLE "{name}" (id TEXT PRIMARY KEY, {", ".join(columns)}) WITHOUT ROWID')
 
+    def begun(self) -> State:
+        """A copy that begins with the rows that are here."""
+        other = self.copy()
+        other._begun = dict(self._next)
+        return other
+
     def copy(self) -> State:
-        """A state with the same rows, for which they are those that it began with."""
+        """A state of its own with the same rows and the same beginning."""
         other = State.__new__(State)
         other.domain, other._names, other._booleans = self.domain, self._names, self._booleans
-        other._next, other._begun = dict(self._next), dict(self._next)
+        other._next, other._begun = dict(self._next), dict(self._begun)
         other._connection = _connect()
         self._connection.backup(other._connection)
         return other

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,6 +55,26 @@ class Rubric(BaseModel):
     weights: dict[str, float] = Field(default_factory=lambda: {"state": 0.6, "told": 0.3, "checkpoints": 0.1})
 
 
+class PlannedCall(BaseModel):
+    """A call of a plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class PlanTurn(BaseModel):
+    """A way through one turn of the user's, that an expert goes and nobody else is held to: a question, waves of calls
+    that do not depend on each other, and the answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: str = ""
+    waves: tuple[tuple[PlannedCall, ...], ...] = ()
+    answer: str
+
+
 class AppTask(BaseModel):
     """The data of a task."""
 
@@ -68,6 +89,7 @@ class AppTask(BaseModel):
     turns: tuple[UserTurn, ...]
     faults: Faults = Field(default_factory=Faults)
     rubric: Rubric
+    plan: tuple[PlanTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +261,15 @@ class AppWorld:
 
 
 def names(text: str, value: str) -> bool:
-    """Whether a text names a value: a number as a number, in whatever form, words as words."""
+    """Whether a text names a value: a number in whatever form, words as words, `in_repair` also as `in repair`."""
     try:
         wanted = float(value)
     except ValueError:
-        return value.lower() in text.lower()
-    found = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", text)
+        return re.search(rf"(?<!\w){re.escape(_spaced(value))}(?!\w)", _spaced(text)) is not None
+    # The parts of a date or of an id are no numbers.
+    found = re.findall(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!-?\d)", text)
     return any(abs(float(number.replace(",", "")) - wanted) < 0.005 for number in found)
+
+
+def _spaced(text: str) -> str:
+    return re.sub(r"[\s_-]+", " ", text.lower())

@@ -1,0 +1,155 @@
+"""`openk2 synth`: the data factory. Domains, agents, tasks, trajectories, and what of them is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openk2.agent.interrupted import Interrupted
+from openk2.cli.common import MODEL_HELP, given_path
+from openk2.core import UserError
+
+app = typer.Typer(
+    name="synth",
+    help="The data factory: simulated apps, agents, tasks with rubrics, and trajectories that can be executed again.",
+    no_args_is_help=True,
+)
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder that synth run was given as --run.", parser=given_path)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, max=256, help="Processes.", show_default="one for each core"),
+]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Such as recipes/synth-offline.toml.", parser=given_path)
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="The run folder.",
+            show_default="runs/NAME, by the recipe's name",
+            parser=given_path,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help=f"Who tries the tasks: {MODEL_HELP}", show_default="the recipe's"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only so many tasks.", show_default=False)
+    ] = None,
+    workers: WorkersOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="S", help="Another seed than the recipe's.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value, say attempts.per_task=4; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make data, or go on where it stopped.
+
+    The same command again continues: what is finished is kept, and the bytes are the same whatever the number of
+    workers. A larger --limit adds tasks to those that are there. Without --model a program that knows the plan acts, so
+    that no model is needed.
+    """
+    from openk2.synth.factory import run_factory
+    from openk2.synth.recipe import load_synth_recipe
+
+    given = [("tasks.count", limit), ("seed", seed), ("attempts.model", model and json.dumps(model))]
+    changes = [*(overrides or []), *(f"{key}={value}" for key, value in given if value is not None)]
+    loaded = load_synth_recipe(recipe, changes)
+    where = folder or Path("runs") / loaded.name
+    try:
+        status_ = run_factory(loaded, where, workers=workers or _cores())
+    except KeyboardInterrupt as e:
+        raise Interrupted(f"interrupted: all that was finished is kept in {where}") from e
+    _show_status(status_, as_json)
+
+
+@app.command()
+def status(folder: RunArgument, as_json: JsonOption = False) -> None:
+    """Counts for each stage: domains, tools, agents, tasks, attempts, kept, and dropped by reason."""
+    from openk2.synth.lake import Lake
+
+    _show_status(Lake(folder).status(), as_json)
+
+
+@app.command()
+def verify(folder: RunArgument, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+    """Execute every kept trajectory again, from its seed and offline; exits with 1 if one disagrees."""
+    from openk2.synth.verify import verify_run
+
+    found = verify_run(folder, workers=workers or _cores())
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        print(f"{found.checked} checked, {found.agreed} agreed, {found.checked - found.agreed} disagreed")
+        for line in found.differences:
+            print(f"  {line}")
+    if found.agreed < found.checked:
+        raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    folder: RunArgument,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A question to DuckDB.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the lake in SQL, over the views domains, tools, agents, tasks, attempts and trajectories.
+
+    For example: select domain, count(*) from trajectories group by 1 order by 2 desc limit 10
+    """
+    from openk2.synth.lake import Lake
+
+    columns, rows = Lake(folder).query(sql)
+    if as_json:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    Console().print(table, markup=False)
+
+
+def _show_status(found: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name in ("domains", "tools", "agents", "tasks", "attempts", "kept"):
+        print(f"{name:>9}  {found[name]:>9,}")
+    dropped = found["dropped"]
+    if not isinstance(dropped, dict):
+        raise UserError("the status is damaged: run synth run again")
+    for reason, count in dropped.items():
+        print(f"  dropped  {count:>9,}  {reason}")
+    if not found["finished"]:
+        print("not finished: the same synth run command continues")

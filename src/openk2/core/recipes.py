@@ -1,0 +1,84 @@
+"""Recipes: TOML files that are read with overrides, and whose mistakes are each one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from openk2.core.errors import UserError
+from openk2.core.runs import read_small_text
+
+
+def read_recipe(path: Path, overrides: Sequence[str], examples: str) -> dict[str, Any]:
+    """The content of a recipe; `overrides` are `key.path=value` with values in TOML syntax (bare words are text).
+
+    Raises UserError for a missing or malformed file, which names `examples`, and for what is no override.
+    """
+    try:
+        raw = tomllib.loads(read_small_text(path))
+    except FileNotFoundError as e:
+        raise UserError(f"there is no recipe {path}: try {examples}") from e
+    except OSError as e:
+        raise UserError(f"the recipe {path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"the recipe {path} cannot be read: it is not UTF-8 text (byte {e.start})") from e
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
+    except ValueError as e:
+        raise UserError(f"the recipe {path} cannot be read: {e}") from e
+    for override in overrides:
+        _apply(raw, override)
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r} is not of the form key.path=value, for example sft.lr=0.004")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    section = raw
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override!r}: {part} is a value, not a section")
+    section[parts[-1]] = value
+
+
+def explain(error: ValidationError, recipe: type[BaseModel]) -> str:
+    """The first problem in one sentence; an unknown key first, since a misspelt one is also missing."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    location = first["loc"]
+    key = ".".join(str(part) for part in location)
+    match first["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key!r}: {hint(str(location[-1]), location[:-1], _valid_keys(recipe, location[:-1]))}"
+        case "missing":
+            return f"{key!r} is missing: add it"
+        case "value_error":
+            return str(first["ctx"]["error"]) + (f" (in [{key}])" if key else "")
+        case _:
+            return f"{key} = {first['input']!r} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def hint(key: str, section: Sequence[int | str], valid: list[str]) -> str:
+    """What to do about a key that is none of the valid ones."""
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    return f"did you mean {'.'.join([*map(str, section), near[0]])!r}?" if near else "remove it"
+
+
+def _valid_keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

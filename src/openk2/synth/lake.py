@@ -1,0 +1,159 @@
+"""The lake: what a run of the factory has made, in Parquet, and questions about it in SQL.
+
+    RUN/synth/domains.parquet, tools.parquet, agents.parquet
+    RUN/synth/attempts/00000.parquet ...      one row for each attempt at a task, kept or not, with its ATIF
+    RUN/synth/kept.parquet                    which of them are data, and why others are not
+
+Views: `domains`, `tools`, `agents`, `tasks`, `attempts`, and `trajectories`, the attempts that are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openk2.core import UserError
+from openk2.core.runs import atomic_path
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+STAGE = "synth"
+DOMAINS, TOOLS, AGENTS, KEPT = "domains.parquet", "tools.parquet", "agents.parquet", "kept.parquet"
+ATTEMPTS = "attempts"
+_TEXTS = ("hash", "task", "domain", "category", "agent", "policy", "kinds", "tools", "calls", "stop", "reason", "atif")
+_COUNTS = ("number", "attempt", "steps", "n_calls", "user_turns", "tokens")
+
+
+def packages() -> tuple[Any, Any]:
+    """pyarrow and its Parquet. Raises UserError if they are not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise UserError("the lake needs pyarrow and duckdb: pip install 'openk2[data]'") from e
+    return pa, pq
+
+
+def attempts_schema() -> pa.Schema:
+    """The columns of an attempt. `kinds`, `tools` and `calls` are names with a blank between them."""
+    pa, _ = packages()
+    return pa.schema(
+        [(name, pa.int64()) for name in _COUNTS]
+        + [(name, pa.string()) for name in _TEXTS]
+        + [("passed", pa.bool_()), ("score", pa.float64()), ("solvable", pa.bool_())]
+    )
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema | None = None) -> None:
+    """A Parquet file, atomically: the same rows give the same bytes. Raises UserError if it cannot be written."""
+    pa, pq = packages()
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=3, use_dictionary=_dictionary(table))
+
+
+def _dictionary(table: pa.Table) -> list[str]:
+    return [name for name in table.column_names if name not in ("atif", "hash", "declaration", "task")]
+
+
+def rows_in(path: Path) -> int:
+    """How many rows a Parquet file has; -1 if there is none that can be read."""
+    _, pq = packages()
+    try:
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    except (OSError, ValueError):
+        return -1
+
+
+def lake_folder(run: Path) -> Path:
+    """The folder of a run's lake. Raises UserError if there is none."""
+    folder = run / STAGE
+    if not (folder / "recipe.json").exists():
+        raise UserError(f"{run} is not a run of the data factory: name the folder that was given to synth run as --run")
+    return folder
+
+
+class Lake:
+    """Reads a run."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder = lake_folder(run)
+        packages()
+        import duckdb
+
+        self._connection: duckdb.DuckDBPyConnection = duckdb.connect()
+        for view, files in (
+            ("domains", DOMAINS), ("tools", TOOLS), ("agents", AGENTS), ("attempts", f"{ATTEMPTS}/*.parquet"),
+        ):  # fmt: skip
+            if any(self.folder.glob(files)):
+                where = str(self.folder / files).replace("'", "''")
+                self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
+        if any((self.folder / ATTEMPTS).glob("*.parquet")):
+            self._connection.execute(
+                "CREATE VIEW tasks AS SELECT number, any_value(task) task, any_value(domain) domain, "
+                "any_value(agent) agent, any_value(kinds) kinds, count(*) attempts, count(*) FILTER (passed) passed, "
+                "1 - avg(passed::INT) difficulty FROM attempts WHERE solvable GROUP BY number"
+            )
+            if (self.folder / KEPT).exists():
+                where = str(self.folder / KEPT).replace("'", "''")
+                self._connection.execute(
+                    f"CREATE VIEW trajectories AS SELECT a.* FROM attempts a JOIN read_parquet('{where}') k "
+                    "ON a.number = k.number AND a.attempt = k.attempt WHERE k.dropped = '' ORDER BY a.number, a.attempt"
+                )
+                self._connection.execute(f"CREATE VIEW verdicts AS SELECT * FROM read_parquet('{where}')")
+            else:
+                self._connection.execute(
+                    "CREATE VIEW trajectories AS SELECT * FROM attempts WHERE passed ORDER BY number, attempt"
+                )
+
+    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of columns and rows. Raises UserError with DuckDB's words for what is wrong in a question."""
+        import duckdb
+
+        try:
+            found = self._connection.execute(sql)
+            return [column[0] for column in found.description or []], found.fetchall()
+        except duckdb.Error as e:
+            raise UserError(f"the query cannot be answered: {str(e).strip().splitlines()[0]}") from None
+
+    def one(self, sql: str) -> Any:
+        """A single value, 0 where the table is not there yet."""
+        try:
+            _, rows = self.query(sql)
+        except UserError:
+            return 0
+        return rows[0][0] if rows else 0
+
+    def stream(self, sql: str, size: int = 256) -> Any:
+        """Rows in pieces, so that a lake of any size can be read in little memory."""
+        found = self._connection.execute(sql)
+        while rows := found.fetchmany(size):
+            yield from rows
+
+    def status(self) -> dict[str, Any]:
+        """Counts for each stage."""
+        dropped: dict[str, int] = {}
+        if (self.folder / KEPT).exists():
+            _, rows = self.query(
+                "SELECT dropped, count(*) FROM verdicts WHERE dropped <> '' GROUP BY 1 ORDER BY 2 DESC, 1"
+            )
+            dropped = {str(reason): int(count) for reason, count in rows}
+            kept = self.one("SELECT count(*) FROM verdicts WHERE dropped = ''")
+        else:
+            kept = self.one("SELECT count(*) FROM attempts WHERE passed")
+        state = json.loads((self.folder / "recipe.json").read_text(encoding="utf-8"))
+        return {
+            "domains": int(self.one("SELECT count(*) FROM domains")),
+            "tools": int(self.one("SELECT count(*) FROM tools WHERE dropped = ''")),
+            "agents": int(self.one("SELECT count(*) FROM agents")),
+            "tasks": int(self.one("SELECT count(*) FROM tasks")),
+            "attempts": int(self.one("SELECT count(*) FROM attempts WHERE solvable")),
+            "kept": int(kept),
+            "dropped": dropped,
+            "wanted": int(state["tasks"]["count"]),
+            "finished": (self.folder / "manifest.json").exists(),
+        }

@@ -1,0 +1,77 @@
+"""Recipes of the data factory: one TOML file that says everything a run depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openk2.core import UserError
+from openk2.core.recipes import explain, read_recipe
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DomainsConfig(_Section):
+    """How many domains, and at most how many tools each may have."""
+
+    count: int = Field(default=10_000, ge=1)
+    tools: int = Field(default=200, ge=4, le=1000)
+
+
+class AgentsConfig(_Section):
+    """Agents of each domain."""
+
+    per_domain: int = Field(default=3, ge=1, le=100)
+
+
+class TasksConfig(_Section):
+    """How many tasks, and how many of one agent come in a row: a domain that is loaded is used."""
+
+    count: int = Field(default=1000, ge=1, le=10**9)
+    in_a_row: int = Field(default=25, ge=1)
+    per_shard: int = Field(default=500, ge=1, le=10_000)
+
+
+class AttemptsConfig(_Section):
+    """Who tries, how often, and within which limits. `model` is `planner` or what `--model` means elsewhere."""
+
+    model: str = "planner"
+    per_task: int = Field(default=1, ge=1, le=100)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    steps: int = Field(default=60, ge=1)
+    tokens: int = Field(default=1024, ge=1)
+    seconds: float = Field(default=600.0, gt=0)
+    concurrency: int = Field(default=512, ge=1, le=10_000)
+
+
+class FilterConfig(_Section):
+    """What is kept of what has passed. `against` names folders with benchmark texts, beside OPENK2_DATA if that is
+    set: a trajectory that shares 13 words in a row with one of them is dropped."""
+
+    same_calls: int = Field(default=1, ge=1, description="trajectories with the same tools and calls that are kept")
+    against: tuple[str, ...] = ()
+
+
+class SynthRecipe(_Section):
+    """A run of the factory."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    seed: int = 0
+    domains: DomainsConfig = Field(default_factory=DomainsConfig)
+    agents: AgentsConfig = Field(default_factory=AgentsConfig)
+    tasks: TasksConfig = Field(default_factory=TasksConfig)
+    attempts: AttemptsConfig = Field(default_factory=AttemptsConfig)
+    filter: FilterConfig = Field(default_factory=FilterConfig)
+
+
+def load_synth_recipe(path: Path, overrides: Sequence[str] = ()) -> SynthRecipe:
+    """Read and check a recipe; `overrides` are `key.path=value`. Raises UserError naming the file and what is wrong."""
+    raw = read_recipe(path, overrides, "recipes/synth-offline.toml")
+    try:
+        return SynthRecipe.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{path}: {explain(e, SynthRecipe)}") from e

@@ -1,0 +1,156 @@
+"""Re-executes trajectories from their seeds: every call must give the recorded result, the user must say the recorded
+words, and the verdict must be the recorded one. Nothing but the declarations and the ATIF is needed, no policy and no
+network.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openk2.core import Trajectory, UserError
+from openk2.core.atif import from_atif
+from openk2.synth.attempts import content_hash
+from openk2.synth.lake import Lake
+from openk2.train.progress import ConsoleReporter
+from openk2.worlds.apps.declaration import Domain
+from openk2.worlds.apps.world import Apps, AppTask, AppWorld
+
+_SHOWN = 5
+_PIECE = 64
+
+
+@dataclass(slots=True)
+class Verified:
+    """How many trajectories agreed with their re-execution, and what was other in some that did not."""
+
+    checked: int = 0
+    agreed: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    def add(self, name: str, difference: str | None) -> None:
+        self.checked += 1
+        self.agreed += difference is None
+        if difference is not None and len(self.differences) < _SHOWN:
+            self.differences.append(f"{name}: {difference}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "checked": self.checked,
+            "agreed": self.agreed,
+            "disagreed": self.checked - self.agreed,
+            "differences": self.differences,
+        }
+
+
+def difference(trajectory: Trajectory, apps: Apps, digest: str = "") -> str | None:
+    """The first thing that is other when a trajectory is executed again; None if all is the same. With `digest` its
+    content must have that hash."""
+    if digest and content_hash(trajectory) != digest:
+        return "its content has another hash"
+    try:
+        task = AppTask.model_validate(trajectory.task.data)
+        world = AppWorld(apps)
+        opening = world.begin(task)
+    except (ValueError, KeyError, UserError) as e:
+        return f"its task cannot be set up again ({str(e).splitlines()[0]})"
+    if tuple(world.tools) != trajectory.tools:
+        return "other tools were on offer"
+    messages = trajectory.messages
+    if messages[: len(opening)] != opening:
+        return "the conversation began with other words"
+    at = len(opening)
+    while at < len(messages):
+        message = messages[at]
+        at += 1
+        if message.role != "assistant":
+            return f"a message of the {message.role} that nothing explains: {message.content[:80]!r}"
+        for call in message.tool_calls:
+            result = world.execute(call)
+            told = messages[at] if at < len(messages) else None
+            at += 1
+            if told is None or told.content != result.content or told.tool_call_id != call.id:
+                before = told.content[:80] if told else "nothing"
+                return f"{call.name} gave {before!r}, and gives {result.content[:80]!r}"
+        if message.tool_calls:
+            continue
+        said = world.answer(message.content)
+        if said is None:
+            break
+        if at >= len(messages) or messages[at].role != "user" or messages[at].content != said:
+            return f"the user said other words than {said[:80]!r}"
+        at += 1
+    if at < len(messages):
+        return "the conversation went on behind its end"
+    passed = world.judge().passed and trajectory.finished
+    if passed != trajectory.verdict.passed:
+        return f"the verdict was {trajectory.verdict.passed}, and is {passed}"
+    return None
+
+
+_shared: dict[str, Apps] = {}
+
+
+def _begin_worker(domains: dict[str, str]) -> None:
+    _shared["apps"] = Apps(lambda name: Domain.model_validate_json(domains[name]))
+
+
+def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    for name, digest, atif in rows:
+        try:
+            found.append((name, difference(from_atif(json.loads(atif)), _shared["apps"], digest)))
+        except (UserError, ValueError) as e:
+            found.append((name, str(e)))
+    return found
+
+
+def verify_run(run: Path, *, workers: int) -> Verified:
+    """Re-execute every kept trajectory of a run."""
+    lake = Lake(run)
+    _, declared = lake.query("SELECT name, declaration FROM domains")
+    domains = {str(name): str(text) for name, text in declared}
+    total = int(lake.one("SELECT count(*) FROM trajectories"))
+    verified = Verified()
+    rows = lake.stream("SELECT task, hash, atif FROM trajectories", _PIECE)
+    with ConsoleReporter().stage("verify") as bar:
+        for results in _checked(_pieces(rows), domains, workers):
+            for name, found in results:
+                verified.add(name, found)
+            bar(verified.checked, total)
+    return verified
+
+
+def _pieces(rows: Iterable[tuple[str, str, str]]) -> Iterable[list[tuple[str, str, str]]]:
+    piece: list[tuple[str, str, str]] = []
+    for row in rows:
+        piece.append(row)
+        if len(piece) == _PIECE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+def _checked(
+    pieces: Iterable[list[tuple[str, str, str]]], domains: dict[str, str], workers: int
+) -> Iterable[list[tuple[str, str | None]]]:
+    if workers == 1:
+        _begin_worker(domains)
+        yield from map(_check, pieces)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin_worker, (domains,)) as pool:
+        waiting: list[Any] = []
+        for piece in pieces:
+            waiting.append(pool.submit(_check, piece))
+            # A lake of any size passes through a few pieces.
+            if len(waiting) >= 4 * workers:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
