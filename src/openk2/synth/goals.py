@@ -101,12 +101,12 @@ class Goals:
             }
             if any(value is None for value in arguments.values()) or (key := _about(tool, arguments)) in self._found:
                 continue
-            after = self.state.copy()
+            after = self.state.copy() if tool.writes else self.state
             try:
                 result = self.interpreter.run(after, tool, arguments, self._given)
             except Refused:
                 continue
-            if tool.writes == (after.hash() == self.state.hash()):
+            if tool.writes and after.hash() == self.state.hash():
                 continue
             found = self._locate(before, tool, arguments)
             if found is None:

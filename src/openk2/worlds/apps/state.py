@@ -8,9 +8,8 @@ end.
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +33,11 @@ class State:
         }
         self._next: dict[str, int] = dict.fromkeys(domain.entities, _FIRST_ID)
         self._begun: dict[str, int] = dict(self._next)
+        self._digests: dict[str, str] = {}
+        self._targets = {
+            name: frozenset(field.ref for field in entity.fields.values() if field.ref is not None)
+            for name, entity in domain.entities.items()
+        }
         for name, types in domain.field_types.items():
             columns = [
                 f'"{field}" {_SQL_TYPES.get(str(kind), "TEXT")}' for field, kind in types.items() if field != "id"
@@ -50,6 +54,7 @@ class State:
         """A state of its own with the same rows and the same beginning."""
         other = State.__new__(State)
         other.domain, other._names, other._booleans = self.domain, self._names, self._booleans
+        other._targets, other._digests = self._targets, dict(self._digests)
         other._next, other._begun = dict(self._next), dict(self._begun)
         other._connection = _connect()
         self._connection.backup(other._connection)
@@ -70,11 +75,13 @@ class State:
     def _row(self, entity: str, values: tuple[Any, ...]) -> Row:
         row = dict(zip(self._names[entity], values, strict=True))
         for field in self._booleans[entity]:
-            row[field] = None if row[field] is None else bool(row[field])
+            if row[field] is not None:
+                row[field] = row[field] == 1
         return row
 
     def create(self, entity: str, values: Mapping[str, Any]) -> Row:
         """A new row with the next id."""
+        self._digests.pop(entity, None)
         key = f"{self.domain.entities[entity].prefix}-{self._next[entity]}"
         self._next[entity] += 1
         row: Row = {field: values.get(field) for field in self._names[entity]} | {"id": key}
@@ -84,22 +91,25 @@ class State:
 
     def update(self, entity: str, key: str, values: Mapping[str, Any]) -> None:
         """Other values in a row."""
+        self._digests.pop(entity, None)
         fields = ", ".join(f'"{field}" = ?' for field in values)
         self._connection.execute(f'UPDATE "{entity}" SET {fields} WHERE id = ?', (*values.values(), key))
 
     def delete(self, entity: str, key: str) -> None:
+        """Take a row away."""
+        self._digests.pop(entity, None)
         self._connection.execute(f'DELETE FROM "{entity}" WHERE id = ?', (key,))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All changes of the block, or none if it raises."""
-        before = dict(self._next)
+        before = dict(self._next), dict(self._digests)
         self._connection.execute("BEGIN")
         try:
             yield
         except BaseException:
             self._connection.execute("ROLLBACK")
-            self._next = before
+            self._next, self._digests = before
             raise
         self._connection.execute("COMMIT")
 
@@ -108,40 +118,44 @@ class State:
         return {entity: self.rows(entity) for entity in self._names}
 
     def hash(self) -> str:
-        """Of the content, in which the ids given since the state began do not count."""
-        content = self.content()
-        new = self._stand_ins(content)
-        if new:
-            refs = {
-                entity: ["id", *(field for field, declared in part.fields.items() if declared.ref is not None)]
-                for entity, part in self.domain.entities.items()
-            }
-            for entity, rows in content.items():
-                for row in rows:
-                    for field in refs[entity]:
-                        row[field] = new.get(row[field], row[field])
-                rows.sort(key=lambda row: json.dumps(row))
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        """Of the content, in which the ids given since the state began do not count.
 
-    def _stand_ins(self, content: Mapping[str, list[Row]]) -> dict[str, str]:
+        The digests of entities that nothing was written to are kept: a copy of a state costs what it changes.
+        """
+        fresh = [entity for entity, following in self._next.items() if following > self._begun[entity]]
+        new = self._stand_ins(fresh) if fresh else {}
+        digests = []
+        for entity in self._names:
+            if new and (entity in fresh or not self._targets[entity].isdisjoint(fresh)):
+                digests.append(_digest(self._renamed(entity, new)))
+            else:
+                if entity not in self._digests:
+                    self._digests[entity] = _digest(self._raw(entity))
+                digests.append(self._digests[entity])
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _raw(self, entity: str) -> list[tuple[Any, ...]]:
+        return self._connection.execute(f'SELECT * FROM "{entity}" ORDER BY id').fetchall()
+
+    def _renamed(self, entity: str, new: Mapping[str, str]) -> list[tuple[Any, ...]]:
+        """The rows with stand-ins for new ids, in an order that follows from what they say."""
+        return sorted((tuple(new.get(value, value) for value in row) for row in self._raw(entity)), key=repr)
+
+    def _stand_ins(self, fresh: Sequence[str]) -> dict[str, str]:
         """For every new id one that follows from what the row says, new ids in it left out."""
-        fresh = {
-            row["id"]
-            for entity, rows in content.items()
-            for row in rows
-            if int(row["id"].rpartition("-")[2]) >= self._begun[entity]
-        }
-        if not fresh:
-            return {}
-        said: dict[str, list[str]] = {}
-        for entity, rows in content.items():
-            for row in rows:
-                if row["id"] in fresh:
-                    plain = {field: "new" if value in fresh else value for field, value in row.items()}
-                    said.setdefault(entity + json.dumps(plain, sort_keys=True), []).append(row["id"])
-        return {
-            key: f"new-{hashlib.sha256(text.encode()).hexdigest()[:16]}" for text, keys in said.items() for key in keys
-        }
+        rows = [
+            (entity, row)
+            for entity in fresh
+            for row in self._raw(entity)
+            if int(row[0].rpartition("-")[2]) >= self._begun[entity]
+        ]
+        ids = {row[0] for _, row in rows}
+        said = {row[0]: (entity, tuple("new" if value in ids else value for value in row)) for entity, row in rows}
+        return {key: f"new-{_digest(what)[:16]}" for key, what in said.items()}
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _connect() -> sqlite3.Connection:
