@@ -1,4 +1,4 @@
-"""A run of the factory: the same bytes whatever the workers and however often it was stopped, and it can be verified."""
+"""A run of the factory: the same bytes whatever the workers, however often it was stopped, and it can be verified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openk2.core import UserError
 from openk2.core.atif import from_atif
 from openk2.core.runs import read_manifest, sha256_file
 from openk2.synth import factory
-from openk2.synth.factory import run_factory, shards_of
+from openk2.synth.factory import run_factory
 from openk2.synth.lake import Lake
 from openk2.synth.recipe import SynthRecipe, load_synth_recipe
 from openk2.synth.verify import difference, verify_run
@@ -24,7 +24,12 @@ from openk2.worlds.apps.world import Apps
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = SynthRecipe.model_validate(
-    {"name": "small", "seed": 3, "domains": {"count": 6, "tools": 60}, "tasks": {"count": 40, "in_a_row": 4, "per_shard": 10}}
+    {
+        "name": "small",
+        "seed": 3,
+        "domains": {"count": 6, "tools": 60},
+        "tasks": {"count": 40, "in_a_row": 4, "per_shard": 10},
+    }
 )
 
 
@@ -59,15 +64,15 @@ def test_the_bytes_do_not_depend_on_the_workers(run: Path, tmp_path: Path) -> No
 
 
 def test_a_stopped_run_goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = factory.run_shard, []
+    real, calls = factory.run_planner, []
 
-    def stopped(*arguments: Any, **more: Any) -> int:
+    def stopped(*arguments: Any) -> None:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments, **more)
+        real(*arguments)
 
-    monkeypatch.setattr(factory, "run_shard", stopped)
+    monkeypatch.setattr(factory, "run_planner", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_factory(SMALL, tmp_path, workers=1)
     assert Lake(tmp_path).status()["attempts"] == 20 and not Lake(tmp_path).status()["finished"]

@@ -65,6 +65,7 @@ def test_what_is_not_told_is_left_out() -> None:
     [
         ("change the credit of me", "change my credit", "change your credit"),
         ("move the date of the next visit of me", "move the date of my next visit", "move the date of your next visit"),
+        ("set the speed in km/h of me to 5", "set my speed in km/h to 5", "set your speed in km/h to 5"),
         ("list all visits of me", "list all my visits", "list all your visits"),
         ("send it from me to X", "send it from me to X", "send it from you to X"),
     ],

@@ -11,7 +11,9 @@ from openk2.train.recipe import load_recipe, parse_recipe
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.mark.parametrize("path", sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("synth-*.toml"))), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("synth-*.toml"))), ids=lambda p: p.stem
+)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem

@@ -1,6 +1,7 @@
-"""One shard of tasks: made, tried, judged, and written as rows of the lake.
+"""Tasks of a shard, and attempts at them: made, tried, judged, and written as rows of the lake.
 
 A shard depends on its number and the recipe alone, so any number of workers gives the same bytes. Clocks are left out.
+A model's attempts are written down one by one as they come, since they cost something: nothing is asked for twice.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,107 +19,217 @@ from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.rollout import rollout
 from openk2.synth.agents import Agent
-from openk2.synth.lake import attempts_schema, write_table
+from openk2.synth.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.synth.planner import Planner
-from openk2.synth.recipe import SynthRecipe
+from openk2.synth.recipe import AttemptsConfig, SynthRecipe
 from openk2.synth.tasks import TaskMaker
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 
 FAMILY = "apps"
+_HOPELESS = 20
+"""After so many failures of an endpoint with no answer between them nothing more is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which tasks are made, and where they go."""
+    """Which tasks there are, and where they and the attempts at them go."""
 
-    index: int
     first: int
     last: int
-    path: Path
+    tasks: Path
+    attempts: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where a model's attempts are written down until the shard is whole."""
+        return self.attempts.with_suffix(".partial.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all shards of a run share. Without a policy the planner acts."""
+    """What all shards of a run share."""
 
     recipe: SynthRecipe
     apps: Apps
     agents: list[Agent]
     categories: dict[str, str]
-    policy: Policy | None = None
 
 
-def run_shard(shard: Shard, bench: Bench, hear: Callable[[int], None] = lambda _: None) -> int:
-    """Make the tasks of a shard, try them, and write them. How many attempts there were."""
-    rows = asyncio.run(_rows(shard, bench, hear))
-    write_table(shard.path, rows, attempts_schema())
-    return len(rows)
-
-
-async def _rows(shard: Shard, bench: Bench, hear: Callable[[int], None]) -> list[dict[str, Any]]:
-    recipe, apps, agents, policy = bench.recipe, bench.apps, bench.agents, bench.policy
-    gate = asyncio.Semaphore(recipe.attempts.concurrency)
-    limits = Limits(recipe.attempts.steps, recipe.attempts.tokens, recipe.attempts.seconds)
-
-    async def one(number: int) -> list[dict[str, Any]]:
-        agent = agents[number // recipe.tasks.in_a_row % len(agents)]
-        maker = TaskMaker(apps, agent, recipe.seed * 1_000_003 + number)
+def make_tasks(shard: Shard, bench: Bench) -> None:
+    """Make the tasks of a shard."""
+    rows: list[dict[str, Any]] = []
+    recipe = bench.recipe
+    for number in range(shard.first, shard.last):
+        agent = bench.agents[number // recipe.tasks.in_a_row % len(bench.agents)]
+        maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number)
         made = maker.make()
-        base = {
-            "number": number, "domain": agent.domain, "category": bench.categories.get(agent.domain, ""),
-            "agent": agent.name, "kinds": " ".join(sorted(set(maker.kinds))),
-            "policy": policy.name if policy else Planner.name,
-        }  # fmt: skip
-        if made is None:
-            return [base | _unsolvable(number)]
-        task = Task(
-            f"{recipe.name}/{number}", FAMILY, agent.domain, number, made.turns[0].say, made.model_dump(mode="json")
+        rows.append(
+            {
+                "number": number,
+                "task": f"{recipe.name}/{number}",
+                "domain": agent.domain,
+                "category": bench.categories.get(agent.domain, ""),
+                "agent": agent.name,
+                "kinds": " ".join(sorted(set(maker.kinds))),
+                "data": None if made is None else made.model_dump_json(),
+            }
         )
+    write_table(shard.tasks, rows, tasks_schema())
+
+
+def run_planner(shard: Shard, bench: Bench) -> None:
+    """The planner's attempts at the tasks of a shard: nothing waits for anything, so one after the other."""
+
+    async def all_rows() -> list[dict[str, Any]]:
         rows = []
-        for attempt in range(recipe.attempts.per_task):
-            async with gate:
-                rows.append(base | {"attempt": attempt} | await _attempt(task, made, apps, policy, limits))
+        for task, made, base in _tasks(shard):
+            rows.append(
+                base
+                | {"attempt": 0}
+                | await _attempt(task, made, bench.apps, Planner(made.plan), bench.recipe.attempts)
+            )
         return rows
 
-    if policy is None:
-        # Nothing waits for anything: one after the other is fastest.
-        found = []
-        for number in range(shard.first, shard.last):
-            found.append(await one(number))
-            hear(number - shard.first + 1)
-    else:
-        done = 0
-
-        async def counted(number: int) -> list[dict[str, Any]]:
-            nonlocal done
-            rows = await one(number)
-            done += 1
-            hear(done)
-            return rows
-
-        found = await asyncio.gather(*map(counted, range(shard.first, shard.last)))
-    return [row for rows in found for row in rows]
+    write_table(shard.attempts, asyncio.run(all_rows()), attempts_schema())
 
 
-async def _attempt(task: Task, made: AppTask, apps: Apps, policy: Policy | None, limits: Limits) -> dict[str, Any]:
-    world = AppWorld(apps)
-    try:
-        trajectory = await rollout(policy or Planner(made.plan), world, task, limits)
-    except UserError as e:
-        # An endpoint that gave no answer says nothing of the task: the attempt is no sample.
-        return _failed(task, f"no answer: {e}")
+def _tasks(shard: Shard) -> Iterator[tuple[Task, AppTask, dict[str, Any]]]:
+    """The tasks of a shard with the columns that they give to their attempts."""
+    for row in read_rows(shard.tasks):
+        if row["data"] is None:
+            continue
+        made = AppTask.model_validate_json(row["data"])
+        task = Task(row["task"], FAMILY, row["domain"], row["number"], made.turns[0].say, json.loads(row["data"]))
+        yield task, made, {"number": row["number"], "task": row["task"]}
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a model's attempts have cost, and how many there were."""
+
+    attempts: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    last_failure: str = ""
+    _in_a_row: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.attempts += 1
+        self._in_a_row = 0
+        self.prompt_tokens += row["prompt_tokens"]
+        self.completion_tokens += row["tokens"]
+
+    def fail(self, error: UserError) -> None:
+        """Note a failure. Raises UserError if there is no hope left."""
+        self.failures += 1
+        self._in_a_row += 1
+        self.last_failure = str(error)
+        if self._in_a_row >= _HOPELESS:
+            raise UserError(f"{error} ({self._in_a_row} attempts in a row had no answer; what was finished is kept)")
+
+    def text(self, prices: tuple[float, float]) -> str:
+        """For the bar: tokens, cost, failures."""
+        cost = (self.prompt_tokens * prices[0] + self.completion_tokens * prices[1]) / 1e6
+        said = f"{_short(self.prompt_tokens)} in, {_short(self.completion_tokens)} out"
+        said += f", ${cost:.2f}" if any(prices) else ""
+        return said + (f", {self.failures} failed" if self.failures else "")
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}k" if count >= 1e4 else str(count)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A shard under way: rows by task and attempt, and how many are awaited."""
+
+    shard: Shard
+    rows: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    waiting: int = 0
+    lost: int = 0
+
+    def put(self, row: dict[str, Any]) -> None:
+        self.rows[row["number"], row["attempt"]] = row
+        with open(self.shard.partial, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        """Write the shard if nothing of it is missing."""
+        if not self.lost:
+            write_table(self.shard.attempts, [self.rows[key] for key in sorted(self.rows)], attempts_schema())
+            self.shard.partial.unlink(missing_ok=True)
+
+
+async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear: Callable[[Spent], None]) -> Spent:
+    """A model's attempts at the tasks of all shards, many at a time.
+
+    An attempt without an answer is left out, and its shard is not whole: the next run asks again. Raises UserError
+    when nothing is answered any more; what was is kept.
+    """
+    config, spent = bench.recipe.attempts, Spent()
+    gate = asyncio.Semaphore(config.concurrency)
+
+    async def one(task: Task, made: AppTask, base: dict[str, Any], held: _Open) -> None:
+        try:
+            row = base | await _attempt(task, made, bench.apps, policy, config)
+            held.put(row)
+            spent.add(row)
+        except UserError as e:
+            held.lost += 1
+            spent.fail(e)
+        finally:
+            gate.release()
+            held.waiting -= 1
+            hear(spent)
+        if not held.waiting:
+            held.close()
+
+    async with asyncio.TaskGroup() as group:
+        for shard in shards:
+            held = _Open(shard, _written(shard.partial))
+            # One more than there are, so that it is not closed before all of them have begun.
+            held.waiting = 1
+            for task, made, base in _tasks(shard):
+                for attempt in range(config.per_task):
+                    if (base["number"], attempt) in held.rows:
+                        continue
+                    await gate.acquire()
+                    held.waiting += 1
+                    group.create_task(one(task, made, base | {"attempt": attempt}, held))
+            held.waiting -= 1
+            if not held.waiting:
+                held.close()
+    return spent
+
+
+def _written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
+    """What is in a file of attempts; a last line that was cut off is left out."""
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    if path.exists():
+        whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+        path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+        for row in map(json.loads, whole):
+            rows[row["number"], row["attempt"]] = row
+    return rows
+
+
+async def _attempt(task: Task, made: AppTask, apps: Apps, policy: Policy, config: AttemptsConfig) -> dict[str, Any]:
+    world = AppWorld(apps, made)
+    trajectory = await rollout(policy, world, task, Limits(config.steps, config.tokens, config.seconds))
     return row_of(trajectory, world.grade.score if world.grade else 0.0)
 
 
 def row_of(trajectory: Trajectory, score: float) -> dict[str, Any]:
-    """The columns that follow from a trajectory."""
+    """The columns that follow from a trajectory, whose clocks are set to nothing."""
     trajectory.seconds = 0.0
     for step in trajectory.steps:
         step.seconds = 0.0
     calls = [call.name for message in trajectory.messages for call in message.tool_calls]
+    usage = [step.turn.usage for step in trajectory.steps if step.turn.usage]
     return {
+        "policy": trajectory.policy,
         "hash": content_hash(trajectory),
-        "task": trajectory.task.id,
         "tools": " ".join(tool.name for tool in trajectory.tools),
         "calls": " ".join(calls),
         "stop": trajectory.stop,
@@ -127,10 +238,10 @@ def row_of(trajectory: Trajectory, score: float) -> dict[str, Any]:
         "steps": len(trajectory.steps),
         "n_calls": len(calls),
         "user_turns": sum(message.role == "user" for message in trajectory.messages),
-        "tokens": sum(step.turn.usage.completion_tokens for step in trajectory.steps if step.turn.usage),
+        "prompt_tokens": sum(one.prompt_tokens for one in usage),
+        "tokens": sum(one.completion_tokens for one in usage),
         "passed": bool(trajectory.verdict.passed),
         "score": score,
-        "solvable": True,
     }
 
 
@@ -139,12 +250,3 @@ def content_hash(trajectory: Trajectory) -> str:
     said = [message.to_openai() for message in trajectory.messages]
     tools = [tool.to_openai() for tool in trajectory.tools]
     return hashlib.sha256(compact_json([tools, said]).encode("utf-8", "replace")).hexdigest()
-
-
-def _unsolvable(number: int) -> dict[str, Any]:
-    return {"attempt": 0, "hash": "", "task": str(number), "stop": "", "reason": "no task was found", "passed": False,
-            "solvable": False}  # fmt: skip
-
-
-def _failed(task: Task, reason: str) -> dict[str, Any]:
-    return {"hash": "", "task": task.id, "stop": "", "reason": reason, "passed": False, "solvable": True}

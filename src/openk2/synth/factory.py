@@ -1,4 +1,4 @@
-"""The data factory, stage by stage: domains -> agents -> attempts -> kept.
+"""The data factory, stage by stage: domains -> agents -> tasks -> attempts -> kept.
 
 Each stage writes files of the run folder and is not done again if they are there; killed at any moment, the same
 command continues. Offline, the bytes do not depend on the number of workers.
@@ -6,6 +6,7 @@ command continues. Offline, the bytes do not depend on the number of workers.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -16,16 +17,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Policy, UserError
+from openk2.core import UserError
 from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
 from openk2.synth.agents import Agent, agents_of
-from openk2.synth.attempts import Bench, Shard, run_shard
+from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, run_model, run_planner
 from openk2.synth.evolve import evolve
-from openk2.synth.lake import AGENTS, ATTEMPTS, DOMAINS, KEPT, STAGE, TOOLS, Lake, packages, rows_in, write_table
+from openk2.synth.lake import AGENTS, ATTEMPTS, DOMAINS, KEPT, STAGE, TASKS, TOOLS, Lake, packages, rows_in, write_table
 from openk2.synth.lexicon import sketches
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.semantics import Doubles, schema_of, structure
-from openk2.train.progress import Bar, ConsoleReporter, Reporter
+from openk2.train.progress import ConsoleReporter, Reporter
 from openk2.worlds.apps.declaration import Domain, Tool
 from openk2.worlds.apps.world import Apps
 
@@ -43,7 +44,12 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
         _check_recipe(recipe, folder)
         domains = _domains(recipe, folder, reporter)
         agents = _agents(recipe, folder, domains)
-        _attempts(recipe, folder, domains, agents, workers, reporter)
+        work = Workers(recipe, domains, agents, workers)
+        try:
+            _tasks(recipe, folder, work, reporter)
+            _attempts(recipe, folder, work, reporter)
+        finally:
+            work.close()
         _keep(recipe, run, folder, reporter)
     return Lake(run).status()
 
@@ -147,79 +153,125 @@ def shards_of(recipe: SynthRecipe, folder: Path) -> Iterator[Shard]:
     """All shards of a run."""
     size = recipe.tasks.per_shard
     for index, first in enumerate(range(0, recipe.tasks.count, size)):
-        yield Shard(index, first, min(first + size, recipe.tasks.count), folder / ATTEMPTS / f"{index:05}.parquet")
+        name = f"{index:05}.parquet"
+        yield Shard(first, min(first + size, recipe.tasks.count), folder / TASKS / name, folder / ATTEMPTS / name)
 
 
-def _attempts(
-    recipe: SynthRecipe, folder: Path, domains: dict[str, str], agents: list[Agent], workers: int, reporter: Reporter
-) -> None:
-    shards = list(shards_of(recipe, folder))
-    missing = [s for s in shards if rows_in(s.path) < (s.last - s.first)]
+def _tasks(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Reporter) -> None:
+    """The tasks of all shards. One that has grown is made anew, and so are the attempts at it."""
+    missing = []
+    for shard in shards_of(recipe, folder):
+        if rows_in(shard.tasks) != shard.last - shard.first:
+            for path in (shard.tasks, shard.attempts):
+                path.unlink(missing_ok=True)
+                remove_stale(path)
+            missing.append(shard)
+    work.run("tasks", make_tasks, missing, recipe.tasks.count, reporter)
+
+
+def _attempts(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Reporter) -> None:
+    missing = [shard for shard in shards_of(recipe, folder) if rows_in(shard.attempts) < 0]
     for shard in missing:
-        remove_stale(shard.path)
-    done = sum(s.last - s.first for s in shards) - sum(s.last - s.first for s in missing)
-    total = recipe.tasks.count
-    with reporter.stage("attempts") as bar:
-        bar(done, total)
-        if recipe.attempts.model != "planner":
-            from openk2.policy.resolve import resolve_policy
+        remove_stale(shard.attempts)
+    if recipe.attempts.model == "planner":
+        work.run("attempts", run_planner, missing, recipe.tasks.count, reporter)
+    elif missing:
+        _with_model(work.bench, missing, reporter)
 
-            policy = resolve_policy(recipe.attempts.model, temperature=recipe.attempts.temperature, seed=recipe.seed)
-            _with_model(_bench(recipe, domains, agents, policy), missing, bar, done)
-            return
-        for shard in _in_processes(recipe, missing, domains, agents, workers):
-            done += shard.last - shard.first
-            bar(done, total)
+
+def _with_model(bench: Bench, shards: list[Shard], reporter: Reporter) -> None:
+    """All in this process: the model is what is waited for. Raises UserError if some attempts had no answer."""
+    from openk2.policy.resolve import resolve_policy
+
+    config = bench.recipe.attempts
+    policy = resolve_policy(config.model, temperature=config.temperature, seed=bench.recipe.seed)
+    total = sum(shard.last - shard.first for shard in shards) * config.per_task
+    shards[0].attempts.parent.mkdir(parents=True, exist_ok=True)
+    with reporter.stage("attempts") as bar:
+
+        def hear(spent: Spent) -> None:
+            bar(spent.attempts, total, spent.text((config.prompt_price, config.completion_price)))
+
+        async def all_attempts() -> Spent:
+            try:
+                return await run_model(shards, bench, policy, hear)
+            finally:
+                await policy.close()
+
+        try:
+            spent = asyncio.run(all_attempts())
+        except ExceptionGroup as several:
+            # The first failure has ended the others: it alone says what was wrong.
+            raise several.exceptions[0] from None
+    reporter.note(f"{spent.attempts} attempts, {spent.text((config.prompt_price, config.completion_price))}")
+    if spent.failures:
+        raise UserError(
+            f"{spent.failures} attempts had no answer, the last one because {spent.last_failure}; "
+            "the same command asks again"
+        )
 
 
 _shared: dict[str, Bench] = {}
 """What a worker was begun with."""
 
 
-def _bench(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent], policy: Policy | None = None) -> Bench:
+def _bench(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> Bench:
     apps = Apps(lambda name: Domain.model_validate_json(domains[name]))
-    categories = {name: json.loads(text)["category"] for name, text in domains.items()}
-    return Bench(recipe, apps, agents, categories, policy)
+    return Bench(recipe, apps, agents, {name: json.loads(text)["category"] for name, text in domains.items()})
 
 
 def _begin_worker(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> None:
     _shared["bench"] = _bench(recipe, domains, agents)
 
 
-def _work(shard: Shard) -> Shard:
-    run_shard(shard, _shared["bench"])
+def _work(make: Callable[[Shard, Bench], None], shard: Shard) -> Shard:
+    make(shard, _shared["bench"])
     return shard
 
 
-def _in_processes(
-    recipe: SynthRecipe, shards: list[Shard], domains: dict[str, str], agents: list[Agent], workers: int
-) -> Iterator[Shard]:
-    if workers == 1:
-        _begin_worker(recipe, domains, agents)
-        yield from map(_work, shards)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin_worker, (recipe, domains, agents)) as pool:
-        try:
-            for future in as_completed([pool.submit(_work, shard) for shard in shards]):
+class Workers:
+    """Does shards in processes, or here if there is one alone."""
+
+    def __init__(self, recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent], count: int) -> None:
+        self._begun = recipe, domains, agents
+        self._count = count
+        self._bench: Bench | None = None
+        self._pool: ProcessPoolExecutor | None = None
+
+    @property
+    def bench(self) -> Bench:
+        if self._bench is None:
+            self._bench = _bench(*self._begun)
+        return self._bench
+
+    def run(
+        self, name: str, make: Callable[[Shard, Bench], None], shards: list[Shard], total: int, reporter: Reporter
+    ) -> None:
+        """Do all shards, in any order."""
+        with reporter.stage(name) as bar:
+            done = total - sum(shard.last - shard.first for shard in shards)
+            bar(done, total)
+            for shard in self._done(make, shards):
+                done += shard.last - shard.first
+                bar(done, total)
+
+    def _done(self, make: Callable[[Shard, Bench], None], shards: list[Shard]) -> Iterator[Shard]:
+        if self._count == 1 or len(shards) == 1:
+            for shard in shards:
+                make(shard, self.bench)
+                yield shard
+            return
+        if self._pool is None and shards:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, context, _begin_worker, self._begun)
+        if self._pool is not None:
+            for future in as_completed([self._pool.submit(_work, make, shard) for shard in shards]):
                 yield future.result()
-        except BaseException:
-            # What is begun is finished; nothing new is.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
-
-def _with_model(bench: Bench, shards: list[Shard], bar: Bar, done: int) -> None:
-    """All in this process: the model is what is waited for."""
-    total = bench.recipe.tasks.count
-    for shard in shards:
-        before = done
-
-        def hear(count: int, before: int = before) -> None:
-            bar(before + count, total)
-
-        run_shard(shard, bench, hear)
-        done += shard.last - shard.first
+    def close(self) -> None:
+        """What is begun is finished; nothing new is."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> None:
@@ -228,24 +280,19 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
         return
     overlap = _benchmark_overlap(recipe)
     lake = Lake(run)
-    total = int(lake.one("SELECT count(*) FROM attempts"))
+    total = int(lake.one("SELECT count(*) FROM tried"))
     hashes: set[bytes] = set()
     same: dict[bytes, int] = {}
     rows = []
     text = "atif" if overlap is not None else "''"
     with reporter.stage("keep") as bar:
         found = lake.stream(
-            f"SELECT number, attempt, hash, tools, calls, passed, solvable, reason, {text} "
-            "FROM attempts ORDER BY number, attempt"
+            f"SELECT number, attempt, hash, tools, calls, passed, reason, {text} FROM tried ORDER BY number, attempt"
         )
-        for done, (number, attempt, digest, tools, calls, passed, solvable, reason, atif) in enumerate(found, 1):
+        for done, (number, attempt, digest, tools, calls, passed, reason, atif) in enumerate(found, 1):
             key = f"{tools}|{calls}".encode()
             dropped = ""
-            if not solvable:
-                dropped = "no task was found"
-            elif not digest:
-                dropped = "no answer"
-            elif not passed:
+            if not passed:
                 dropped = "failed: " + _kind_of(reason)
             elif bytes.fromhex(digest) in hashes:
                 dropped = "the same trajectory"
@@ -261,7 +308,8 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
     write_table(folder / KEPT, rows)
     status = Lake(run).status()
     outputs = {name: sha256_file(folder / name) for name in (DOMAINS, TOOLS, AGENTS, KEPT)}
-    outputs |= {f"{ATTEMPTS}/{s.path.name}": sha256_file(s.path) for s in shards_of(recipe, folder)}
+    shards = [path for shard in shards_of(recipe, folder) for path in (shard.tasks, shard.attempts)]
+    outputs |= {str(path.relative_to(folder)): sha256_file(path) for path in shards}
     manifest = Manifest(
         stage=STAGE, config=recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT), outputs=outputs,
         versions=versions("openk2", "pyarrow", "duckdb"), results={k: v for k, v in status.items() if k != "finished"},

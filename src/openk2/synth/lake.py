@@ -1,6 +1,7 @@
 """The lake: what a run of the factory has made, in Parquet, and questions about it in SQL.
 
     RUN/synth/domains.parquet, tools.parquet, agents.parquet
+    RUN/synth/tasks/00000.parquet ...         one row for each task, with its users, plan and rubric
     RUN/synth/attempts/00000.parquet ...      one row for each attempt at a task, kept or not, with its ATIF
     RUN/synth/kept.parquet                    which of them are data, and why others are not
 
@@ -10,7 +11,7 @@ Views: `domains`, `tools`, `agents`, `tasks`, `attempts`, and `trajectories`, th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 STAGE = "synth"
 DOMAINS, TOOLS, AGENTS, KEPT = "domains.parquet", "tools.parquet", "agents.parquet", "kept.parquet"
-ATTEMPTS = "attempts"
-_TEXTS = ("hash", "task", "domain", "category", "agent", "policy", "kinds", "tools", "calls", "stop", "reason", "atif")
-_COUNTS = ("number", "attempt", "steps", "n_calls", "user_turns", "tokens")
+TASKS, ATTEMPTS = "tasks", "attempts"
+_TASK_TEXTS = ("task", "domain", "category", "agent", "kinds", "data")
+_TEXTS = ("task", "hash", "policy", "tools", "calls", "stop", "reason", "atif")
+_COUNTS = ("number", "attempt", "steps", "n_calls", "user_turns", "prompt_tokens", "tokens")
 
 
 def packages() -> tuple[Any, Any]:
@@ -38,13 +40,18 @@ def packages() -> tuple[Any, Any]:
     return pa, pq
 
 
-def attempts_schema() -> pa.Schema:
-    """The columns of an attempt. `kinds`, `tools` and `calls` are names with a blank between them."""
+def tasks_schema() -> pa.Schema:
+    """The columns of a task. `kinds` are names with a blank between them; `data` is null where no task was found."""
     pa, _ = packages()
+    return pa.schema([("number", pa.int64()), *((name, pa.string()) for name in _TASK_TEXTS)])
+
+
+def attempts_schema() -> pa.Schema:
+    """The columns of an attempt. `tools` and `calls` are names with a blank between them."""
+    pa, _ = packages()
+    counts = [(name, pa.int64()) for name in _COUNTS]
     return pa.schema(
-        [(name, pa.int64()) for name in _COUNTS]
-        + [(name, pa.string()) for name in _TEXTS]
-        + [("passed", pa.bool_()), ("score", pa.float64()), ("solvable", pa.bool_())]
+        [*counts, *((name, pa.string()) for name in _TEXTS), ("passed", pa.bool_()), ("score", pa.float64())]
     )
 
 
@@ -57,7 +64,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema | 
 
 
 def _dictionary(table: pa.Table) -> list[str]:
-    return [name for name in table.column_names if name not in ("atif", "hash", "declaration", "task")]
+    return [name for name in table.column_names if name not in ("atif", "hash", "declaration", "data", "task")]
 
 
 def rows_in(path: Path) -> int:
@@ -67,6 +74,13 @@ def rows_in(path: Path) -> int:
         return int(pq.ParquetFile(path).metadata.num_rows)
     except (OSError, ValueError):
         return -1
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, a few at a time."""
+    _, pq = packages()
+    for batch in pq.ParquetFile(path).iter_batches(64):
+        yield from batch.to_pylist()
 
 
 def lake_folder(run: Path) -> Path:
@@ -86,29 +100,30 @@ class Lake:
         import duckdb
 
         self._connection: duckdb.DuckDBPyConnection = duckdb.connect()
-        for view, files in (
-            ("domains", DOMAINS), ("tools", TOOLS), ("agents", AGENTS), ("attempts", f"{ATTEMPTS}/*.parquet"),
-        ):  # fmt: skip
-            if any(self.folder.glob(files)):
-                where = str(self.folder / files).replace("'", "''")
-                self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
-        if any((self.folder / ATTEMPTS).glob("*.parquet")):
+        parts = {"domains": DOMAINS, "tools": TOOLS, "agents": AGENTS, "made": f"{TASKS}/*.parquet",
+                 "tried": f"{ATTEMPTS}/*.parquet", "verdicts": KEPT}  # fmt: skip
+        there = {view for view, files in parts.items() if any(self.folder.glob(files))}
+        for view in there:
+            where = str(self.folder / parts[view]).replace("'", "''")
+            self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
+        if "made" in there:
+            tried = "tried" if "tried" in there else "(SELECT 0 number, false passed WHERE false)"
             self._connection.execute(
-                "CREATE VIEW tasks AS SELECT number, any_value(task) task, any_value(domain) domain, "
-                "any_value(agent) agent, any_value(kinds) kinds, count(*) attempts, count(*) FILTER (passed) passed, "
-                "1 - avg(passed::INT) difficulty FROM attempts WHERE solvable GROUP BY number"
+                "CREATE VIEW tasks AS SELECT m.*, coalesce(t.attempts, 0) attempts, coalesce(t.passed, 0) passed, "
+                "1 - t.passed / t.attempts difficulty FROM made m LEFT JOIN (SELECT number, count(*) attempts, "
+                f"count(*) FILTER (passed) passed FROM {tried} GROUP BY number) t ON m.number = t.number"
             )
-            if (self.folder / KEPT).exists():
-                where = str(self.folder / KEPT).replace("'", "''")
-                self._connection.execute(
-                    f"CREATE VIEW trajectories AS SELECT a.* FROM attempts a JOIN read_parquet('{where}') k "
-                    "ON a.number = k.number AND a.attempt = k.attempt WHERE k.dropped = '' ORDER BY a.number, a.attempt"
-                )
-                self._connection.execute(f"CREATE VIEW verdicts AS SELECT * FROM read_parquet('{where}')")
-            else:
-                self._connection.execute(
-                    "CREATE VIEW trajectories AS SELECT * FROM attempts WHERE passed ORDER BY number, attempt"
-                )
+        if "tried" in there:
+            about = "m.domain, m.category, m.agent, m.kinds"
+            self._connection.execute(
+                f"CREATE VIEW attempts AS SELECT t.*, {about} FROM tried t JOIN made m ON t.number = m.number"
+            )
+            chosen = "passed" if "verdicts" not in there else "dropped = ''"
+            joined = "" if "verdicts" not in there else "JOIN verdicts v USING (number, attempt)"
+            self._connection.execute(
+                f"CREATE VIEW trajectories AS SELECT a.* FROM attempts a {joined} WHERE {chosen} "
+                "ORDER BY a.number, a.attempt"
+            )
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Names of columns and rows. Raises UserError with DuckDB's words for what is wrong in a question."""
@@ -144,14 +159,14 @@ class Lake:
             dropped = {str(reason): int(count) for reason, count in rows}
             kept = self.one("SELECT count(*) FROM verdicts WHERE dropped = ''")
         else:
-            kept = self.one("SELECT count(*) FROM attempts WHERE passed")
+            kept = self.one("SELECT count(*) FROM tried WHERE passed")
         state = json.loads((self.folder / "recipe.json").read_text(encoding="utf-8"))
         return {
             "domains": int(self.one("SELECT count(*) FROM domains")),
             "tools": int(self.one("SELECT count(*) FROM tools WHERE dropped = ''")),
             "agents": int(self.one("SELECT count(*) FROM agents")),
-            "tasks": int(self.one("SELECT count(*) FROM tasks")),
-            "attempts": int(self.one("SELECT count(*) FROM attempts WHERE solvable")),
+            "tasks": int(self.one("SELECT count(*) FROM tasks WHERE data IS NOT NULL")),
+            "attempts": int(self.one("SELECT count(*) FROM tried")),
             "kept": int(kept),
             "dropped": dropped,
             "wanted": int(state["tasks"]["count"]),

@@ -37,7 +37,8 @@ class TasksConfig(_Section):
 
 
 class AttemptsConfig(_Section):
-    """Who tries, how often, and within which limits. `model` is `planner` or what `--model` means elsewhere."""
+    """Who tries, how often, and within which limits. `model` is `planner` or what `--model` means elsewhere; prices are
+    for a million tokens, in dollars."""
 
     model: str = "planner"
     per_task: int = Field(default=1, ge=1, le=100)
@@ -46,6 +47,8 @@ class AttemptsConfig(_Section):
     tokens: int = Field(default=1024, ge=1)
     seconds: float = Field(default=600.0, gt=0)
     concurrency: int = Field(default=512, ge=1, le=10_000)
+    prompt_price: float = Field(default=0.0, ge=0)
+    completion_price: float = Field(default=0.0, ge=0)
 
 
 class FilterConfig(_Section):

@@ -25,7 +25,7 @@ _UNITS = {
     "m3": "cubic metres", "pct": "percent", "percent": "percent", "c": "°C", "kw": "kW", "kwh": "kWh", "kmh": "km/h",
     "eur": "euros", "min": "minutes", "minutes": "minutes", "days": "days", "weeks": "weeks", "months": "months",
     "years": "years", "grams": "grams", "litres": "litres", "gb": "GB", "mb": "MB", "db": "dB", "hz": "Hz",
-    "ft": "feet", "ha": "hectares",
+    "ft": "feet", "a": "amperes", "v": "volts", "w": "watts", "l": "litres", "ha": "hectares",
 }  # fmt: skip
 _LAST = {"no": "number"}
 _BOUNDS = {"max": "maximum", "min": "minimum"}
@@ -45,7 +45,7 @@ _PARTICIPLES = {
 _DOUBLED = re.compile(r"[^aeiou]*[aeiou][bdgklmnprt]")
 _BRACES = re.compile(r"\{(\w+)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]|]*)(?:\|([^\[\]]*))?\]")
-_MINE = re.compile(r"\b(the|all) ((?:(?!the\b|all\b)[\w\"'-]+ )+)of me\b")
+_MINE = re.compile(r"\b(the|all) ((?:(?!the\b|all\b)\S+ )+)of me\b")
 
 
 def label(name: str, kind: str = "") -> str:

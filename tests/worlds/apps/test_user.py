@@ -44,6 +44,13 @@ def test_the_next_turn_comes_when_this_one_is_over() -> None:
     assert asked.reply("It is cancelled.") is None and asked.at == 2
 
 
+def test_what_was_told_in_one_turn_can_be_asked_in_the_next() -> None:
+    asked = ScriptedUser((FIRST, FIRST))
+    for _ in range(2):
+        assert asked.reply("What else do I need to know?") == DATE.answer
+        asked.reply("It is booked.")
+
+
 def test_the_same_question_has_the_same_answer() -> None:
     asked = user()
     assert asked.reply("On which day?") == asked.reply("Which day again?") == DATE.answer
