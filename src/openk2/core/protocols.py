@@ -96,6 +96,15 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class Seeded(Protocol):
+    """A policy whose samples depend on a seed."""
+
+    def seeded(self, seed: int) -> Policy:
+        """The same policy with another seed."""
+        ...
+
+
+@runtime_checkable
 class World(Protocol):
     """What is acted on: offers tools, keeps state, plays the user, verifies the end. One world object per rollout."""
 

@@ -9,6 +9,7 @@ timeouts, 429 and 5xx. A stream that breaks off is asked for again as a whole.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -174,6 +175,12 @@ class OpenAIPolicy:
         self.name = name or f"openai:{model}@{base_url}"
         self.endpoint = OpenAIEndpoint(model, base_url, key=key, retries=retries)
         self._sampling = _given(temperature=temperature, top_p=top_p, seed=seed)
+
+    def seeded(self, seed: int) -> OpenAIPolicy:
+        """The same policy with another seed. It shares this one's connections; closing either closes both."""
+        other = copy.copy(self)
+        other._sampling = self._sampling | {"seed": seed}
+        return other
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
         """The next turn. Raises ContextOverflow if the conversation does not fit, UserError if there is no answer."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Limits, Policy, Task, Trajectory, UserError
+from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.rollout import rollout
@@ -171,8 +171,11 @@ async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear:
     gate = asyncio.Semaphore(config.concurrency)
 
     async def one(task: Task, made: AppTask, base: dict[str, Any], held: _Open) -> None:
+        # Attempts at one task must differ, and be the same when they are made again.
+        seed = bench.recipe.seed * 1_000_003 + task.seed * 101 + base["attempt"]
+        own = policy.seeded(seed) if isinstance(policy, Seeded) else policy
         try:
-            row = base | await _attempt(task, made, bench.apps, policy, config)
+            row = base | await _attempt(task, made, bench.apps, own, config)
             held.put(row)
             spent.add(row)
         except UserError as e:

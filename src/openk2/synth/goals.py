@@ -238,6 +238,8 @@ class Goals:
             return False
         entity = self.domain.entities[str(goal.tool.returns.rows)]
         goal.tell = [str(row.get(entity.label or "id") or row["id"]) for row in rows]
+        if len(set(goal.tell)) < len(rows):
+            goal.tell = [row["id"] for row in rows]
         begun = self._begun[str(goal.tool.returns.rows)]
         if any(row["id"] in goal.tell and row["id"] not in begun for row in rows):
             return False

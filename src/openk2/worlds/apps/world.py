@@ -29,14 +29,11 @@ _NO = re.compile(
     re.I,
 )
 _STATES = 64
-_MOST_STOPS = 2
-"""So often a fault stops the same call: who tries again gets through."""
 
 
 class Faults(BaseModel):
     """Chances of a fault at each call, between 0 and 1: a time-out and a refusal for too many calls change nothing and
-    may be tried again, and the same call meets them twice in a row at most; a stale read shows what was so before the
-    last change."""
+    may be tried again, and who does that gets through; a stale read shows what was so before the last change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -160,7 +157,7 @@ class AppWorld:
         self._reached: list[str] = []
         self._said: list[list[str]] = [[] for _ in task.turns]
         self._done: set[str] = set()
-        self._stopped: dict[tuple[str, str], int] = {}
+        self._stopped: set[tuple[str, str]] = set()
         self._faults = random.Random(f"faults {task.faults.seed}")
         return [Message("system", task.system), Message("user", self.user.opening())]
 
@@ -181,13 +178,13 @@ class AppWorld:
             self.states[domain] = self._apps.state(domain, self.task.state_seed)
         state, interpreter = self.states[domain], self._apps.interpreter(domain)
         fault, key = self._fault(), (call.name, call.arguments)
-        if fault in ("timeout", "rate_limit") and self._stopped.get(key, 0) < _MOST_STOPS:
-            self._stopped[key] = self._stopped.get(key, 0) + 1
+        if fault in ("timeout", "rate_limit") and key not in self._stopped:
+            self._stopped.add(key)
             words = "the app did not answer in time" if fault == "timeout" else "too many calls"
             return ToolResult(
                 compact_json({"error": f"{words}: nothing was changed, try again", "retry": True}), error=True
             )
-        self._stopped.pop(key, None)
+        self._stopped.discard(key)
         writes = interpreter.domain.by_name[call.name].writes
         if fault == "stale" and not writes and self._before is not None and domain == self.task.domain:
             return interpreter.execute(self._before, call, self._given)
