@@ -12,7 +12,7 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from openk2.core import Message, ToolCall, ToolSpec, Turn, Usage, UserError
@@ -36,6 +36,8 @@ _Piece = TypeVar("_Piece")
 _RETRIES = 4
 _BREAKS = 2
 """How often a stream that broke off is asked for again."""
+_PER_CLIENT = 48
+"""So many requests at a time go through one client."""
 _TAIL = 10.0
 """Seconds that a stream has for what comes behind the end of the answer: the usage, and the last word."""
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
@@ -60,14 +62,31 @@ class OpenAIEndpoint:
         self.model = model
         self.base_url = base_url
         self._limit = _LIMIT
+        self._key, self._retries = key, retries
+        self._clients: list[Any] = [self._new_client()]
+        self._asked = 0
+
+    def _new_client(self) -> Any:
         openai = _package("openai")
-        self._client: Any = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=key,
-            max_retries=retries,
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self._key,
+            max_retries=self._retries,
             timeout=TIMEOUT,
             http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [no_second_try_without_quota]}),
         )
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        """One of the clients. A pool goes through all its connections for each request, so it has few of them."""
+        at = self._asked // _PER_CLIENT
+        while len(self._clients) <= at:
+            self._clients.append(self._new_client())
+        self._asked += 1
+        try:
+            yield self._clients[at]
+        finally:
+            self._asked -= 1
 
     async def answer(self, body: Mapping[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
         """The answer to a request without `model`. `hear` gets texts as they come, of one attempt only.
@@ -96,7 +115,7 @@ class OpenAIEndpoint:
             tell(draft)
 
         async def attempt(stream: bool, limit: str) -> Draft:
-            async with self._question(body, stream, limit) as answer:
+            async with self._client() as client, self._question(client, body, stream, limit) as answer:
                 response = answer.http_response
                 kind = response.headers.get("content-type", "")
                 is_stream = "event-stream" in kind or (stream and not ("json" in kind or "html" in kind))
@@ -138,17 +157,19 @@ class OpenAIEndpoint:
 
         return await _asked(ask, self.base_url, openai)
 
-    def _question(self, body: Mapping[str, Any], stream: bool, limit: str) -> Any:
+    def _question(self, client: Any, body: Mapping[str, Any], stream: bool, limit: str) -> Any:
         """The client's manager of the response."""
-        # Not all servers' fields are parameters of the client.
-        fields = {limit if key == _LIMIT else key: value for key, value in body.items() if key != "messages"}
+        # Not all servers' fields are parameters of the client; and it would look through each message, which takes
+        # longer than all the rest.
+        fields = {limit if key == _LIMIT else key: value for key, value in body.items()}
         if stream:
             fields["stream_options"] = {"include_usage": True}
-        create = self._client.chat.completions.with_streaming_response.create
-        return create(model=self.model, messages=body["messages"], extra_body=fields, stream=stream)
+        create = client.chat.completions.with_streaming_response.create
+        return create(model=self.model, messages=[], extra_body=fields, stream=stream)
 
     async def close(self) -> None:
-        await self._client.close()
+        for client in self._clients:
+            await client.close()
 
 
 class OpenAIPolicy:

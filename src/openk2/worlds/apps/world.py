@@ -28,7 +28,7 @@ _NO = re.compile(
     r"no tool|don't have|do not have|sorry|refuse|won't)\b",
     re.I,
 )
-_STATES = 64
+_STATES = 512
 
 
 class Faults(BaseModel):
