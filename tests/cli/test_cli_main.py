@@ -23,7 +23,10 @@ Run = Callable[..., Any]
     "command",
     [
         *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",), ("deploy",), ("serve",)),
-        *(("worlds", *rest) for rest in ((), ("list",), ("describe",), ("serve",), ("mcp",), ("mcp", "add"))),
+        *(
+            ("worlds", *rest)
+            for rest in ((), ("list",), ("describe",), ("serve",), ("mcp",), ("mcp", "add"), ("mcp", "import"))
+        ),
         *(("model", name) for name in ("describe", "import", "export", "verify")),
     ],
 )

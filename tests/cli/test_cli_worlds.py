@@ -85,3 +85,15 @@ def test_servers_that_cannot_be_added(cli: Run, tmp_path: Path) -> None:
     cli(*add, "--timeout", "1", "--", "sleep", "99").refused("did not list its tools within 1 s")
     cli(*add, "--url", "http://127.0.0.1:1/mcp").refused("http://127.0.0.1:1/mcp", "cannot be used")
     cli(*add, "--out", tmp_path / "no" / "f.json", "--", *GOOD).refused("cannot be written")
+
+
+def test_specs_are_taken_in(cli: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "s.jsonl", tmp_path / "out.jsonl"
+    schema = {"type": "object", "properties": {}}
+    tool = {"name": "go", "description": "Go.", "input_schema": schema}
+    file.write_text(json.dumps({"server": "s", "domain": "d", "tools": [tool, tool]}) + "\n")
+    (report,) = cli("worlds", "mcp", "import", file, "--out", out, "--json").events
+    assert (report["tools"], report["accepted"], sum(report["refused"].values())) == (2, 1, 1)
+    assert json.loads(out.read_text())["tools"][0]["label"] == "model-backed"
+    cli("worlds", "mcp", "import", tmp_path / "none").refused("cannot be read")
+    cli("worlds", "mcp", "import", tmp_path).refused("cannot be read")

@@ -119,3 +119,31 @@ def add(
     typer.echo(f"{path}: {file.server or called}, {len(file.tools)} tools")
     for tool, reason in file.left_out.items():
         typer.echo(f"left out {tool}: {reason}")
+
+
+@mcp.command("import")
+def take_in(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one server each.", parser=given_path)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write the accepted servers there, one a line.",
+            show_default=False,
+            parser=given_path,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Take in specs of MCP servers, without running one.
+
+    A line is {"server", "domain", "tools": [{"name", "description", "input_schema"}]}. Tools with a name that can be
+    written and a valid schema are accepted, unless one before is nearly the same. Those whose meaning follows from
+    names and schemas are simulated (inferred), others need a model (model-backed).
+
+    Example: ./k2 worlds mcp import servers.jsonl --out imported.jsonl
+    """
+    from openk2.worlds.mcp.imports import import_file
+
+    import_file(file, out, as_json=json)

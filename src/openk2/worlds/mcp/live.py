@@ -109,7 +109,7 @@ class LiveServer:
         from mcp import MCPError
 
         if self._session is None or self.fault is not None:
-            return _error(f"the server was cut off: {self.fault or 'it is not open'}")
+            return self._gone()
         self._unasked = 0
         try:
             async with asyncio.timeout(self._timeout) as clock:
@@ -119,10 +119,10 @@ class LiveServer:
                 return _error("the connection to the server timed out")
             self.fault = self.fault or f"it did not answer {name} within {self._timeout:g} s"
             await self.close()
-            return _error(f"the server was cut off: {self.fault}")
+            return self._gone()
         except Exception as e:
-            if self.fault is not None:
-                return _error(f"the server was cut off: {self.fault}")
+            if self._stop.is_set():
+                return self._gone()
             said = _first_line(e)
             return _error(said if isinstance(e, MCPError) else f"the result of {name} cannot be read: {said}")
         text = shown(result)
@@ -132,6 +132,9 @@ class LiveServer:
                 f"the result of {name} has {size} bytes, and at most {LARGEST_RESULT} are taken: ask for less"
             )
         return ToolResult(text, result.is_error)
+
+    def _gone(self) -> ToolResult:
+        return _error(f"the server was cut off: {self.fault or 'it is not open'}")
 
     async def close(self) -> None:
         """End the server and everything that it has started. May be called twice."""
