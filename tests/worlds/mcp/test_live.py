@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -176,3 +179,65 @@ def test_a_loop_that_ends_takes_the_server_with_it(hostile: Hostile, pids: Path)
             break
         time.sleep(0.1)
     assert not running(pids)
+
+
+@pytest.fixture
+def at_a_url(good: Launch) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The well-behaved server on the network."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*good.command, str(port)])
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/mcp", process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_server_on_the_network(at_a_url: tuple[str, subprocess.Popen[bytes]]) -> None:
+    url, process = at_a_url
+    server = LiveServer(Launch(url=url), timeout=5)
+    await server.open()
+    assert server.identity == "good 1" and len(server.specs) == 4
+    assert (await server.call("add_note", {"text": "milk"})).content == "note 1 added"
+    assert (await server.call("list_notes", {})).content == "milk"
+    process.kill()
+    process.wait()
+    gone = await server.call("list_notes", {})
+    assert gone.error and gone.content
+    await server.close()
+    with pytest.raises(UserError, match="cannot be used"):
+        await LiveServer(Launch(url=url), timeout=5).open()
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes | None) -> None:
+    """An HTTP server that is none of MCP: it says nothing, or without end."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        await reader.readuntil(b"\r\n\r\n")
+        if body is not None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+            while body:
+                writer.write(body)
+                await writer.drain()
+        else:
+            await asyncio.sleep(60)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(None, "within 2 s"), (b"", "cannot be used"), (b"x" * 65536, "it sent an answer of more than 8 MB")],
+)
+async def test_what_is_no_mcp_server_on_the_network(body: bytes | None, words: str) -> None:
+    listening = await asyncio.start_server(lambda r, w: answer(r, w, body), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    began = time.monotonic()
+    with pytest.raises(UserError, match=words):
+        await LiveServer(Launch(url=f"http://127.0.0.1:{port}/mcp"), timeout=2 if "2 s" in words else 30).open()
+    assert time.monotonic() - began < 20
+    listening.close()

@@ -37,6 +37,8 @@ _NONSENSE_LINES, _NONSENSE_BYTES = 1000, 1_000_000
 _UNASKED = 10_000
 """So many messages in a row that answer nothing."""
 _MOST_TOOLS, _MOST_PAGES = 2000, 100
+_SILENCE = 300.0
+"""Seconds without a word on a connection over which a server may speak of itself; calls have their own clock."""
 _GRACE = 1.0
 _LAST_WORDS = 2000
 _INHERITED = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "TMPDIR")
@@ -204,11 +206,46 @@ class LiveServer:
         self.specs = tuple(specs)
 
     def _streams(self) -> contextlib.AbstractAsyncContextManager[TransportStreams]:
-        if self._launch.url:
-            from mcp.client.streamable_http import streamable_http_client
+        return self._http() if self._launch.url else self._stdio()
 
-            return streamable_http_client(self._launch.url)
-        return self._stdio()
+    @asynccontextmanager
+    async def _http(self) -> AsyncIterator[TransportStreams]:
+        """A server on the network. The SDK bounds the events of a stream; whole answers are bounded here."""
+        import httpx2
+        from mcp.client.streamable_http import streamable_http_client
+
+        def too_much() -> None:
+            self.fault = self.fault or f"it sent an answer of more than {_LONGEST_LINE // 1_000_000} MB"
+            self._stop.set()
+
+        class Bounded(httpx2.AsyncByteStream):
+            def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+                self._stream = stream
+
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                size = 0
+                async for chunk in self._stream:
+                    size += len(chunk)
+                    if size > _LONGEST_LINE:
+                        too_much()
+                        raise httpx2.ReadError("the answer is too long")
+                    yield chunk
+
+            async def aclose(self) -> None:
+                await self._stream.aclose()
+
+        async def bound(response: httpx2.Response) -> None:
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                assert isinstance(response.stream, httpx2.AsyncByteStream)
+                response.stream = Bounded(response.stream)
+
+        async with (
+            httpx2.AsyncClient(
+                timeout=httpx2.Timeout(self._timeout, read=_SILENCE), event_hooks={"response": [bound]}
+            ) as client,
+            streamable_http_client(self._launch.url, http_client=client) as streams,
+        ):
+            yield streams
 
     @asynccontextmanager
     async def _stdio(self) -> AsyncIterator[TransportStreams]:

@@ -1,11 +1,13 @@
-"""A well-behaved server: notes, and one tool whose name K2 cannot write."""
+"""A well-behaved server: notes, and one tool whose name K2 cannot write. On stdio, or on the port that is given."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import anyio
 import mcp_types as types
+import uvicorn
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
@@ -48,6 +50,10 @@ async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.
 
 async def main() -> None:
     server = Server("good", version="1", on_list_tools=list_tools, on_call_tool=call_tool)
+    if sys.argv[1:]:
+        app = server.streamable_http_app()
+        await uvicorn.Server(uvicorn.Config(app, port=int(sys.argv[1]), log_level="error")).serve()
+        return
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
 
