@@ -52,7 +52,20 @@ def describe(name: NameArgument, seed: SeedOption = 0, json: JsonOption = False)
 
 
 @app.command("serve")
-def serve(name: NameArgument, seed: SeedOption = 0) -> None:
+def serve(
+    name: NameArgument,
+    seed: SeedOption = 0,
+    imported: Annotated[
+        Path | None,
+        typer.Option(
+            "--imported",
+            metavar="FILE",
+            help="Serve the simulated part of a server in a file of `worlds mcp import --out`.",
+            show_default=False,
+            parser=given_path,
+        ),
+    ] = None,
+) -> None:
     """Serve a simulated world to any MCP client over stdio.
 
     The state lives as long as the session. A client's settings name this command, such as
@@ -62,7 +75,7 @@ def serve(name: NameArgument, seed: SeedOption = 0) -> None:
     """
     from openk2.worlds.mcp.serve import serve
 
-    serve(name, seed)
+    serve(name, seed, imported)
 
 
 @mcp.command("add")

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mcp import ClientSession
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from openk2.core import UserError
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches
+from openk2.worlds.mcp.imports import import_file, read_imported
 from openk2.worlds.mcp.serve import Session
 
 SHOP = Path(__file__).parents[1] / "apps" / "shop.toml"
@@ -64,6 +67,37 @@ async def test_the_newest_protocol_too_and_a_declaration_in_a_file() -> None:
     async with Client(stdio_client(parameters(str(SHOP)))) as client:
         assert {tool.name for tool in (await client.list_tools()).tools} >= {"cancel_order", "place_order"}
         assert (await client.call_tool("cancel_order", {"order_id": "no"})).is_error
+
+
+async def test_a_simulation_of_an_imported_server(tmp_path: Path) -> None:
+    text, need = {"type": "string"}, ["boxTitle"]
+    tools = [
+        {"name": "createBox", "input_schema": {"type": "object", "properties": {"boxTitle": text}, "required": need}},
+        {"name": "getBox", "input_schema": {"type": "object", "properties": {"boxId": text}, "required": ["boxId"]}},
+        {"name": "forecast", "input_schema": {"type": "object"}},
+    ]
+    given, out = tmp_path / "given.jsonl", tmp_path / "out.jsonl"
+    servers = [{"server": "Boxes", "tools": tools}, {"server": "Weather", "tools": tools[2:]}]
+    servers[1]["tools"] = [tools[2] | {"description": "of the weather"}]
+    given.write_text("".join(json.dumps(server) + "\n" for server in servers))
+    import_file(given, out, as_json=True)
+    async with Client(stdio_client(parameters("Boxes", "--imported", str(out)))) as client:
+        listed = (await client.list_tools()).tools
+        assert [(tool.name, tool.input_schema) for tool in listed] == [
+            (tool["name"], tool["input_schema"]) for tool in tools[:2]
+        ]
+        made = json.loads((await client.call_tool("createBox", {"boxTitle": "red"})).content[0].text)
+        assert made["boxTitle"] == "red"
+        found = await client.call_tool("getBox", {"boxId": made["id"]})
+        assert json.loads(found.content[0].text) == made
+    for name, words in (("Weather", "is model-backed"), ("Bicycles", "has no server 'Bicycles'")):
+        done = subprocess.run(
+            [*MAIN, "worlds", "serve", name, "--imported", str(out)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2 and done.stdout == "" and words in done.stderr
+    out.write_text("{")
+    with pytest.raises(UserError, match="line 1 is not what"):
+        read_imported(out, "Boxes")
 
 
 def test_nothing_but_mcp_on_stdout_and_the_end_is_an_end() -> None:

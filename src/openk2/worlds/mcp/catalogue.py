@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import UserError
-from openk2.synth.evolve import evolve
+from openk2.synth.evolve import evolve, made
 from openk2.synth.lexicon import sketches
 from openk2.worlds.apps.declaration import Domain, Effect, EntityField, Parameter, Returns, Tool, read_domain
 
@@ -32,7 +32,7 @@ class Listed:
 def listed(seed: int) -> Iterator[Listed]:
     """All domains of the lexicon. How many tools one has follows only when they are made."""
     for sketch in sketches():
-        yield Listed(sketch.name, sketch.category, sketch.title, len(evolve(sketch, seed).tools))
+        yield Listed(sketch.name, sketch.category, sketch.title, len(made(sketch, seed).tools))
 
 
 def domain_of(name: str, seed: int) -> Domain:

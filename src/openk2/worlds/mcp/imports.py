@@ -112,6 +112,44 @@ class Report:
         }
 
 
+class _WrittenTool(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    original: str = ""
+    description: str
+    input_schema: dict[str, Any]
+    label: str
+
+
+class _Written(BaseModel):
+    """A line of what an import writes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    server: str
+    domain: str
+    label: str
+    tools: tuple[_WrittenTool, ...]
+    simulation: Simulation | None
+
+
+def read_imported(path: Path, name: str) -> ImportedServer:
+    """A server that an import has written, by its name. Raises UserError."""
+    for number, line in _lines(path):
+        try:
+            raw = json.loads(line)
+            if not isinstance(raw, dict) or name not in (raw.get("name"), raw.get("server")):
+                continue
+            written = _Written.model_validate(raw)
+        except (ValueError, RecursionError):
+            raise UserError(f"{path}, line {number} is not what `worlds mcp import` writes: import anew") from None
+        specs = (Spec(one.name, one.original or one.name, one.description, one.input_schema) for one in written.tools)
+        return ImportedServer(written.name, written.server, written.domain, tuple(specs), written.simulation)
+    raise UserError(f"{path} has no server {name[:80]!r}: name one by its name or server there")
+
+
 class _Doubles:
     """Tools that were seen, by what they take. Within those that take the same, words are compared."""
 
@@ -167,13 +205,19 @@ def imported(path: Path, report: Report) -> Iterator[ImportedServer]:
 
 
 def _given(path: Path) -> Iterator[_GivenServer]:
+    for number, line in _lines(path):
+        yield _server(path, number, line)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Those that are not empty, with their numbers."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if len(line) > _LONGEST_LINE:
                     raise UserError(f"{path}, line {number} has {len(line)} bytes: give one server a line")
                 if line.strip():
-                    yield _server(path, number, line)
+                    yield number, line
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}; name a file with a server a line") from None
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from openk2 import __version__
-from openk2.core import ToolCall, ToolResult, UserError
+from openk2.core import ToolCall, ToolResult, ToolSpec, UserError
 from openk2.core.messages import compact_json
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
@@ -21,40 +23,68 @@ from openk2.worlds.mcp.catalogue import domain_of
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
 
+    from openk2.worlds.mcp.imports import ImportedServer
+
 MISSING = "the package mcp is missing: install it with pip install 'openk2[agent]'"
+
+
+class Served(Protocol):
+    """What can be served: tools over a state that a session owns."""
+
+    name: str
+    title: str
+    instructions: str
+    tools: Sequence[ToolSpec]
+
+    def call(self, name: str, arguments: dict[str, Any]) -> ToolResult: ...
 
 
 class Session:
     """A domain with a state of its own."""
 
     def __init__(self, domain: Domain, seed: int) -> None:
-        self.domain = domain
+        self.name, self.title = domain.name, domain.title
+        self.tools: Sequence[ToolSpec] = [tool.spec() for tool in domain.tools]
         self._interpreter = Interpreter(domain)
         self.state = fill(domain, seed)
         people = self.state.rows(domain.users) if domain.users else []
         self._given = {"today": today_of(seed), "user": people[0]["id"] if people else ""}
-
-    @property
-    def instructions(self) -> str:
-        """What an agent must know before it begins."""
-        lines = [f"{self.domain.title}. Today is {self._given['today']}."]
-        if self.domain.users and self._given["user"]:
-            singular = self.domain.entities[self.domain.users].singular.replace("_", " ")
+        # What an agent must know before it begins.
+        lines = [f"{domain.title}. Today is {self._given['today']}."]
+        if domain.users and people:
+            singular = domain.entities[domain.users].singular.replace("_", " ")
             lines.append(f"You act for the {singular} {self._given['user']}.")
-        return " ".join([*lines, *self.domain.policy])
+        self.instructions = " ".join([*lines, *domain.policy])
 
     def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         return self._interpreter.execute(self.state, ToolCall("", name, compact_json(arguments)), self._given)
 
 
-def server_of(session: Session) -> Server[Any]:
+class ImportedSession:
+    """The simulated part of an imported server, its tools as that server declares them."""
+
+    def __init__(self, server: ImportedServer, seed: int) -> None:
+        from openk2.worlds.mcp.infer import Simulated
+
+        if server.simulation is None:
+            raise UserError(f"{server.server} is model-backed: no tool of it is simulated, so it cannot be served")
+        self.name = self.title = server.server
+        self._app = Simulated(server.simulation, server.specs, seed)
+        self.tools: Sequence[ToolSpec] = [spec.tool() for spec in self._app.specs.values()]
+        self.instructions = f"A simulation of {server.server}, inferred from its tools. Today is {today_of(seed)}."
+
+    def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        return self._app.call(ToolCall("", name, compact_json(arguments)))
+
+
+def server_of(session: Served) -> Server[Any]:
     """The MCP server of a session."""
     import mcp_types as types
     from mcp.server.lowlevel import Server
 
     tools = [
         types.Tool(name=spec.name, description=spec.description, input_schema=dict(spec.parameters))
-        for spec in (tool.spec() for tool in session.domain.tools)
+        for spec in session.tools
     ]
 
     async def list_tools(context: Any, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -67,17 +97,25 @@ def server_of(session: Session) -> Server[Any]:
         )
 
     return Server(
-        session.domain.name,
+        session.name,
         version=__version__,
-        title=session.domain.title,
+        title=session.title,
         instructions=session.instructions,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
 
 
-def serve(name: str, seed: int) -> None:
-    """Serve a world on stdin and stdout until the client closes them."""
+def _session(name: str, seed: int, imported: Path | None) -> Served:
+    if imported is None:
+        return Session(domain_of(name, seed), seed)
+    from openk2.worlds.mcp.imports import read_imported
+
+    return ImportedSession(read_imported(imported, name), seed)
+
+
+def serve(name: str, seed: int, imported: Path | None = None) -> None:
+    """Serve a world on stdin and stdout until the client closes them: one by its name, or of those imported."""
     try:
         import anyio
         from mcp.server.stdio import stdio_server
@@ -85,7 +123,7 @@ def serve(name: str, seed: int) -> None:
         raise UserError(MISSING) from None
     if sys.stdin is None or sys.stdout is None:
         raise UserError("stdin or stdout is closed: a client speaks MCP over both of them")
-    server = server_of(Session(domain_of(name, seed), seed))
+    server = server_of(_session(name, seed, imported))
     if sys.stdin.isatty():
         print(f"{name} waits for an MCP client on stdin; Ctrl-C ends it", file=sys.stderr)
 
