@@ -97,3 +97,13 @@ def test_specs_are_taken_in(cli: Run, tmp_path: Path) -> None:
     assert json.loads(out.read_text())["tools"][0]["label"] == "model-backed"
     cli("worlds", "mcp", "import", tmp_path / "none").refused("cannot be read")
     cli("worlds", "mcp", "import", tmp_path).refused("cannot be read")
+
+
+def test_packages_that_are_missing(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_text('{"server": "s", "tools": [{"name": "go", "input_schema": {"type": "object"}}]}\n')
+    for module in ("mcp", "mcp.server.stdio", "jsonschema"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for arguments in (("serve", "dairy_farm"), ("mcp", "add", "--", "true"), ("mcp", "import", file)):
+        cli("worlds", *arguments).refused("pip install 'openk2[agent]'")
+    assert cli("worlds", "describe", "dairy_farm").code == 0

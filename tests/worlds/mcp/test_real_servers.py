@@ -74,6 +74,7 @@ SERVERS = [
         "42",
         pins=("mcp<2",),
     ),
+    Server("mcp-mathematics", "mcp-mathematics", 15, "calculate_expression", {"expr": "6 * 7"}, "42"),
     npm(
         "@modelcontextprotocol/server-everything",
         "mcp-server-everything",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openk2.core import Message, Task, ToolCall, ToolSpec, Turn, UserError, World
+from openk2.core import Limits, Message, Task, ToolCall, ToolSpec, Turn, UserError, World
 from openk2.rollout import rollout
 from openk2.worlds.mcp.live import Launch
 from openk2.worlds.mcp.world import MCPWorld, ReplayWorld, add, canonical, read_server
@@ -145,6 +145,21 @@ async def test_a_server_that_cannot_be_started_ends_the_rollout(folder: Path) ->
     file.write_text(json.dumps(json.loads(file.read_text()) | {"command": ["no-such-program"]}))
     with pytest.raises(UserError, match="it cannot be started"):
         await rollout(Script([], ""), MCPWorld(folder), task())
+
+
+async def test_a_rollout_whose_time_is_over(hostile: Callable[[str], Launch], pids: Path, tmp_path: Path) -> None:
+    await add(hostile("hang"), "notes", tmp_path / "notes.json", timeout=30)
+    done = await rollout(Script([("go", "{}")], "done"), MCPWorld(tmp_path), task(), Limits(seconds=2))
+    assert done.stop == "seconds" and "stopped" in done.messages[-1].content
+    assert not Path(f"/proc/{pids.read_text()}").exists()
+
+
+async def test_a_hanging_call_is_recorded_as_it_was_answered(hostile: Callable[[str], Launch], tmp_path: Path) -> None:
+    await add(hostile("hang"), "notes", tmp_path / "notes.json", timeout=30)
+    live = await rollout(Script([("go", "{}")], "done"), MCPWorld(tmp_path, timeout=1), task())
+    replay = await rollout(Script([("go", "{}")], "done"), ReplayWorld(tmp_path), task())
+    assert live.stop == "answered" and live.messages == replay.messages
+    assert "did not answer go within 1 s" in live.messages[2].content
 
 
 def test_equal_arguments_are_equal() -> None:

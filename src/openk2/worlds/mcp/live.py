@@ -23,8 +23,7 @@ from pydantic import ValidationError
 from openk2 import __version__
 from openk2.core import ToolResult, UserError
 from openk2.core.messages import as_unicode, compact_json
-from openk2.worlds.mcp.serve import MISSING
-from openk2.worlds.mcp.specs import Names, Spec, checked
+from openk2.worlds.mcp.specs import MISSING, Names, Spec, checked
 
 if TYPE_CHECKING:
     from mcp import ClientSession

@@ -19,13 +19,12 @@ from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
 from openk2.worlds.mcp.catalogue import domain_of
+from openk2.worlds.mcp.specs import MISSING
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
 
     from openk2.worlds.mcp.imports import ImportedServer
-
-MISSING = "the package mcp is missing: install it with pip install 'openk2[agent]'"
 
 
 class Served(Protocol):

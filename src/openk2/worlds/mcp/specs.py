@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from openk2.core import ToolSpec
+from openk2.core import ToolSpec, UserError
 from openk2.core.messages import as_unicode, compact_json
 
 _USABLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -15,6 +15,7 @@ _LONGEST_NAME = 64
 _DEEPEST = 60
 _LARGEST_SCHEMA = 100_000
 
+MISSING = "the packages mcp and jsonschema are needed for this: install them with pip install 'openk2[agent]'"
 NO_NAME = "the name has no letter or digit"
 NO_OBJECT = "the schema is not of an object"
 NO_SCHEMA = "the schema is not valid JSON Schema"
@@ -73,10 +74,12 @@ def schema_problem(schema: object) -> str | None:
     """Why a schema of arguments cannot be used."""
     if not isinstance(schema, Mapping) or schema.get("type") != "object":
         return NO_OBJECT
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
-
+    try:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import validator_for
+    except ImportError:
+        raise UserError(MISSING) from None
     try:
         if _depth(schema) > _DEEPEST or len(compact_json(schema, finite=True)) > _LARGEST_SCHEMA:
             return TOO_LARGE
