@@ -23,6 +23,10 @@ Run = Callable[..., Any]
     "command",
     [
         *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",), ("deploy",), ("serve",)),
+        *(
+            ("worlds", *rest)
+            for rest in ((), ("list",), ("describe",), ("serve",), ("mcp",), ("mcp", "add"), ("mcp", "import"))
+        ),
         *(("model", name) for name in ("describe", "import", "export", "verify")),
     ],
 )
@@ -31,7 +35,7 @@ def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str,
     assert done.code == 0 and done.err == ""
     assert done.out.startswith(f"Usage: openk2 {' '.join(command)}".rstrip())
     assert max(map(len, done.out.splitlines())) <= 80
-    assert "..." not in done.out.replace("[ARGS]...", "")
+    assert "..." not in done.out.replace("[ARGS]...", "").replace("[COMMAND]...", "")
     assert "\x1b" not in done.out and "./k2" not in done.out
 
 

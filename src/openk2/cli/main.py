@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, bench, demo, deploy, evaluate, model, serve, synth, test, train
+from openk2.cli import agent, bench, demo, deploy, evaluate, model, serve, synth, test, train, worlds
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -67,6 +67,7 @@ app.command("serve")(serve.serve)
 app.command("deploy")(deploy.deploy)
 app.add_typer(model.app, name="model")
 app.add_typer(synth.app, name="synth")
+app.add_typer(worlds.app, name="worlds")
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("test", context_settings=OPEN)(test.test)
 # Help behind the name is the benchmark's own.
@@ -91,7 +92,8 @@ def main() -> None:
     # Not for what a command starts.
     command.typed = os.environ.pop("OPENK2_COMMAND", "openk2")
     app.info.epilog = f"Begin with: {command.typed} demo"
-    for info in (*app.registered_commands, *model.app.registered_commands):
+    groups = (app, model.app, synth.app, worlds.app, worlds.mcp)
+    for info in (one for group in groups for one in group.registered_commands):
         info.help = str(inspect.getdoc(info.callback)).replace("./k2", command.typed)
     for stream in (sys.stdout, sys.stderr):
         # What a model or a file says may not fit the terminal's encoding, and must not end the program.

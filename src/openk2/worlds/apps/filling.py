@@ -184,13 +184,14 @@ def _number(declared: EntityField, rng: random.Random) -> float:
 def _sensible(row: dict[str, Any]) -> dict[str, Any]:
     """Ends behind beginnings, and no more taken than there is."""
     for first, last in (("start_time", "end_time"), ("start", "end"), ("opened", "due")):
-        if first in row and last in row and row[first] >= row[last]:
+        # Any declaration is filled: either may be missing, or something else than a day or a time.
+        if isinstance(row.get(first), str) and isinstance(row.get(last), str) and row[first] >= row[last]:
             row[first], row[last] = row[last], row[first]
             if row[first] == row[last]:
                 row[first], row[last] = (
                     ("09:00", "10:00") if "time" in first else (row[first], f"{row[last][:4]}-12-31")
                 )
     for part, whole in (("seats_taken", "seats"), ("spent", "budget")):
-        if part in row and whole in row:
+        if isinstance(row.get(part), int | float) and isinstance(row.get(whole), int | float):
             row[part] = min(row[part], row[whole])
     return row

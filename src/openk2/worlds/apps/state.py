@@ -42,7 +42,8 @@ class State:
             columns = [
                 f'"{field}" {_SQL_TYPES.get(str(kind), "TEXT")}' for field, kind in types.items() if field != "id"
             ]
-            self._connection.execute(f'CREATE TABLE "{name}" (id TEXT PRIMARY KEY, {", ".join(columns)}) WITHOUT ROWID')
+            columns = ["id TEXT PRIMARY KEY", *columns]
+            self._connection.execute(f'CREATE TABLE "{name}" ({", ".join(columns)}) WITHOUT ROWID')
 
     def begun(self) -> State:
         """A copy that begins with the rows that are here."""
