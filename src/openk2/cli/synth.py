@@ -15,7 +15,7 @@ from openk2.core import UserError
 
 app = typer.Typer(
     name="synth",
-    help="The data factory: simulated apps, agents, tasks with rubrics, and trajectories that can be executed again.",
+    help="The data factory: apps, agents, tasks and trajectories.",
     no_args_is_help=True,
 )
 RunArgument = Annotated[
