@@ -261,12 +261,22 @@ class Workers:
                 make(shard, self.bench)
                 yield shard
             return
-        if self._pool is None and shards:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, context, _begin_worker, self._begun)
-        if self._pool is not None:
+        if shards:
+            self._start()
+            assert self._pool is not None
             for future in as_completed([self._pool.submit(_work, make, shard) for shard in shards]):
                 yield future.result()
+
+    def warm(self) -> None:
+        """Begin the processes now."""
+        self._start()
+        if self._pool is not None:
+            list(self._pool.map(abs, range(4 * self._count)))
+
+    def _start(self) -> None:
+        if self._pool is None and self._count > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, context, _begin_worker, self._begun)
 
     def close(self) -> None:
         """What is begun is finished; nothing new is."""

@@ -1,0 +1,22 @@
+"""What the documentation shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from openk2.synth.evolve import evolve
+from openk2.synth.lexicon import read_sketches
+from openk2.worlds.apps.declaration import read_domain
+from openk2.worlds.apps.filling import fill
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data-factory.md").read_text(encoding="utf-8")
+
+
+def test_the_declared_domain_and_the_sketch_of_the_page() -> None:
+    declared, sketched = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    domain = read_domain(tomllib.loads(declared))
+    assert len(fill(domain, 0).rows("teas")) >= 3
+    (sketch,) = read_sketches(sketched, "the page")
+    assert {"place_tea_sale", "create_tea_sale", "submit_tea_sale"} & evolve(sketch, 0).by_name.keys()
