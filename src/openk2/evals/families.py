@@ -1,4 +1,5 @@
-"""The families that can be evaluated: the three that are trained, and two fixed sets that are never trained on."""
+"""The families that can be evaluated: three that nano is trained on, simulated apps, and two fixed sets that are never
+trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from openk2.core import Family
 from openk2.worlds.families import FAMILIES, get_family
 
 FIXED = ("real", "handwritten")
-EVAL_FAMILIES: tuple[str, ...] = (*FAMILIES, *FIXED)
+EVAL_FAMILIES: tuple[str, ...] = (*FAMILIES, "apps", *FIXED)
 
 
 def eval_family(name: str) -> Family:
@@ -19,4 +20,8 @@ def eval_family(name: str) -> Family:
         from openk2.evals.handwritten import HandwrittenFamily
 
         return HandwrittenFamily()
+    if name == "apps":
+        from openk2.synth.family import AppsFamily
+
+        return AppsFamily()
     return get_family(name)

@@ -49,12 +49,14 @@ class Agent:
         return " ".join(lines)
 
 
-def agents_of(domain: Domain, count: int, seed: int, others: Mapping[str, Domain]) -> list[Agent]:
-    """Agents of a domain, each with a part of its tools that belongs together."""
+def agents_of(
+    domain: Domain, count: int, seed: int, others: Mapping[str, Domain], *, tools: tuple[int, int] = (_LEAST, _MOST)
+) -> list[Agent]:
+    """Agents of a domain, each with a part of its tools that belongs together: so many at least and at most."""
     rng = random.Random(f"agents {seed} {domain.name}")
     agents = []
     for number in range(count):
-        tools = _tool_set(domain, rng)
+        chosen = _tool_set(domain, rng, tools)
         distractors: dict[str, tuple[str, ...]] = {}
         if others and rng.random() < 0.6:
             other = others[rng.choice(sorted(others))]
@@ -69,14 +71,14 @@ def agents_of(domain: Domain, count: int, seed: int, others: Mapping[str, Domain
                 domain=domain.name,
                 opening=rng.choice(_OPENINGS),
                 rules=tuple(rng.sample(_RULES, rng.randint(1, 4))),
-                tools=tools,
+                tools=chosen,
                 distractors=distractors,
             )
         )
     return agents
 
 
-def _tool_set(domain: Domain, rng: random.Random) -> tuple[str, ...]:
+def _tool_set(domain: Domain, rng: random.Random, bounds: tuple[int, int]) -> tuple[str, ...]:
     """Tools around some of the entities: what changes them, and what finds them."""
     chosen = rng.sample(sorted(domain.entities), min(len(domain.entities), rng.randint(2, 4)))
     about = {
@@ -91,6 +93,7 @@ def _tool_set(domain: Domain, rng: random.Random) -> tuple[str, ...]:
     writes = [name for name in names if domain.by_name[name].writes]
     finders = [name for name in names if domain.by_name[name].returns.rows]
     others = [name for name in names if name not in writes and name not in finders]
-    size = rng.randint(_LEAST, _MOST)
-    tools = writes[: size // 2] + finders[: size // 3] + others[: size // 6]
+    size = rng.randint(*bounds)
+    found = max(1, size // 3)
+    tools = writes[: size // 2] + finders[:found] + others[: size - size // 2 - found]
     return tuple(sorted(set(tools)))

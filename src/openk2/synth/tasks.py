@@ -69,8 +69,9 @@ class _Rule:
 class TaskMaker:
     """Makes one task of an agent."""
 
-    def __init__(self, apps: Apps, agent: Agent, seed: int) -> None:
+    def __init__(self, apps: Apps, agent: Agent, seed: int, *, most_turns: int = 4) -> None:
         self.agent = agent
+        self.most_turns = most_turns
         self.rng = random.Random(f"task {agent.name} {seed}")
         self.state_seed = self.rng.randrange(1 << 30) % _STATES
         interpreter = apps.interpreter(agent.domain)
@@ -94,7 +95,7 @@ class TaskMaker:
     def make(self) -> AppTask | None:
         """A task; None if nothing was found that can be done."""
         rng = self.rng
-        count, special = _drawn(rng, _TURNS), _drawn(rng, _SPECIAL)
+        count, special = min(_drawn(rng, _TURNS), self.most_turns), _drawn(rng, _SPECIAL)
         makers = {
             "": self._plain, "forbidden": self._forbidden, "impossible": self._impossible,
             "recovery": self._recovery, "change": self._change,

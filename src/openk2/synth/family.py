@@ -1,0 +1,91 @@
+"""Simulated apps as a family of tasks: small agents that fit into nano's context, domains of the test held out.
+
+A domain belongs to the test or to training by its name, so that no noun, no tool and no row of a test domain is ever in
+a training task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Sequence
+from functools import cache
+
+from openk2.core import Demonstration, Limits, Split, Task, UserError, World
+from openk2.rollout import rollout
+from openk2.synth.agents import agents_of
+from openk2.synth.evolve import evolve
+from openk2.synth.lexicon import Sketch, sketches
+from openk2.synth.planner import Planner
+from openk2.synth.tasks import TaskMaker
+from openk2.worlds.apps.declaration import Domain
+from openk2.worlds.apps.world import Apps, AppTask, AppWorld
+
+NAME = "apps"
+_HELD_OUT = 10
+"""One in so many domains is for the test."""
+_TOOLS = (2, 4)
+_TURNS = 2
+_KINDS = ("plain", "change", "recovery", "forbidden", "impossible")
+_LENGTHS = ((0, 2, "0 to 2 calls"), (3, 4, "3 or 4 calls"), (5, 99, "5 calls and more"))
+_SEED = 0
+
+
+def split_of_domain(name: str) -> Split:
+    """Whether a domain is held out."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return "test" if int.from_bytes(digest[:8]) % _HELD_OUT == 0 else "train"
+
+
+@cache
+def _sketches(split: Split) -> tuple[Sketch, ...]:
+    return tuple(sketch for sketch in sketches() if split_of_domain(sketch.name) == split)
+
+
+@cache
+def _domain(name: str) -> Domain:
+    return evolve(next(sketch for sketch in sketches() if sketch.name == name), _SEED)
+
+
+class AppsFamily:
+    """Tasks of small agents in simulated apps."""
+
+    name = NAME
+    skills: Sequence[str] = tuple(f"{kind}, {words}" for kind in _KINDS for _, _, words in _LENGTHS)
+
+    def __init__(self) -> None:
+        self._apps = Apps(_domain)
+
+    def sample(self, split: Split, seed: int) -> Task:
+        """The task of a seed. Raises UserError if none is found, which does not happen."""
+        rng = random.Random(f"{NAME} {split} {seed}")
+        for attempt in range(20):
+            domain = _domain(rng.choice(_sketches(split)).name)
+            (agent,) = agents_of(domain, 1, seed * 20 + attempt, {}, tools=_TOOLS)
+            maker = TaskMaker(self._apps, agent, seed, most_turns=_TURNS)
+            made = maker.make()
+            if made is not None:
+                return Task(
+                    f"{NAME}/{split}/{seed}", NAME, _skill(maker.kinds, made), seed, made.turns[0].say,
+                    made.model_dump(mode="json"), split,
+                )  # fmt: skip
+        raise UserError(f"no task of {NAME} was found for the seed {seed}")
+
+    def world(self, task: Task) -> World:
+        return AppWorld(self._apps)
+
+    def demonstrate(self, task: Task) -> Demonstration:
+        """How the planner does it."""
+        made = AppTask.model_validate(task.data)
+        trajectory = asyncio.run(rollout(Planner(made.plan), AppWorld(self._apps, made), task, Limits(steps=60)))
+        if not trajectory.verdict.passed:
+            raise UserError(f"the planner failed at {task.id}: {trajectory.verdict.reason}")
+        return Demonstration(task, trajectory.tools, tuple(trajectory.messages))
+
+
+def _skill(kinds: Sequence[str], made: AppTask) -> str:
+    special = next((kind for kind in kinds if kind in _KINDS), "plain")
+    calls = sum(len(wave) for turn in made.plan for wave in turn.waves)
+    words = next(words for low, high, words in _LENGTHS if low <= calls <= high)
+    return f"{special}, {words}"
