@@ -140,6 +140,80 @@ def query(
     Console().print(table, markup=False)
 
 
+@app.command()
+def report(
+    folder: RunArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Where to write.", show_default="RUN/synth/report", parser=given_path
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="FILE",
+            help="Specs of MCP servers, as JSON lines with server, domain and tools, to compare the tools with.",
+            show_default="toucan_mcp/servers.jsonl of OPENK2_DATA, if it is there",
+            parser=given_path,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page with what the run covers, how varied, hard and long it is, and what was dropped.
+
+    report.html is one file that asks nobody for anything, with a table behind each picture; beside it are the
+    pictures as PNG. The run may still be under way. --json prints all figures.
+
+    Example: ./k2 synth report runs/synth-offline
+    """
+    from openk2.synth.report import summary, write_report
+
+    figures, paths = write_report(folder, out, compare)
+    if as_json:
+        print(json.dumps(figures | {"paths": [str(path) for path in paths]}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for label, value in summary(figures):
+        table.add_row(label, value)
+    Console().print(table, markup=False)
+    for path in paths:
+        print(path)
+
+
+@app.command()
+def show(
+    folder: RunArgument,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many tasks.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Another seed draws other tasks.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write a file.", show_default="print", parser=given_path),
+    ] = None,
+) -> None:
+    """Tasks drawn at random, with their users, rubrics and trajectories, unedited, in Markdown.
+
+    Failed attempts are drawn like those that are kept; each says what became of it.
+
+    Example: ./k2 synth show runs/synth-offline --n 5
+    """
+    from openk2.core.runs import write_text
+    from openk2.synth.show import markdown
+
+    text = markdown(folder, n=n, seed=seed)
+    if out is None:
+        print(text, end="")
+        return
+    write_text(out, text)
+    print(out)
+
+
 def _show_status(found: dict[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
