@@ -209,7 +209,8 @@ def _verifiers(sample: Sample, _: int, everything: bool) -> dict[str, Any]:
     task = sample.trajectory.task
     info = {
         "task": dataclasses.asdict(task),
-        "tools": [tool.to_openai() for tool in sample.trajectory.tools],
+        # What verifiers gives the model as tools.
+        "tool_defs": [dataclasses.asdict(tool) for tool in sample.trajectory.tools],
     } | ({"score": sample.score} if everything else {})
     return {
         "prompt": [{"role": m.role, "content": m.content} for m in _opening(sample.trajectory)],
