@@ -118,7 +118,7 @@ def _factory_run(path: Path, everything: bool) -> Source:
             "--limit ends with what is there"
         )
     name = json.loads((lake.folder / "recipe.json").read_text(encoding="utf-8"))["name"]
-    wanted = "v.dropped = ''" + (" OR (NOT a.passed AND a.hash <> '')" if everything else "")
+    wanted = "v.dropped = ''" + (" OR NOT a.passed" if everything else "")
     table = f"FROM attempts a JOIN verdicts v USING (number, attempt) WHERE {wanted}"
 
     def samples() -> Iterator[Sample]:

@@ -43,7 +43,7 @@ def figures_of(run: Path) -> dict[str, Any]:
         "difficulty": _difficulty(lake),
         "pass_rates": {"kind": _pass_rates(lake, "unnest(string_split(kinds, ' '))"), "category": _pass_rates(lake)},
         "lengths": {name: _length(lake, column) for name, column in LENGTHS.items()},
-        "dropped": {"tools": _dropped_tools(lake), "attempts": lake.status()["dropped"]},
+        "dropped": {"tools": _dropped_tools(lake), "attempts": _dropped_attempts(lake)},
     }
 
 
@@ -157,8 +157,7 @@ def _difficulty(lake: Lake) -> dict[str, Any]:
         lake,
         f"SELECT least(floor(d * {_EDGES}), {_EDGES - 1})::INT AS at, count(*) AS tasks, sum(d) AS total, "
         "count(*) FILTER (d = 0) AS easy, count(*) FILTER (d = 1) AS hard, sum(n) AS attempts FROM "
-        "(SELECT 1 - avg(passed::INT) AS d, count(*) AS n FROM attempts WHERE solvable AND hash <> '' GROUP BY number) "
-        "GROUP BY 1 ORDER BY 1",
+        "(SELECT difficulty AS d, attempts AS n FROM tasks WHERE attempts > 0) GROUP BY 1 ORDER BY 1",
     )
     tasks = sum(row["tasks"] for row in tried)
     by_place = {row["at"]: row["tasks"] for row in tried}
@@ -175,11 +174,8 @@ def _difficulty(lake: Lake) -> dict[str, Any]:
 
 
 def _pass_rates(lake: Lake, by: str = "category") -> list[dict[str, Any]]:
-    """Of attempts that had an answer. A task with turns of several kinds counts for each."""
-    rows = _rows(
-        lake,
-        f"SELECT {by} AS name, passed, count(*) AS n FROM attempts WHERE solvable AND hash <> '' GROUP BY 1, 2",
-    )
+    """Of all attempts. A task with turns of several kinds counts for each."""
+    rows = _rows(lake, f"SELECT {by} AS name, passed, count(*) AS n FROM attempts GROUP BY 1, 2")
     tallies: dict[str, Tally] = {}
     for row in rows:
         tally = tallies.setdefault(row["name"], Tally())
@@ -197,6 +193,13 @@ def _length(lake: Lake, column: str) -> dict[str, Any]:
 def _dropped_tools(lake: Lake) -> dict[str, int]:
     rows = _rows(lake, "SELECT dropped, count(*) AS n FROM tools WHERE dropped <> '' GROUP BY 1 ORDER BY 2 DESC, 1")
     return {_REASONS.get(row["dropped"], row["dropped"]): row["n"] for row in rows}
+
+
+def _dropped_attempts(lake: Lake) -> dict[str, int]:
+    """Those at which nothing could be tried too."""
+    none = _one(lake, "SELECT count(*) AS n FROM tasks WHERE data IS NULL")["n"]
+    dropped: dict[str, int] = lake.status()["dropped"]
+    return dropped | ({"no task was found": none} if none else {})
 
 
 _REASONS = {
