@@ -119,9 +119,9 @@ def test_verifiers_in_both_kinds_of_file(tmp_path: Path) -> None:
     assert rows == lines(tmp_path / "a.jsonl")
     for row, trajectory in zip(rows, kept(few()), strict=True):
         info = json.loads(row["info"])
-        assert Task(**info["task"]) == trajectory.task and row["id"] == trajectory.task.id
+        assert Task(**info["openk2_task"]) == trajectory.task and row["id"] == trajectory.task.id
         assert [ToolSpec(**tool) for tool in info["tool_defs"]] == list(trajectory.tools)
-        assert row["answer"] == trajectory.answer and row["task"] == "apps" and len(row["prompt"]) == 2
+        assert row["answer"] == trajectory.answer and len(row["prompt"]) == 2
 
 
 def test_atif_of_a_run(tmp_path: Path) -> None:
@@ -256,6 +256,12 @@ def not_finished(folder: Path) -> Path:
     return folder / "run"
 
 
+def judged_otherwise(folder: Path) -> Path:
+    path = damaged(folder / "run") / "synth" / "kept.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 12), path)
+    return folder / "run"
+
+
 def failed(folder: Path) -> Path:
     write_atif(folder / "in" / "x.json", played("x", False))
     return folder / "in"
@@ -271,6 +277,7 @@ def failed(folder: Path) -> Path:
         (write("[]"), r"x\.json is not a trajectory: take it out"),
         (write("{}"), r"x\.json: not a valid ATIF trajectory: .*; take it out"),
         (not_finished, "is not finished, so nothing is decided .*synth run command goes on"),
+        (judged_otherwise, "are not those that were judged: run the synth run command"),
         (failed, "has nothing to export: all 1 trajectories failed: --all exports them"),
     ],
 )

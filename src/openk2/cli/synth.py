@@ -93,7 +93,10 @@ def run(
 
 @app.command()
 def status(folder: RunArgument, as_json: JsonOption = False) -> None:
-    """Counts for each stage: domains, tools, agents, tasks, attempts, kept, and dropped by reason."""
+    """Counts for each stage of a run.
+
+    Domains, tools, agents, tasks, attempts, kept, and dropped by reason.
+    """
     from openk2.synth.lake import Lake
 
     _show_status(Lake(folder).status(), as_json)
@@ -101,7 +104,10 @@ def status(folder: RunArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def verify(folder: RunArgument, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
-    """Execute every kept trajectory again, from its seed and offline; exits with 1 if one disagrees."""
+    """Execute every kept trajectory again.
+
+    From its seed and offline; exits with 1 if one disagrees.
+    """
     from openk2.synth.verify import verify_run
 
     found = verify_run(folder, workers=workers or _cores())
@@ -121,7 +127,9 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="A question to DuckDB.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the lake in SQL, over the views domains, tools, agents, tasks, attempts and trajectories.
+    """Ask a run in SQL.
+
+    There are the views domains, tools, agents, tasks, attempts and trajectories.
 
     For example: select domain, count(*) from trajectories group by 1 order by 2 desc limit 10
     """
@@ -161,10 +169,11 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a page with what the run covers, how varied, hard and long it is, and what was dropped.
+    """Write a page with figures and pictures of a run.
 
-    report.html is one file that asks nobody for anything, with a table behind each picture; beside it are the
-    pictures as PNG. The run may still be under way. --json prints all figures.
+    What it covers, how varied, hard and long it is, and what was dropped. report.html is one file that asks nobody
+    for anything, with a table behind each picture; beside it are the pictures as PNG. The run may still be under way.
+    --json prints all figures.
 
     Example: ./k2 synth report runs/synth-offline
     """
@@ -197,9 +206,9 @@ def show(
         typer.Option("--out", metavar="FILE", help="Write a file.", show_default="print", parser=given_path),
     ] = None,
 ) -> None:
-    """Tasks drawn at random, with their users, rubrics and trajectories, unedited, in Markdown.
+    """Print tasks drawn at random, to be read.
 
-    Failed attempts are drawn like those that are kept; each says what became of it.
+    With their users, rubrics and trajectories, unedited, in Markdown.     Failed attempts are drawn like those that are kept; each says what became of it.
 
     Example: ./k2 synth show runs/synth-offline --n 5
     """

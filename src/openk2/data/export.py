@@ -8,7 +8,7 @@ score.
     trl        Parquet for SFTTrainer: messages whose arguments are objects, and tools; `everything`: prompt,
                completion and label, for KTOTrainer
     verl       Parquet, a row for each task: prompt, data_source, ability, reward_model, extra_info
-    verifiers  Parquet or JSON lines, a row for each task: prompt, answer, info, task, id
+    verifiers  Parquet or JSON lines, a row for each task: prompt, answer, info, id
     atif       a folder with one .json for each trajectory
 
 The same source gives the same bytes, and trajectories pass through one by one.
@@ -22,7 +22,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _BATCH = 256
 """Rows that are written at a time."""
+FAILED = "failed"
+"""How the reason begins for which a run of the factory drops what has not passed."""
 Watch = Callable[[int, int], None]
 
 
@@ -109,24 +111,33 @@ def open_source(path: Path, everything: bool = False) -> Source:
 
 
 def _factory_run(path: Path, everything: bool) -> Source:
-    from openk2.synth.lake import KEPT, Lake
+    from openk2.synth.lake import ATTEMPTS, KEPT, lake_folder, packages, read_rows
 
-    lake = Lake(path)
-    if not (lake.folder / KEPT).exists():
+    folder = lake_folder(path)
+    packages()
+    if not (folder / KEPT).exists():
         raise UserError(
             f"{path} is not finished, so nothing is decided to be kept: the same synth run command goes on, and with "
             "--limit ends with what is there"
         )
-    name = json.loads((lake.folder / "recipe.json").read_text(encoding="utf-8"))["name"]
-    wanted = "v.dropped = ''" + (" OR NOT a.passed" if everything else "")
-    table = f"FROM attempts a JOIN verdicts v USING (number, attempt) WHERE {wanted}"
+    name = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["name"]
+
+    def wanted(verdict: dict[str, Any]) -> bool:
+        dropped = str(verdict["dropped"])
+        return not dropped or (everything and dropped.startswith(FAILED))
 
     def samples() -> Iterator[Sample]:
-        rows = lake.stream(f"SELECT a.task, a.attempt, a.score, a.atif {table} ORDER BY a.number, a.attempt")
-        for task, attempt, score, atif in rows:
-            yield _sample(f"{task}-{attempt}", json.loads(atif), score, f"task {task} of {path}")
+        # Both are in the order of the tasks. A join would sort all texts of all attempts at once.
+        files = sorted((folder / ATTEMPTS).glob("*.parquet"))
+        attempts = (row for file in files for row in read_rows(file))
+        for row, verdict in zip_longest(attempts, read_rows(folder / KEPT)):
+            if not row or not verdict or (row["number"], row["attempt"]) != (verdict["number"], verdict["attempt"]):
+                raise UserError(f"the attempts in {folder} are not those that were judged: run the synth run command")
+            if wanted(verdict):
+                where = f"task {row['task']} of {path}"
+                yield _sample(f"{row['task']}-{row['attempt']}", json.loads(row["atif"]), row["score"], where)
 
-    return Source(name, int(lake.one(f"SELECT count(*) {table}")), samples)
+    return Source(name, sum(map(wanted, read_rows(folder / KEPT))), samples)
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -208,7 +219,8 @@ def _verl(sample: Sample, index: int, everything: bool) -> dict[str, Any]:
 def _verifiers(sample: Sample, _: int, everything: bool) -> dict[str, Any]:
     task = sample.trajectory.task
     info = {
-        "task": dataclasses.asdict(task),
+        # Not "task", here or as a column: to verifiers that is the whole row in another form, since 0.1.14.
+        "openk2_task": dataclasses.asdict(task),
         # What verifiers gives the model as tools.
         "tool_defs": [dataclasses.asdict(tool) for tool in sample.trajectory.tools],
     } | ({"score": sample.score} if everything else {})
@@ -217,7 +229,6 @@ def _verifiers(sample: Sample, _: int, everything: bool) -> dict[str, Any]:
         "answer": sample.trajectory.answer if sample.passed else "",
         # As text, since no two tasks' data have the same fields.
         "info": compact_json(info),
-        "task": task.family or "tools",
         "id": task.id or sample.id,
     }
 
@@ -269,7 +280,7 @@ def _verl_schema(everything: bool) -> pa.Schema:
 def _verifiers_schema(everything: bool) -> pa.Schema:
     import pyarrow as pa
 
-    texts = [(name, pa.string()) for name in ("answer", "info", "task", "id")]
+    texts = [(name, pa.string()) for name in ("answer", "info", "id")]
     return pa.schema([("prompt", _prompt_type()), *texts])
 
 

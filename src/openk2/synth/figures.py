@@ -84,8 +84,9 @@ def _structures(lake: Lake) -> dict[str, Any]:
     """How many preconditions and effects there are up to renaming, and how the tools are spread over them."""
     rows = _rows(
         lake,
-        "SELECT count(*) AS tools, count(DISTINCT domain) AS domains, min(name) AS example, min(description) AS does "
-        "FROM tools WHERE dropped = '' GROUP BY structure ORDER BY tools DESC, example, does",
+        "SELECT count(*) AS tools, count(DISTINCT domain) AS domains, min(name) AS example, "
+        "arg_min(description, name) AS does FROM tools WHERE dropped = '' GROUP BY structure "
+        "ORDER BY tools DESC, example, does",
     )
     counts = [row["tools"] for row in rows]
     total = sum(counts)

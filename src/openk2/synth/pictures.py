@@ -28,7 +28,7 @@ _SETTINGS: Any = {
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": _FONT - 1, "ytick.labelsize": _FONT - 1,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
     "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.linewidth": 0.7,
-    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "openk2",
+    "legend.frameon": False, "svg.fonttype": "none", "text.parse_math": False,
 }  # fmt: skip
 
 
