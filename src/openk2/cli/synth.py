@@ -208,7 +208,8 @@ def show(
 ) -> None:
     """Print tasks drawn at random, to be read.
 
-    With their users, rubrics and trajectories, unedited, in Markdown.     Failed attempts are drawn like those that are kept; each says what became of it.
+    With their users, rubrics and trajectories, unedited, in Markdown. Failed attempts are drawn like those that are
+    kept; each says what became of it.
 
     Example: ./k2 synth show runs/synth-offline --n 5
     """

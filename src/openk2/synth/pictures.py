@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, ACCENT, SECOND = "#17191c", "#5a5f66", "#dcdfe3", "#2a78d6", "#d9622b"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", ACCENT: "--accent", SECOND: "--second"}
-_WIDTH, _FONT = 4.6, 9.5
+_WIDTH, _FONT = 4.0, 9.5
 _LARGE_CATEGORY = 8
 _ROWS = 18
 _SETTINGS: Any = {
@@ -154,7 +154,8 @@ def _cells(axes: Axes, names: Sequence[str], rows: Sequence[Sequence[Mapping[str
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{what}: pale {least:,}, full {most:,}")
+    # To the right, where it may reach back over the names of the rows.
+    axes.set_title(f"{what}: pale {least:,}, full {most:,}", loc="right")
 
 
 def _structures(figures: Mapping[str, Any]) -> Picture:
