@@ -134,7 +134,10 @@ def compare(run: Path, specs: Path) -> list[dict[str, Any]]:
     for server in read_servers(specs):
         other.add_server(len(server["tools"]))
         for tool in server["tools"]:
-            other.add(str(tool["name"]), str(tool.get("description") or ""), tool.get("input_schema") or {})
+            try:
+                other.add(str(tool["name"]), str(tool.get("description") or ""), tool.get("input_schema") or {})
+            except RecursionError as e:
+                raise UserError(f"the schema of {tool['name']!r} in {specs} is too deep: take the tool out") from e
     return [own.to_json("this run"), other.to_json("MCP servers")]
 
 
@@ -148,7 +151,7 @@ def read_servers(path: Path) -> Iterator[dict[str, Any]]:
                     continue
                 try:
                     server = json.loads(line)
-                except ValueError as e:
+                except (ValueError, RecursionError) as e:
                     raise UserError(f"line {number} of {path} is not JSON: {advice}") from e
                 if not _is_server(server):
                     raise UserError(f"line {number} of {path} is not a server with tools: {advice}")
