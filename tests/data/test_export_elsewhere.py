@@ -1,4 +1,4 @@
-"""What is exported is taken by the libraries that it is for: TRL trains on it, verifiers makes environments of it.
+"""What is exported is taken by the libraries that it is for: TRL trains on it, verl and verifiers make tasks of it.
 
 They need other packages than this project, so each runs in an environment of its own, which a variable names.
 """
@@ -19,14 +19,14 @@ pytest.importorskip("pyarrow")
 
 import openk2
 from openk2.chat import Tokenizer, render
-from openk2.core import Trajectory, Verdict
+from openk2.core import Task, Trajectory, Verdict
 from openk2.core.atif import read_atif, write_atif
 from openk2.data.export import export, open_source
 from openk2.worlds.families import get_family
 from shared.runs import few
 
 NANO = Path(openk2.__file__).parent / "weights" / "nano"
-TRL, VERIFIERS = os.environ.get("OPENK2_TRL"), os.environ.get("OPENK2_VERIFIERS")
+TRL, VERL, VERIFIERS = (os.environ.get(f"OPENK2_{name}") for name in ("TRL", "VERL", "VERIFIERS"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TRAIN = """
@@ -48,6 +48,19 @@ loss = trainer.train().training_loss
 ids = [row["input_ids"] for row in seen] if kind == "sft" else []
 labels = list(map(bool, seen["label"])) if kind != "sft" else []
 print("\\n" + json.dumps({"rows": len(seen), "ids": ids, "labels": labels, "loss": loss, "columns": rows.column_names}))
+"""
+
+PROMPTS = """
+import json, sys
+from omegaconf import OmegaConf
+from transformers import AutoTokenizer
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+data, folder, out = sys.argv[1:]
+config = OmegaConf.create({"cache_dir": out, "max_prompt_length": 2048, "filter_overlong_prompts_workers": 1})
+rows = RLHFDataset(data, AutoTokenizer.from_pretrained(folder), config)
+kept = ("raw_prompt", "data_source", "reward_model", "extra_info", "index")
+print("\\n" + json.dumps([{key: row[key] for key in kept} for row in map(rows.__getitem__, range(len(rows)))]))
 """
 
 ENVIRONMENT = """
@@ -120,6 +133,17 @@ def test_kto_trains_on_what_failed_too(saved: Path, tmp_path: Path) -> None:
     found = run(str(TRL), TRAIN, "kto", tmp_path / "a.parquet", NANO, tmp_path / "out")
     assert found["columns"] == ["prompt", "completion", "tools", "label", "score"]
     assert sorted(found["labels"]) == [False, False, True, True] and 0 < found["loss"] < 20
+
+
+@pytest.mark.skipif(VERL is None, reason="OPENK2_VERL does not name the Python of an environment with verl")
+def test_verl_reads_its_prompts(tmp_path: Path) -> None:
+    export(few(), "verl", tmp_path / "a.parquet")
+    rows = run(str(VERL), PROMPTS, tmp_path / "a.parquet", NANO, tmp_path / "cache")
+    for index, (row, sample) in enumerate(zip(rows, open_source(few()).samples(), strict=True)):
+        trajectory = sample.trajectory
+        assert row["raw_prompt"] == [{"role": m.role, "content": m.content} for m in trajectory.messages[:2]]
+        assert row["index"] == index and row["data_source"] == "openk2/apps" and row["reward_model"]["style"] == "rule"
+        assert Task(**json.loads(row["extra_info"]["task"])) == trajectory.task
 
 
 @pytest.mark.skipif(
