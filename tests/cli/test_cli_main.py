@@ -28,6 +28,8 @@ Run = Callable[..., Any]
             for rest in ((), ("list",), ("describe",), ("serve",), ("mcp",), ("mcp", "add"), ("mcp", "import"))
         ),
         *(("model", name) for name in ("describe", "import", "export", "verify")),
+        *(("export",), ("synth",)),
+        *(("synth", name) for name in ("run", "status", "verify", "query", "report", "show")),
     ],
 )
 def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str, ...]) -> None:
@@ -53,7 +55,7 @@ def test_help_names_the_command_as_it_was_typed(cli: Run, monkeypatch: pytest.Mo
 
 def test_the_help_names_every_command(cli: Run) -> None:
     done = cli("--help")
-    for command in ("demo", "agent", "train", "eval", "deploy", "model", "test"):
+    for command in ("demo", "agent", "train", "eval", "deploy", "model", "synth", "export", "test"):
         assert f"  {command} " in done.out
     assert cli().out == done.out or cli().err == done.out
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, bench, demo, deploy, evaluate, model, serve, synth, test, train, worlds
+from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, serve, synth, test, train, worlds
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -65,6 +65,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("deploy")(deploy.deploy)
+app.command("export")(export.export)
 app.add_typer(model.app, name="model")
 app.add_typer(synth.app, name="synth")
 app.add_typer(worlds.app, name="worlds")

@@ -93,7 +93,10 @@ def run(
 
 @app.command()
 def status(folder: RunArgument, as_json: JsonOption = False) -> None:
-    """Counts for each stage: domains, tools, agents, tasks, attempts, kept, and dropped by reason."""
+    """Counts for each stage of a run.
+
+    Domains, tools, agents, tasks, attempts, kept, and dropped by reason.
+    """
     from openk2.synth.lake import Lake
 
     _show_status(Lake(folder).status(), as_json)
@@ -101,7 +104,10 @@ def status(folder: RunArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def verify(folder: RunArgument, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
-    """Execute every kept trajectory again, from its seed and offline; exits with 1 if one disagrees."""
+    """Execute every kept trajectory again.
+
+    From its seed and offline; exits with 1 if one disagrees.
+    """
     from openk2.synth.verify import verify_run
 
     found = verify_run(folder, workers=workers or _cores())
@@ -121,7 +127,9 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="A question to DuckDB.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the lake in SQL, over the views domains, tools, agents, tasks, attempts and trajectories.
+    """Ask a run in SQL.
+
+    There are the views domains, tools, agents, tasks, attempts and trajectories.
 
     For example: select domain, count(*) from trajectories group by 1 order by 2 desc limit 10
     """
@@ -138,6 +146,82 @@ def query(
     for row in rows:
         table.add_row(*(str(value) for value in row))
     Console().print(table, markup=False)
+
+
+@app.command()
+def report(
+    folder: RunArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Where to write.", show_default="RUN/synth/report", parser=given_path
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="FILE",
+            help="Specs of MCP servers, as JSON lines with server, domain and tools, to compare the tools with.",
+            show_default="toucan_mcp/servers.jsonl of OPENK2_DATA, if it is there",
+            parser=given_path,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page with figures and pictures of a run.
+
+    What it covers, how varied, hard and long it is, and what was dropped. report.html is one file that asks nobody
+    for anything, with a table behind each picture; beside it are the pictures as PNG. The run may still be under way.
+    --json prints all figures.
+
+    Example: ./k2 synth report runs/synth-offline
+    """
+    from openk2.synth.report import summary, write_report
+
+    figures, paths = write_report(folder, out, compare)
+    if as_json:
+        print(json.dumps(figures | {"paths": [str(path) for path in paths]}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for label, value in summary(figures):
+        table.add_row(label, value)
+    Console().print(table, markup=False)
+    for path in paths:
+        print(path)
+
+
+@app.command()
+def show(
+    folder: RunArgument,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many tasks.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Another seed draws other tasks.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write a file.", show_default="print", parser=given_path),
+    ] = None,
+) -> None:
+    """Print tasks drawn at random, to be read.
+
+    With their users, rubrics and trajectories, unedited, in Markdown. Failed attempts are drawn like those that are
+    kept; each says what became of it.
+
+    Example: ./k2 synth show runs/synth-offline --n 5
+    """
+    from openk2.core.runs import write_text
+    from openk2.synth.show import markdown
+
+    text = markdown(folder, n=n, seed=seed)
+    if out is None:
+        print(text, end="")
+        return
+    write_text(out, text)
+    print(out)
 
 
 def _show_status(found: dict[str, object], as_json: bool) -> None:

@@ -1,0 +1,52 @@
+"""`openk2 export`: trajectories of any run for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openk2.agent.interrupted import Interrupted
+from openk2.cli.common import given_path
+
+
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run of synth, a folder of eval --save, or one of ATIF files.", parser=given_path
+        ),
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="What to make: a file; for atif a folder.", parser=given_path)
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="openai, trl, verl, verifiers or atif.")],
+    everything: Annotated[bool, typer.Option("--all", help="Failed trajectories too, with their score.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
+) -> None:
+    """Write the trajectories of a run as others read them.
+
+    openai is JSON lines (.jsonl) with messages and tools. trl is Parquet for SFTTrainer; with --all it has prompt,
+    completion and label, for KTOTrainer. verl and verifiers have a row for each task, with all that is needed to
+    execute it again: Parquet, or JSON lines for verifiers. atif is a folder with a file for each trajectory.
+
+    Of a run of synth what it has kept is written, elsewhere what has not failed. The same run gives the same bytes.
+
+    Example: ./k2 export runs/synth-offline --to trl train.parquet
+    """
+    from openk2.data.export import export as write
+    from openk2.train.progress import ConsoleReporter
+
+    try:
+        with ConsoleReporter().stage("export") as bar:
+            done = write(source, to, target, everything=everything, force=force, watch=bar)
+    except KeyboardInterrupt as e:
+        raise Interrupted(f"interrupted: {target} was not written") from e
+    if as_json:
+        print(json.dumps({"path": str(done.path), "rows": done.rows, "failed": done.failed}))
+        return
+    left = f"; {done.failed:,} that failed are left out" if done.failed else ""
+    print(f"{done.path}: {done.rows:,} rows{left}")
