@@ -139,12 +139,10 @@ async def evaluate(
 
 def held_out_tasks(family: Family, n: int, seed: int) -> list[Task]:
     """The held-out tasks of an evaluation seed: `n` fresh draws, or the whole set of a family with a fixed one."""
-    from openk2.worlds.families import sample_task
-
     fixed = getattr(family, "tasks", None)
     if fixed is not None:
         return list(fixed())
-    return [sample_task(family.name, "test", seed * SEED_STRIDE + i) for i in range(n)]
+    return [family.sample("test", seed * SEED_STRIDE + i) for i in range(n)]
 
 
 def evaluate_families(
