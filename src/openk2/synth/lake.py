@@ -5,7 +5,8 @@
     RUN/synth/attempts/00000.parquet ...      one row for each attempt at a task, kept or not, with its ATIF
     RUN/synth/kept.parquet                    which of them are data, and why others are not
 
-Views: `domains`, `tools`, `agents`, `tasks`, `attempts`, and `trajectories`, the attempts that are kept.
+Views: `domains`, `tools`, `agents`, `tasks`, `attempts`, `trajectories`, the attempts that are kept, and `near_misses`,
+those that have failed with half of the points or more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 STAGE = "synth"
 DOMAINS, TOOLS, AGENTS, KEPT = "domains.parquet", "tools.parquet", "agents.parquet", "kept.parquet"
 TASKS, ATTEMPTS = "tasks", "attempts"
+_NEAR = 0.5
+"""What has failed with so many points is nearly right: a negative to learn from."""
 _TASK_TEXTS = ("task", "domain", "category", "agent", "kinds", "data")
 _TEXTS = ("task", "hash", "policy", "tools", "calls", "stop", "reason", "atif")
 _COUNTS = ("number", "attempt", "steps", "n_calls", "user_turns", "prompt_tokens", "tokens")
@@ -117,6 +120,9 @@ class Lake:
             about = "m.domain, m.category, m.agent, m.kinds"
             self._connection.execute(
                 f"CREATE VIEW attempts AS SELECT t.*, {about} FROM tried t JOIN made m ON t.number = m.number"
+            )
+            self._connection.execute(
+                f"CREATE VIEW near_misses AS SELECT * FROM attempts WHERE NOT passed AND score >= {_NEAR}"
             )
             chosen = "passed" if "verdicts" not in there else "dropped = ''"
             joined = "" if "verdicts" not in there else "JOIN verdicts v USING (number, attempt)"

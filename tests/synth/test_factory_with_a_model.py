@@ -1,0 +1,85 @@
+"""A model behind an endpoint tries the tasks: nothing is asked for twice, and a failure loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("duckdb")
+pytest.importorskip("pyarrow")
+pytest.importorskip("openai")
+
+from openk2.core import UserError
+from openk2.core.atif import from_atif
+from openk2.synth.factory import run_factory
+from openk2.synth.lake import Lake
+from openk2.synth.recipe import SynthRecipe
+from openk2.synth.verify import verify_run
+from shared.played import Played, chunk, served
+
+SORRY = [
+    chunk({"role": "assistant", "content": "I'm sorry, I cannot do that."}),
+    chunk({}, "stop"),
+    {"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 9, "total_tokens": 109}},
+    "[DONE]",
+]
+
+
+def recipe(url: str, **attempts: Any) -> SynthRecipe:
+    return SynthRecipe.model_validate(
+        {
+            "name": "asked",
+            "domains": {"count": 4, "tools": 60},
+            "tasks": {"count": 12, "in_a_row": 3, "per_shard": 5},
+            "attempts": {"model": f"openai:m@{url}", "concurrency": 4, **attempts},
+        }
+    )
+
+
+def test_attempts_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    played = Played((200, SORRY))
+    with served(played) as url:
+        status = run_factory(recipe(url, per_task=2, prompt_price=1000.0), tmp_path, workers=1)
+    lake = Lake(tmp_path)
+    assert status["attempts"] == 2 * status["tasks"] and status["finished"]
+    assert lake.one("SELECT sum(steps) FROM attempts") == len(played.asked)
+    assert lake.one("SELECT sum(prompt_tokens) FROM attempts") == 100 * len(played.asked)
+    assert f"${len(played.asked) * 0.1:.2f}" in capsys.readouterr().err
+    # Attempts at one task have seeds of their own, and each turn of one has the same.
+    assert len({body["seed"] for body in played.asked}) == status["attempts"]
+    assert verify_run(tmp_path, workers=1).to_json()["disagreed"] == 0
+    assert 0 <= lake.one("SELECT min(difficulty) FROM tasks") <= lake.one("SELECT max(difficulty) FROM tasks") <= 1
+
+
+def test_what_had_no_answer_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
+    def tired(body: Any) -> Any:
+        return (200, SORRY) if len(played.asked) <= 9 else (400, {"error": {"message": "out of credit"}})
+
+    played = Played(tired)
+    with served(played) as url:
+        with pytest.raises(UserError, match=r"out of credit.*asks again"):
+            run_factory(recipe(url), tmp_path, workers=1)
+        begun = Lake(tmp_path).status()
+        assert not begun["finished"]
+        played.begin((200, SORRY))
+        status = run_factory(recipe(url), tmp_path, workers=1)
+    assert status["finished"] and status["attempts"] == status["tasks"]
+    rows = Lake(tmp_path).query("SELECT atif FROM attempts")[1]
+    turns = [len(from_atif(json.loads(atif)).steps) for (atif,) in rows]
+    # Of what was answered before, whole attempts alone are kept.
+    assert len(played.asked) < sum(turns) <= len(played.asked) + 9
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_no_endpoint_is_one_sentence(tmp_path: Path) -> None:
+    many = recipe("http://127.0.0.1:1").model_copy(
+        update={"tasks": recipe("http://x").tasks.model_copy(update={"count": 40})}
+    )
+    with served(played := Played((401, {"error": {"message": "no"}}))) as url:
+        many = many.model_copy(update={"attempts": many.attempts.model_copy(update={"model": f"openai:m@{url}"})})
+        with pytest.raises(UserError, match=r"does not accept the API key.*attempts in a row had no answer"):
+            run_factory(many, tmp_path, workers=1)
+    assert len(played.asked) < 40
