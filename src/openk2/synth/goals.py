@@ -101,22 +101,29 @@ class Goals:
             }
             if any(value is None for value in arguments.values()) or (key := _about(tool, arguments)) in self._found:
                 continue
-            after = self.state.copy() if tool.writes else self.state
+            # Before the attempt, so that it is still known when that is taken back.
+            was = self.state.hash() if tool.writes else ""
             try:
-                result = self.interpreter.run(after, tool, arguments, self._given)
+                with self.state.transaction():
+                    goal = self._tried(before, tool, arguments, was)
             except Refused:
                 continue
-            if tool.writes and after.hash() == self.state.hash():
-                continue
-            found = self._locate(before, tool, arguments)
-            if found is None:
-                continue
-            goal = Goal(tool, arguments, self.worded(tool, arguments, found), found)
-            if self._report(goal, result):
-                self.state = after
-                self._found.add(key)
-                return goal
+            self._found.add(key)
+            return goal
         return None
+
+    def _tried(self, before: State, tool: Tool, arguments: dict[str, Any], was: str) -> Goal:
+        """A goal whose call was executed. Raises Refused where it may not be, changes nothing, or cannot be told."""
+        result = self.interpreter.run(self.state, tool, arguments, self._given)
+        if tool.writes and self.state.hash() == was:
+            raise Refused("nothing has changed")
+        found = self._locate(before, tool, arguments)
+        if found is None:
+            raise Refused("it is about what was not there")
+        goal = Goal(tool, arguments, self.worded(tool, arguments, found), found)
+        if not self._report(goal, result):
+            raise Refused("nothing can be said of it")
+        return goal
 
     def _drawn(self, reads: float) -> Tool | None:
         """A tool that reads, with the chance of `reads`, or one that writes."""

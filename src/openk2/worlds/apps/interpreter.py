@@ -165,7 +165,8 @@ class Interpreter:
                 state.delete(change.entity, row["id"])
             else:
                 state.update(change.entity, row["id"], values)
-                row.update(values)
+                if not change.each:
+                    scope[change.target] = row | values
 
     def _values(self, state: State, change: _Change, scope: Scope) -> dict[str, Any]:
         declared = self.domain.entities[change.entity].fields

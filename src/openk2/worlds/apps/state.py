@@ -34,6 +34,8 @@ class State:
         self._next: dict[str, int] = dict.fromkeys(domain.entities, _FIRST_ID)
         self._begun: dict[str, int] = dict(self._next)
         self._digests: dict[str, str] = {}
+        self._known: dict[str, dict[str, Row]] = {}
+        """Rows that were read, and not written to since."""
         self._targets = {
             name: frozenset(field.ref for field in entity.fields.values() if field.ref is not None)
             for name, entity in domain.entities.items()
@@ -55,7 +57,7 @@ class State:
         """A state of its own with the same rows and the same beginning."""
         other = State.__new__(State)
         other.domain, other._names, other._booleans = self.domain, self._names, self._booleans
-        other._targets, other._digests = self._targets, dict(self._digests)
+        other._targets, other._digests, other._known = self._targets, dict(self._digests), dict(self._known)
         other._next, other._begun = dict(self._next), dict(self._begun)
         other._connection = _connect()
         self._connection.backup(other._connection)
@@ -65,24 +67,35 @@ class State:
         self._connection.close()
 
     def rows(self, entity: str) -> list[Row]:
-        """All rows of an entity, by their ids."""
-        return [self._row(entity, found) for found in self._connection.execute(f'SELECT * FROM "{entity}" ORDER BY id')]
+        """All rows of an entity, by their ids. Do not write to them: they are read once and shared by copies."""
+        return list(self._read(entity).values())
 
     def row(self, entity: str, key: Any) -> Row | None:
-        """The row with an id."""
-        found = self._connection.execute(f'SELECT * FROM "{entity}" WHERE id = ?', (key,)).fetchone()
-        return None if found is None else self._row(entity, found)
+        """The row with an id. Do not write to it."""
+        return self._read(entity).get(key) if isinstance(key, str) else None
 
-    def _row(self, entity: str, values: tuple[Any, ...]) -> Row:
-        row = dict(zip(self._names[entity], values, strict=True))
-        for field in self._booleans[entity]:
-            if row[field] is not None:
-                row[field] = row[field] == 1
-        return row
+    def _read(self, entity: str) -> dict[str, Row]:
+        known = self._known.get(entity)
+        if known is None:
+            names, booleans = self._names[entity], self._booleans[entity]
+            known = {}
+            for values in self._connection.execute(f'SELECT * FROM "{entity}" ORDER BY id'):
+                row = dict(zip(names, values, strict=True))
+                for field in booleans:
+                    if row[field] is not None:
+                        row[field] = row[field] == 1
+                known[row["id"]] = row
+            self._known[entity] = known
+        return known
+
+    def _forget(self, entity: str) -> None:
+        """What was read of an entity that is written to."""
+        self._known.pop(entity, None)
+        self._digests.pop(entity, None)
 
     def create(self, entity: str, values: Mapping[str, Any]) -> Row:
         """A new row with the next id."""
-        self._digests.pop(entity, None)
+        self._forget(entity)
         key = f"{self.domain.entities[entity].prefix}-{self._next[entity]}"
         self._next[entity] += 1
         row: Row = {field: values.get(field) for field in self._names[entity]} | {"id": key}
@@ -92,27 +105,28 @@ class State:
 
     def update(self, entity: str, key: str, values: Mapping[str, Any]) -> None:
         """Other values in a row."""
-        self._digests.pop(entity, None)
+        self._forget(entity)
         fields = ", ".join(f'"{field}" = ?' for field in values)
         self._connection.execute(f'UPDATE "{entity}" SET {fields} WHERE id = ?', (*values.values(), key))
 
     def delete(self, entity: str, key: str) -> None:
         """Take a row away."""
-        self._digests.pop(entity, None)
+        self._forget(entity)
         self._connection.execute(f'DELETE FROM "{entity}" WHERE id = ?', (key,))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All changes of the block, or none if it raises."""
-        before = dict(self._next), dict(self._digests)
-        self._connection.execute("BEGIN")
+        """All changes of the block, or none if it raises. One may be inside of another."""
+        before = dict(self._next), dict(self._digests), dict(self._known)
+        self._connection.execute("SAVEPOINT here")
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
-            self._next, self._digests = before
+            self._connection.execute("ROLLBACK TO here")
+            self._connection.execute("RELEASE here")
+            self._next, self._digests, self._known = before
             raise
-        self._connection.execute("COMMIT")
+        self._connection.execute("RELEASE here")
 
     def content(self) -> dict[str, list[Row]]:
         """All rows."""
@@ -136,7 +150,7 @@ class State:
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _raw(self, entity: str) -> list[tuple[Any, ...]]:
-        return self._connection.execute(f'SELECT * FROM "{entity}" ORDER BY id').fetchall()
+        return [tuple(row.values()) for row in self.rows(entity)]
 
     def _renamed(self, entity: str, new: Mapping[str, str]) -> list[tuple[Any, ...]]:
         """The rows with stand-ins for new ids, in an order that follows from what they say."""
