@@ -27,12 +27,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import parser_of
 
+from openk2.core.progress import ConsoleReporter
+from openk2.data.lake import Lake
 from openk2.synth import factory
 from openk2.synth.factory import Workers
-from openk2.synth.lake import Lake
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.verify import verify_run
-from openk2.train.progress import ConsoleReporter
 
 LATENCY = 2.0
 ROUNDS = 5

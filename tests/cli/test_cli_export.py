@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from openk2.synth.lake import Lake
+from openk2.data.lake import Lake
 from shared.runs import damaged, few
 
 Run = Callable[..., Any]

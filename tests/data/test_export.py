@@ -19,7 +19,7 @@ from openk2.core import Message, Step, Task, ToolCall, ToolResult, ToolSpec, Tra
 from openk2.core.atif import from_atif, read_atif, to_atif, write_atif
 from openk2.core.runs import sha256_file
 from openk2.data.export import FORMS, export, open_source
-from openk2.synth.lake import Lake
+from openk2.data.lake import Lake
 from openk2.worlds.apps.world import AppTask
 from shared.runs import damaged, few
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from openk2.agent.interrupted import Interrupted
 from openk2.core import Limits, Message, Task, ToolSpec, Trajectory, Turn, UserError, Verdict
 from openk2.core.atif import read_atif
+from openk2.core.rates import wilson
 from openk2.evals import run
 from openk2.evals.families import EVAL_FAMILIES, eval_family
-from openk2.evals.run import Report, evaluate, evaluate_families, held_out_tasks, rows_of, wilson
+from openk2.evals.run import Report, evaluate, evaluate_families, held_out_tasks, rows_of
 
 
 @settings(deadline=None)

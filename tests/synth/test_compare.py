@@ -12,8 +12,8 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
 from openk2.core import UserError
+from openk2.data.lake import Lake
 from openk2.synth.compare import ToolCounts, compare, depth, plain, read_servers, specs_file
-from openk2.synth.lake import Lake
 from shared.runs import few
 
 TEXT = {"type": "string"}

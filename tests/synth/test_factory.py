@@ -14,9 +14,9 @@ pytest.importorskip("pyarrow")
 from openk2.core import UserError
 from openk2.core.atif import from_atif
 from openk2.core.runs import read_manifest, sha256_file
+from openk2.data.lake import Lake
 from openk2.synth import factory
 from openk2.synth.factory import run_factory
-from openk2.synth.lake import Lake
 from openk2.synth.recipe import SynthRecipe, load_synth_recipe
 from openk2.synth.verify import difference, verify_run
 from openk2.worlds.apps.declaration import Domain

@@ -14,8 +14,8 @@ pytest.importorskip("openai")
 
 from openk2.core import UserError
 from openk2.core.atif import from_atif
+from openk2.data.lake import Lake
 from openk2.synth.factory import run_factory
-from openk2.synth.lake import Lake
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.verify import verify_run
 from shared.played import Played, chunk, served

@@ -18,8 +18,8 @@ pytest.importorskip("matplotlib")
 from openk2.core import UserError
 from openk2.core.atif import from_atif
 from openk2.core.runs import sha256_file
+from openk2.data.lake import Lake
 from openk2.synth.figures import distribution, figures_of
-from openk2.synth.lake import Lake
 from openk2.synth.pictures import Picture
 from openk2.synth.report import summary, write_report
 from shared.runs import damaged, few

@@ -13,7 +13,7 @@ pytest.importorskip("pyarrow")
 
 from openk2.core import UserError
 from openk2.core.atif import from_atif
-from openk2.synth.lake import Lake
+from openk2.data.lake import Lake
 from openk2.synth.show import _fenced, _inline, markdown
 from openk2.worlds.apps.world import AppTask
 from shared.runs import damaged, few

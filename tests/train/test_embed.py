@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from openk2.core import UserError
+from openk2.core.progress import ConsoleReporter
 from openk2.core.runs import Manifest, sha256_file, write_manifest
 from openk2.train.embed import STAGES, TARGETS, WEIGHTS, embed
-from openk2.train.progress import ConsoleReporter
 from openk2.train.recipe import load_recipe
 from openk2.train.stages import _STAGE_MAKERS
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from openk2.chat import Tokenizer
 from openk2.core import UserError
+from openk2.core.progress import ConsoleReporter
 from openk2.core.runs import read_manifest
 from openk2.data.shards import Shards
 from openk2.train import stages
-from openk2.train.progress import ConsoleReporter
 from openk2.train.recipe import Recipe, parse_recipe
 from openk2.train.stages import run_recipe
 

@@ -37,8 +37,8 @@ def export(
 
     Example: ./k2 export runs/synth-offline --to trl train.parquet
     """
+    from openk2.core.progress import ConsoleReporter
     from openk2.data.export import export as write
-    from openk2.train.progress import ConsoleReporter
 
     try:
         with ConsoleReporter().stage("export") as bar:

@@ -78,8 +78,8 @@ def give_away(
     if form == "hf":
         _convert(source, target, dtype, shard_gb)
     elif form == "gguf":
+        from openk2.core.progress import ConsoleReporter
         from openk2.model.gguf_file import export_gguf
-        from openk2.train.progress import ConsoleReporter
 
         reporter = ConsoleReporter()
         with reporter.stage("tensors") as bar:
@@ -92,8 +92,8 @@ def give_away(
 
 def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:
     from openk2.core import UserError
+    from openk2.core.progress import ConsoleReporter
     from openk2.model.convert import LEFT_OUT, convert, left_out_remark, tokenizer_remark
-    from openk2.train.progress import ConsoleReporter
 
     # Also false for NaN, which a range of typer's takes.
     if not 0.001 <= shard_gb <= 1000:

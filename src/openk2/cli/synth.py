@@ -97,7 +97,7 @@ def status(folder: RunArgument, as_json: JsonOption = False) -> None:
 
     Domains, tools, agents, tasks, attempts, kept, and dropped by reason.
     """
-    from openk2.synth.lake import Lake
+    from openk2.data.lake import Lake
 
     _show_status(Lake(folder).status(), as_json)
 
@@ -133,7 +133,7 @@ def query(
 
     For example: select domain, count(*) from trajectories group by 1 order by 2 desc limit 10
     """
-    from openk2.synth.lake import Lake
+    from openk2.data.lake import Lake
 
     columns, rows = Lake(folder).query(sql)
     if as_json:

@@ -111,7 +111,7 @@ def open_source(path: Path, everything: bool = False) -> Source:
 
 
 def _factory_run(path: Path, everything: bool) -> Source:
-    from openk2.synth.lake import ATTEMPTS, KEPT, lake_folder, packages, read_rows
+    from openk2.data.lake import ATTEMPTS, KEPT, lake_folder, packages, read_rows
 
     folder = lake_folder(path)
     packages()

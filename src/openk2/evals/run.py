@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,43 +18,13 @@ from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, warn
 from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
+from openk2.core.rates import Tally
 from openk2.worlds.text import clean
 
 LIMITS = Limits(steps=12, tokens=384, seconds=300.0)
 # Far apart, so that the tasks of two evaluation seeds never overlap.
 SEED_STRIDE = 1_000_000
 SHOWN_FAILURES = 5
-
-
-def wilson(passed: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a rate (95 % for z = 1.96), rounded to four digits."""
-    if n == 0:
-        return 0.0, 1.0
-    rate = passed / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)
-
-
-@dataclass(slots=True)
-class Tally:
-    """How many of how many."""
-
-    n: int = 0
-    passed: int = 0
-
-    def add(self, passed: bool) -> None:
-        self.n += 1
-        self.passed += passed
-
-    def to_json(self) -> dict[str, Any]:
-        low, high = wilson(self.passed, self.n)
-        return {
-            "n": self.n,
-            "passed": self.passed,
-            "rate": round(self.passed / self.n, 4) if self.n else 0.0,
-            "ci95": [low, high],
-        }
 
 
 @dataclass(slots=True)

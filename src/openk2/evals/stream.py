@@ -25,9 +25,9 @@ from rich.table import Table
 from openk2.core import UserError
 from openk2.core.endpoints import check_address
 from openk2.core.messages import compact_json
-from openk2.evals.run import Tally
+from openk2.core.progress import ConsoleReporter
+from openk2.core.rates import Tally
 from openk2.policy.events import read_events
-from openk2.train.progress import ConsoleReporter
 
 CHECKS = {
     "same": "streamed and whole are the same message",

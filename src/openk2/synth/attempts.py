@@ -17,9 +17,9 @@ from typing import Any
 from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
+from openk2.data.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.rollout import rollout
 from openk2.synth.agents import Agent
-from openk2.synth.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.synth.planner import Planner
 from openk2.synth.recipe import AttemptsConfig, SynthRecipe
 from openk2.synth.tasks import TaskMaker

@@ -15,8 +15,8 @@ from typing import Any
 
 from openk2.core import UserError
 from openk2.core.messages import compact_json
+from openk2.data.lake import Lake
 from openk2.synth.figures import distribution
-from openk2.synth.lake import Lake
 
 DATA_FILE = "toucan_mcp/servers.jsonl"
 AXES = ("tools per domain or server", "parameters", "required parameters", "depth", "words of description")

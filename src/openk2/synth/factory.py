@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import UserError
+from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
+from openk2.data.lake import AGENTS, ATTEMPTS, DOMAINS, KEPT, STAGE, TASKS, TOOLS, Lake, packages, rows_in, write_table
 from openk2.synth.agents import Agent, agents_of
 from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, run_model, run_planner
 from openk2.synth.evolve import evolve
-from openk2.synth.lake import AGENTS, ATTEMPTS, DOMAINS, KEPT, STAGE, TASKS, TOOLS, Lake, packages, rows_in, write_table
 from openk2.synth.lexicon import sketches
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.semantics import Doubles, schema_of, structure
-from openk2.train.progress import ConsoleReporter, Reporter
 from openk2.worlds.apps.declaration import Domain, Tool
 from openk2.worlds.apps.world import Apps
 

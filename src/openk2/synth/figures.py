@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import UserError
-from openk2.evals.run import Tally
-from openk2.synth.lake import ATTEMPTS, Lake
+from openk2.core.rates import Tally
+from openk2.data.lake import ATTEMPTS, Lake
 
 _EDGES = 10
 _POINTS = 60

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core.runs import atomic_path, write_text
+from openk2.data.lake import lake_folder
 from openk2.synth.compare import compare, specs_file
 from openk2.synth.figures import figures_of
-from openk2.synth.lake import lake_folder
 from openk2.synth.pictures import Picture, need_matplotlib, pictures_of
 
 PAGE = "report.html"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from openk2.core import Message, Trajectory
 from openk2.core.atif import from_atif
+from openk2.data.lake import KEPT
 from openk2.synth.figures import begun
-from openk2.synth.lake import KEPT
 from openk2.worlds.apps.world import AppTask
 
 

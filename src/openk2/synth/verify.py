@@ -15,9 +15,9 @@ from typing import Any
 
 from openk2.core import Trajectory, UserError
 from openk2.core.atif import from_atif
+from openk2.core.progress import ConsoleReporter
+from openk2.data.lake import Lake
 from openk2.synth.attempts import content_hash
-from openk2.synth.lake import Lake
-from openk2.train.progress import ConsoleReporter
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 

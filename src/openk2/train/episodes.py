@@ -23,9 +23,9 @@ from pathlib import Path
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Demonstration, Family, ToolSpec, UserError
+from openk2.core.progress import Bar
 from openk2.core.runs import write_text
 from openk2.data.shards import Shards, ShardWriter
-from openk2.train.progress import Bar
 from openk2.train.recipe import MAX_EPISODES
 from openk2.worlds.families import get_family
 

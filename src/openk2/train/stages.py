@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import UserError
+from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import (
     Manifest,
     locked,
@@ -28,7 +29,6 @@ from openk2.core.runs import (
     write_manifest,
     write_text,
 )
-from openk2.train.progress import Bar, ConsoleReporter, Reporter
 from openk2.train.recipe import Recipe, TrainConfig, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")

@@ -1,0 +1,38 @@
+"""Rates with their intervals: no rate is shown without how many there were."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+def wilson(passed: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a rate (95 % for z = 1.96), rounded to four digits."""
+    if n == 0:
+        return 0.0, 1.0
+    rate = passed / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many of how many."""
+
+    n: int = 0
+    passed: int = 0
+
+    def add(self, passed: bool) -> None:
+        self.n += 1
+        self.passed += passed
+
+    def to_json(self) -> dict[str, Any]:
+        low, high = wilson(self.passed, self.n)
+        return {
+            "n": self.n,
+            "passed": self.passed,
+            "rate": round(self.passed / self.n, 4) if self.n else 0.0,
+            "ci95": [low, high],
+        }
