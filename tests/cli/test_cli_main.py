@@ -25,7 +25,16 @@ Run = Callable[..., Any]
         *((), ("demo",), ("agent",), ("train",), ("eval",), ("test",), ("model",), ("deploy",), ("serve",)),
         *(
             ("worlds", *rest)
-            for rest in ((), ("list",), ("describe",), ("serve",), ("mcp",), ("mcp", "add"), ("mcp", "import"))
+            for rest in (
+                (),
+                ("list",),
+                ("describe",),
+                ("serve",),
+                ("play",),
+                ("mcp",),
+                ("mcp", "add"),
+                ("mcp", "import"),
+            )
         ),
         *(("model", name) for name in ("describe", "import", "export", "verify")),
         *(("export",), ("synth",)),

@@ -107,3 +107,32 @@ def test_packages_that_are_missing(cli: Run, tmp_path: Path, monkeypatch: pytest
     for arguments in (("serve", "dairy_farm"), ("mcp", "add", "--", "true"), ("mcp", "import", file)):
         cli("worlds", *arguments).refused("pip install 'openk2[agent]'")
     assert cli("worlds", "describe", "dairy_farm").code == 0
+
+
+def test_a_session_is_played_through_a_pipe(cli_process: Run) -> None:
+    lines = "tools\nshow 2\nstate\nhelp\ncal\ncall 1\ndiff\nsay hello\ngive up\n"
+    done = cli_process("worlds", "play", "dairy_farm", "--task", "3", stdin=None, input=lines)
+    assert done.code == 1 and done.err == ""
+    assert max(map(len, done.out.splitlines())) <= 80
+    for words in ("\nuser: ", "> say hello", "not passed: 0 of 100 points", "An expert would have done this:"):
+        assert words in done.out
+    free = cli_process("worlds", "play", "dairy_farm", "--json", stdin=None, input="undo\nquit\n")
+    assert free.code == 0 and [event["event"] for event in free.events] == ["start", "mistake"]
+
+
+def test_sessions_that_cannot_be(cli: Run) -> None:
+    cli("worlds", "play", "dairyfarm").refused("did you mean dairy_farm?")
+    assert cli("worlds", "play", "dairy_farm", "--task", "-1").code == 2
+
+
+def test_a_session_in_a_terminal(command: list[str]) -> None:
+    pexpect = pytest.importorskip("pexpect")
+    child = pexpect.spawn(command[0], [*command[1:], "worlds", "play", "dairy_farm"], encoding="utf-8", timeout=60)
+    child.expect("> ")
+    child.send("show get_dairy_c\t\r")
+    child.expect("get_dairy_cow: ")
+    child.expect("> ")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0

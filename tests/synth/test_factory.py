@@ -15,9 +15,11 @@ from openk2.core import UserError
 from openk2.core.atif import from_atif
 from openk2.core.runs import read_manifest, sha256_file
 from openk2.data.lake import Lake
+from openk2.sandbox import resolve_sandbox
 from openk2.synth import factory
 from openk2.synth.factory import run_factory
-from openk2.synth.recipe import SynthRecipe, load_synth_recipe
+from openk2.synth.recipe import RealConfig, SynthRecipe, load_synth_recipe
+from openk2.synth.show import markdown
 from openk2.synth.verify import difference, verify_run
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.world import Apps
@@ -93,6 +95,22 @@ def test_a_larger_run_keeps_what_is_there(run: Path, tmp_path: Path) -> None:
 def test_every_trajectory_can_be_executed_again(run: Path) -> None:
     found = verify_run(run, workers=1).to_json()
     assert found["checked"] == found["agreed"] == Lake(run).status()["kept"] and found["disagreed"] == 0
+
+
+def test_a_share_of_the_tasks_is_executed_for_real(run: Path, tmp_path: Path) -> None:
+    resolve_sandbox(consent=True)
+    few = SMALL.tasks.model_copy(update={"count": 15})
+    mixed = SMALL.model_copy(update={"tasks": few, "real": RealConfig(share=0.3)})
+    run_factory(mixed, tmp_path, workers=2)
+    (found,) = rows(tmp_path, "select count(*), count(distinct domain) from trajectories where kinds = 'real'")
+    assert 2 <= found[0] <= 9 and found[1] == 1
+    # The other tasks are those of a run without.
+    sql = "select number, data from tasks where kinds <> 'real' order by number"
+    assert set(rows(tmp_path, sql)) < set(rows(run, sql))
+    status = verify_run(tmp_path, workers=1).to_json()
+    assert status["checked"] == status["agreed"] == Lake(tmp_path).status()["kept"]
+    shown = markdown(tmp_path, n=15, seed=0)
+    assert shown.count(": machine (") >= 2 and "### The checks" in shown and "### The rubric" in shown
 
 
 def changed(value: Any) -> Any:

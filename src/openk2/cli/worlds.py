@@ -78,6 +78,41 @@ def serve(
     serve(name, seed, imported)
 
 
+@app.command("play")
+def play(
+    name: NameArgument,
+    task: Annotated[
+        int | None,
+        typer.Option(
+            "--task", min=0, metavar="SEED", help="A user with a task.", show_default="nobody, a free session"
+        ),
+    ] = None,
+    tools: Annotated[
+        int | None,
+        typer.Option(
+            "--tools",
+            min=1,
+            metavar="N",
+            help="At most so many tools, beside those that the task needs.",
+            show_default="all of the agent's",
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Be the agent yourself, and get the verdict.
+
+    Commands come from the terminal or through a pipe; help names them. The exit code is 0 for a task that was passed
+    and for a free session, else 1. With --json every event is a line.
+
+    Example: ./k2 worlds play dairy_farm --task 3
+    """
+    from openk2.worlds.apps.play import play
+
+    if not play(name, seed, task, tools, as_json=json):
+        raise typer.Exit(1)
+
+
 @mcp.command("add")
 def add(
     command: Annotated[

@@ -7,6 +7,7 @@ A model's attempts are written down one by one as they come, since they cost som
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,10 @@ from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.data.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.rollout import rollout
+from openk2.synth import real
 from openk2.synth.agents import Agent
 from openk2.synth.planner import Planner
+from openk2.synth.real import PlannedWorld, RealTask, RealWorld
 from openk2.synth.recipe import AttemptsConfig, SynthRecipe
 from openk2.synth.tasks import TaskMaker
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
@@ -60,13 +63,16 @@ def make_tasks(shard: Shard, bench: Bench) -> None:
     rows: list[dict[str, Any]] = []
     recipe = bench.recipe
     for number in range(shard.first, shard.last):
+        head = {"number": number, "task": f"{recipe.name}/{number}"}
+        if real.is_real(recipe.real.share, recipe.seed, number):
+            rows.append(head | real.task_row(real.make_real(recipe.seed * 1_000_003 + number)))
+            continue
         agent = bench.agents[number // recipe.tasks.in_a_row % len(bench.agents)]
         maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number)
         made = maker.make()
         rows.append(
-            {
-                "number": number,
-                "task": f"{recipe.name}/{number}",
+            head
+            | {
                 "domain": agent.domain,
                 "category": bench.categories.get(agent.domain, ""),
                 "agent": agent.name,
@@ -93,13 +99,19 @@ def run_planner(shard: Shard, bench: Bench) -> None:
     write_table(shard.attempts, asyncio.run(all_rows()), attempts_schema())
 
 
-def _tasks(shard: Shard) -> Iterator[tuple[Task, AppTask, dict[str, Any]]]:
+def _tasks(shard: Shard) -> Iterator[tuple[Task, AppTask | RealTask, dict[str, Any]]]:
     """The tasks of a shard with the columns that they give to their attempts."""
     for row in read_rows(shard.tasks):
         if row["data"] is None:
             continue
-        made = AppTask.model_validate_json(row["data"])
-        task = Task(row["task"], FAMILY, row["domain"], row["number"], made.turns[0].say, json.loads(row["data"]))
+        made: AppTask | RealTask
+        if row["domain"] == real.MACHINE:
+            made = RealTask.model_validate_json(row["data"])
+            family, skill, say = real.FAMILY, made.job, made.say
+        else:
+            made = AppTask.model_validate_json(row["data"])
+            family, skill, say = FAMILY, row["domain"], made.turns[0].say
+        task = Task(row["task"], family, skill, row["number"], say, json.loads(row["data"]))
         yield task, made, {"number": row["number"], "task": row["task"]}
 
 
@@ -168,14 +180,16 @@ async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear:
     when nothing is answered any more; what was is kept.
     """
     config, spent = bench.recipe.attempts, Spent()
-    gate = asyncio.Semaphore(config.concurrency)
+    gate, machines = asyncio.Semaphore(config.concurrency), asyncio.Semaphore(real.AT_ONCE)
 
-    async def one(task: Task, made: AppTask, base: dict[str, Any], held: _Open) -> None:
+    async def one(task: Task, made: AppTask | RealTask, base: dict[str, Any], held: _Open) -> None:
         # Attempts at one task must differ, and be the same when they are made again.
         seed = bench.recipe.seed * 1_000_003 + task.seed * 101 + base["attempt"]
         own = policy.seeded(seed) if isinstance(policy, Seeded) else policy
         try:
-            row = base | await _attempt(task, made, bench.apps, own, config)
+            # A machine costs a process with a kernel, an app costs next to nothing.
+            async with machines if isinstance(made, RealTask) else contextlib.nullcontext():
+                row = base | await _attempt(task, made, bench.apps, own, config)
             held.put(row)
             spent.add(row)
         except UserError as e:
@@ -217,9 +231,16 @@ def _written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
     return rows
 
 
-async def _attempt(task: Task, made: AppTask, apps: Apps, policy: Policy, config: AttemptsConfig) -> dict[str, Any]:
+async def _attempt(
+    task: Task, made: AppTask | RealTask, apps: Apps, policy: Policy, config: AttemptsConfig
+) -> dict[str, Any]:
+    limits = Limits(config.steps, config.tokens, config.seconds)
+    if isinstance(made, RealTask):
+        # Only what the planner does is this package's own code, and may run outside the sandbox.
+        machine = PlannedWorld(made) if isinstance(policy, Planner) else RealWorld(made)
+        return row_of(await rollout(policy, machine, task, limits), machine.score)
     world = AppWorld(apps, made)
-    trajectory = await rollout(policy, world, task, Limits(config.steps, config.tokens, config.seconds))
+    trajectory = await rollout(policy, world, task, limits)
     return row_of(trajectory, world.grade.score if world.grade else 0.0)
 
 

@@ -25,6 +25,7 @@ from openk2.synth.agents import Agent, agents_of
 from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, run_model, run_planner
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches
+from openk2.synth.real import MACHINE, needs_sandbox
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.semantics import Doubles, schema_of, structure
 from openk2.worlds.apps.declaration import Domain, Tool
@@ -36,8 +37,10 @@ _WITHOUT_EFFECT = {"attempts": {"concurrency"}}
 
 def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Reporter | None = None) -> dict[str, Any]:
     """Run all stages in the folder `run`; the status at the end. Raises UserError for a folder that holds another
-    recipe's run, and when another process works in it."""
+    recipe's run, when another process works in it, and where tasks that are executed for real have no sandbox."""
     packages()
+    if recipe.real.share:
+        needs_sandbox()
     reporter = reporter or ConsoleReporter()
     folder = run / STAGE
     with locked(folder, "name another folder as --run"):
@@ -60,7 +63,8 @@ def _check_recipe(recipe: SynthRecipe, folder: Path) -> None:
     wanted = recipe.model_dump(mode="json")
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            # What an older recipe did not say is what it says by default.
+            found = SynthRecipe.model_validate_json(path.read_text(encoding="utf-8")).model_dump(mode="json")
         except ValueError as e:
             raise UserError(f"{path} is damaged: delete the folder {folder} to begin anew") from e
         for one in (found, plain := json.loads(json.dumps(wanted))):
@@ -297,16 +301,18 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
     text = "atif" if overlap is not None else "''"
     with reporter.stage("keep") as bar:
         found = lake.stream(
-            f"SELECT number, attempt, hash, tools, calls, passed, reason, {text} FROM tried ORDER BY number, attempt"
+            f"SELECT number, attempt, hash, tools, calls, passed, reason, domain, {text} "
+            "FROM attempts ORDER BY number, attempt"
         )
-        for done, (number, attempt, digest, tools, calls, passed, reason, atif) in enumerate(found, 1):
+        for done, (number, attempt, digest, tools, calls, passed, reason, domain, atif) in enumerate(found, 1):
             key = f"{tools}|{calls}".encode()
             dropped = ""
             if not passed:
                 dropped = "failed: " + _kind_of(reason)
             elif bytes.fromhex(digest) in hashes:
                 dropped = "the same trajectory"
-            elif same.get(key, 0) >= recipe.filter.same_calls and calls:
+            # On a machine the tools are always the same: what is called is in the arguments.
+            elif same.get(key, 0) >= recipe.filter.same_calls and calls and domain != MACHINE:
                 dropped = "the same tools and calls"
             elif overlap is not None and overlap(atif):
                 dropped = "shares text with a benchmark"
@@ -329,7 +335,16 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
 
 def _kind_of(reason: str) -> str:
     """A verdict without its particulars."""
-    for kind in ("state at the end", "did not end", "was changed in", "must not be", "was not told", "not finished"):
+    for kind in (
+        "checks failed",
+        "cannot be repeated",
+        "state at the end",
+        "did not end",
+        "was changed in",
+        "must not be",
+        "was not told",
+        "not finished",
+    ):
         if kind in reason:
             return kind
     return "another reason"

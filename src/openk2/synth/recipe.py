@@ -59,6 +59,12 @@ class FilterConfig(_Section):
     against: tuple[str, ...] = ()
 
 
+class RealConfig(_Section):
+    """The share of the tasks that are small programming jobs on a real machine (`synth.real`), in a sandbox."""
+
+    share: float = Field(default=0.0, ge=0, le=1)
+
+
 class SynthRecipe(_Section):
     """A run of the factory."""
 
@@ -68,6 +74,7 @@ class SynthRecipe(_Section):
     agents: AgentsConfig = Field(default_factory=AgentsConfig)
     tasks: TasksConfig = Field(default_factory=TasksConfig)
     attempts: AttemptsConfig = Field(default_factory=AttemptsConfig)
+    real: RealConfig = Field(default_factory=RealConfig)
     filter: FilterConfig = Field(default_factory=FilterConfig)
 
 

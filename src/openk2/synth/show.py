@@ -12,6 +12,7 @@ from openk2.core import Message, Trajectory
 from openk2.core.atif import from_atif
 from openk2.data.lake import KEPT
 from openk2.synth.figures import begun
+from openk2.synth.real import MACHINE, RealTask
 from openk2.worlds.apps.world import AppTask
 
 
@@ -43,7 +44,10 @@ def markdown(run: Path, *, n: int, seed: int) -> str:
                 f"Turns: {kinds.replace(' ', ', ')}. Acted by {trajectory.policy}, score {score:.2f}, {fate}"
                 f"{': ' + _inline(trajectory.verdict.reason) if trajectory.verdict.reason else ''}.\n"
             )
-            parts.extend(_task(AppTask.model_validate(trajectory.task.data)))
+            data = trajectory.task.data
+            parts.extend(
+                _job(RealTask.model_validate(data)) if domain == MACHINE else _task(AppTask.model_validate(data))
+            )
             parts.extend(_trajectory(trajectory))
     return "\n".join(parts)
 
@@ -69,6 +73,15 @@ def _task(task: AppTask) -> Iterator[str]:
     if faults:
         yield f"- the app fails at times: {', '.join(f'{name} {value}' for name, value in faults.items())}"
     yield ""
+
+
+def _job(task: RealTask) -> Iterator[str]:
+    yield f"### The user\n\n1. Says: {_inline(task.say)}\n\n### The folder\n"
+    for path, content in task.files.items():
+        yield f"{_code(path)}\n"
+        yield _fenced(content)
+    yield "### The checks\n"
+    yield _fenced("\n".join(f"{check.code}  ->  {check.expected}" for check in task.checks))
 
 
 def _trajectory(trajectory: Trajectory) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """Re-executes trajectories from their seeds: every call must give the recorded result, the user must say the recorded
 words, and the verdict must be the recorded one. Nothing but the declarations and the ATIF is needed, no policy and no
-network.
+network; tasks of a real machine are executed in the sandbox.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from openk2.core import Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.core.progress import ConsoleReporter
 from openk2.data.lake import Lake
+from openk2.synth import real
 from openk2.synth.attempts import content_hash
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
@@ -53,6 +55,8 @@ def difference(trajectory: Trajectory, apps: Apps, digest: str = "") -> str | No
     content must have that hash."""
     if digest and content_hash(trajectory) != digest:
         return "its content has another hash"
+    if trajectory.task.family == real.FAMILY:
+        return asyncio.run(real.difference(trajectory))
     try:
         task = AppTask.model_validate(trajectory.task.data)
         world = AppWorld(apps)

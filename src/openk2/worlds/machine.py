@@ -26,8 +26,9 @@ from openk2.sandbox.kernel import Cell, Kernel
 from openk2.worlds import text
 from openk2.worlds.files import Files
 
-# Results must not depend on the language or the terminal of the person who runs this.
-SHELL_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TERM": "dumb", "COLUMNS": "80"}
+# Results must not depend on the language or the terminal of the person who runs this. Nor on how fast it goes: Python
+# takes compiled code for fresh if a module has changed within a second and kept its size.
+SHELL_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TERM": "dumb", "COLUMNS": "80", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _tool(name: str, description: str, *parameters: str) -> ToolSpec:

@@ -76,12 +76,14 @@ def described(domain: Domain) -> dict[str, Any]:
             name: {field: _field(declared) for field, declared in entity.fields.items()}
             for name, entity in domain.entities.items()
         },
-        "tools": [asdict(_readable(tool)) for tool in domain.tools],
+        "tools": [asdict(readable(tool)) for tool in domain.tools],
     }
 
 
 @dataclass(frozen=True, slots=True)
-class _Readable:
+class Readable:
+    """A tool in words."""
+
     name: str
     description: str
     parameters: dict[str, str]
@@ -90,8 +92,9 @@ class _Readable:
     returns: str
 
 
-def _readable(tool: Tool) -> _Readable:
-    return _Readable(
+def readable(tool: Tool) -> Readable:
+    """A tool with its guards and effects as people read them."""
+    return Readable(
         tool.name,
         tool.description,
         {name: _parameter(parameter) for name, parameter in tool.parameters.items()},
