@@ -10,19 +10,21 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError
+from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError, Verdict
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.data.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.rollout import rollout
 from openk2.synth.agents import Agent
+from openk2.synth.ask import Asker
 from openk2.synth.planner import Planner
 from openk2.synth.recipe import AttemptsConfig, SynthRecipe
 from openk2.synth.tasks import TaskMaker
+from openk2.synth.users import EXCLUDED, PlayedWorld
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 
 FAMILY = "apps"
@@ -61,7 +63,7 @@ def make_tasks(shard: Shard, bench: Bench) -> None:
     recipe = bench.recipe
     for number in range(shard.first, shard.last):
         agent = bench.agents[number // recipe.tasks.in_a_row % len(bench.agents)]
-        maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number)
+        maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number, styles=recipe.users.styles)
         made = maker.make()
         rows.append(
             {
@@ -86,7 +88,7 @@ def run_planner(shard: Shard, bench: Bench) -> None:
             rows.append(
                 base
                 | {"attempt": 0}
-                | await _attempt(task, made, bench.apps, Planner(made.plan), bench.recipe.attempts)
+                | await _attempt(task, AppWorld(bench.apps, made), Planner(made.plan), bench.recipe.attempts)
             )
         return rows
 
@@ -115,10 +117,13 @@ class Spent:
     _in_a_row: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        self.attempts += 1
-        self._in_a_row = 0
+        self.answered()
         self.prompt_tokens += row["prompt_tokens"]
         self.completion_tokens += row["tokens"]
+
+    def answered(self) -> None:
+        self.attempts += 1
+        self._in_a_row = 0
 
     def fail(self, error: UserError) -> None:
         """Note a failure. Raises UserError if there is no hope left."""
@@ -161,8 +166,15 @@ class _Open:
             self.shard.partial.unlink(missing_ok=True)
 
 
-async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear: Callable[[Spent], None]) -> Spent:
-    """A model's attempts at the tasks of all shards, many at a time.
+async def run_model(
+    shards: Sequence[Shard],
+    bench: Bench,
+    policy: Policy | None,
+    hear: Callable[[Spent], None],
+    users: Asker | None = None,
+) -> Spent:
+    """A model's attempts at the tasks of all shards, many at a time. Without `policy` the planner acts; `users` plays
+    the users.
 
     An attempt without an answer is left out, and its shard is not whole: the next run asks again. Raises UserError
     when nothing is answered any more; what was is kept.
@@ -173,9 +185,10 @@ async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear:
     async def one(task: Task, made: AppTask, base: dict[str, Any], held: _Open) -> None:
         # Attempts at one task must differ, and be the same when they are made again.
         seed = bench.recipe.seed * 1_000_003 + task.seed * 101 + base["attempt"]
-        own = policy.seeded(seed) if isinstance(policy, Seeded) else policy
+        own = policy.seeded(seed) if isinstance(policy, Seeded) else policy or Planner(made.plan)
         try:
-            row = base | await _attempt(task, made, bench.apps, own, config)
+            world = PlayedWorld(bench.apps, made, users, seed) if users else AppWorld(bench.apps, made)
+            row = base | await _attempt(task, world, own, config)
             held.put(row)
             spent.add(row)
         except UserError as e:
@@ -217,14 +230,20 @@ def _written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
     return rows
 
 
-async def _attempt(task: Task, made: AppTask, apps: Apps, policy: Policy, config: AttemptsConfig) -> dict[str, Any]:
-    world = AppWorld(apps, made)
+async def _attempt(task: Task, world: AppWorld, policy: Policy, config: AttemptsConfig) -> dict[str, Any]:
     trajectory = await rollout(policy, world, task, Limits(config.steps, config.tokens, config.seconds))
+    if isinstance(world, PlayedWorld):
+        # With what the user has said the task can be done again without the model that has said it.
+        trajectory.task = replace(task, data=world.played.model_dump(mode="json"))
+        if world.fault is not None:
+            trajectory.verdict = Verdict(None, f"{EXCLUDED}{world.fault.kind} ({world.fault.detail})")
+            return row_of(trajectory, None)
     return row_of(trajectory, world.grade.score if world.grade else 0.0)
 
 
-def row_of(trajectory: Trajectory, score: float) -> dict[str, Any]:
-    """The columns that follow from a trajectory, whose clocks are set to nothing."""
+def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
+    """The columns that follow from a trajectory, whose clocks are set to nothing. What is excluded has no score and
+    has neither passed nor failed."""
     trajectory.seconds = 0.0
     for step in trajectory.steps:
         step.seconds = 0.0
@@ -243,7 +262,7 @@ def row_of(trajectory: Trajectory, score: float) -> dict[str, Any]:
         "user_turns": sum(message.role == "user" for message in trajectory.messages),
         "prompt_tokens": sum(one.prompt_tokens for one in usage),
         "tokens": sum(one.completion_tokens for one in usage),
-        "passed": bool(trajectory.verdict.passed),
+        "passed": trajectory.verdict.passed,
         "score": score,
     }
 
