@@ -18,6 +18,7 @@ from openk2.core.runs import sha256_file
 from openk2.data.lake import Lake
 from openk2.synth.factory import run_factory
 from openk2.synth.recipe import SynthRecipe
+from openk2.synth.show import markdown
 from openk2.synth.verify import verify_run
 from shared.played import Played, served
 from synth import llm
@@ -191,6 +192,8 @@ def test_users_that_are_wrong(server: tuple[Played, str], tmp_path: Path, answer
     # Excluded is neither passed nor failed, and has no score.
     assert rows(tmp_path, "select count(*) from attempts where passed is null and score is not null")[0][0] == 0
     assert rows(tmp_path, "select count(*) from attempts where passed = false")[0][0] == 0
+    # They are shown and reported like others.
+    assert "no score" in markdown(tmp_path, n=20, seed=0)
     dropped = Lake(tmp_path).status()["dropped"]
     assert all(dropped[reason] == count for reason, count in reasons.items())
 
