@@ -60,6 +60,7 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
     """Run all stages in the folder `run`; the status at the end. Raises UserError for a folder that holds another
     recipe's run, and when another process works in it."""
     packages()
+    recipe.check_models()
     reporter = reporter or ConsoleReporter()
     folder = run / STAGE
     with locked(folder, "name another folder as --run"):

@@ -28,6 +28,7 @@ class AskConfig(_Section):
     concurrency: int = Field(default=32, ge=1, le=1000)
 
 
+_BY_MODEL: tuple[Literal["domains", "users", "judge"], ...] = ("domains", "users", "judge")
 SAME = "same"
 """Stands for the model that tries the tasks."""
 
@@ -111,6 +112,13 @@ class SynthRecipe(_Section):
     @property
     def tried_by_program(self) -> bool:
         return self.attempts.model == PLANNER
+
+    def check_models(self) -> None:
+        """Raises UserError if a stage is to have a model and none is named."""
+        wanted = {"domains": self.domains.by_model, "users": self.users.by_model, "judge": self.judge.model}
+        for section in _BY_MODEL:
+            if wanted[section]:
+                self.model_of(section)
 
     def model_of(self, section: Literal["domains", "users", "judge"]) -> str:
         """The model of a stage. Raises UserError if it is that of the attempts, and they need none."""
