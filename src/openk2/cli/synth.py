@@ -129,7 +129,7 @@ def query(
 ) -> None:
     """Ask a run in SQL.
 
-    There are the views domains, tools, agents, tasks, attempts and trajectories.
+    There are the views domains, tools, agents, refused, tasks, attempts, judged and trajectories.
 
     For example: select domain, count(*) from trajectories group by 1 order by 2 desc limit 10
     """
@@ -235,5 +235,8 @@ def _show_status(found: dict[str, object], as_json: bool) -> None:
         raise UserError("the status is damaged: run synth run again")
     for reason, count in dropped.items():
         print(f"  dropped  {count:>9,}  {reason}")
+    refused = found["refused"]
+    for reason, count in refused.items() if isinstance(refused, dict) else ():
+        print(f"  refused  {count:>9,}  {reason}")
     if not found["finished"]:
         print("not finished: the same synth run command continues")

@@ -7,7 +7,7 @@ A world is a few dozen lines: see `examples/world.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -101,6 +101,15 @@ class Seeded(Protocol):
 
     def seeded(self, seed: int) -> Policy:
         """The same policy with another seed."""
+        ...
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A policy whose answers can be held to a JSON schema, as far as its server does that."""
+
+    def shaped(self, name: str, schema: Mapping[str, Any]) -> Policy:
+        """The same policy with answers that are JSON in the schema."""
         ...
 
 

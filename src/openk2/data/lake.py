@@ -1,12 +1,15 @@
 """The lake: what a run of the factory has made, in Parquet, and questions about it in SQL.
 
     RUN/synth/domains.parquet, tools.parquet, agents.parquet
+    RUN/synth/refused.parquet                 domains that a model invented wrongly, and why
+    RUN/synth/asked/                          the answers of models, by the hash of what was asked
+    RUN/synth/judged.parquet                  grades of a model for the manner of attempts, with its reasons
     RUN/synth/tasks/00000.parquet ...         one row for each task, with its users, plan and rubric
     RUN/synth/attempts/00000.parquet ...      one row for each attempt at a task, kept or not, with its ATIF
     RUN/synth/kept.parquet                    which of them are data, and why others are not
 
-Views: `domains`, `tools`, `agents`, `tasks`, `attempts`, `trajectories`, the attempts that are kept, and `near_misses`,
-those that have failed with half of the points or more.
+Views: `domains`, `tools`, `agents`, `refused`, `tasks`, `attempts`, `judged`, `trajectories`, the attempts that are
+kept, and `near_misses`, those that have failed with half of the points or more.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 STAGE = "synth"
 DOMAINS, TOOLS, AGENTS, KEPT = "domains.parquet", "tools.parquet", "agents.parquet", "kept.parquet"
+REFUSED, JUDGED, ASKED = "refused.parquet", "judged.parquet", "asked"
 TASKS, ATTEMPTS = "tasks", "attempts"
 _NEAR = 0.5
 """What has failed with so many points is nearly right: a negative to learn from."""
@@ -55,6 +59,21 @@ def attempts_schema() -> pa.Schema:
     counts = [(name, pa.int64()) for name in _COUNTS]
     return pa.schema(
         [*counts, *((name, pa.string()) for name in _TEXTS), ("passed", pa.bool_()), ("score", pa.float64())]
+    )
+
+
+def refused_schema() -> pa.Schema:
+    """The columns of what was refused."""
+    pa, _ = packages()
+    return pa.schema([(name, pa.string()) for name in ("name", "reason", "detail")])
+
+
+def judged_schema() -> pa.Schema:
+    """The columns of a judgement. `grade` is null where the attempt is excluded; `grades` and `reasons` are JSON."""
+    pa, _ = packages()
+    texts = ("judge", "verdict", "grades", "reasons", "excluded")
+    return pa.schema(
+        [("number", pa.int64()), ("attempt", pa.int64()), ("grade", pa.float64()), *((n, pa.string()) for n in texts)]
     )
 
 
@@ -104,7 +123,7 @@ class Lake:
 
         self._connection: duckdb.DuckDBPyConnection = duckdb.connect()
         parts = {"domains": DOMAINS, "tools": TOOLS, "agents": AGENTS, "made": f"{TASKS}/*.parquet",
-                 "tried": f"{ATTEMPTS}/*.parquet", "verdicts": KEPT}  # fmt: skip
+                 "tried": f"{ATTEMPTS}/*.parquet", "verdicts": KEPT, "refused": REFUSED, "judged": JUDGED}  # fmt: skip
         there = {view for view, files in parts.items() if any(self.folder.glob(files))}
         for view in there:
             where = str(self.folder / parts[view]).replace("'", "''")
@@ -113,13 +132,18 @@ class Lake:
             tried = "tried" if "tried" in there else "(SELECT 0 number, false passed WHERE false)"
             self._connection.execute(
                 "CREATE VIEW tasks AS SELECT m.*, coalesce(t.attempts, 0) attempts, coalesce(t.passed, 0) passed, "
-                "1 - t.passed / t.attempts difficulty FROM made m LEFT JOIN (SELECT number, count(*) attempts, "
+                "1 - t.passed / nullif(t.attempts, 0) difficulty FROM made m LEFT JOIN "
+                "(SELECT number, count(passed) attempts, "
                 f"count(*) FILTER (passed) passed FROM {tried} GROUP BY number) t ON m.number = t.number"
             )
         if "tried" in there:
-            about = "m.domain, m.category, m.agent, m.kinds"
+            about, judgement = "m.domain, m.category, m.agent, m.kinds", ""
+            if "judged" in there:
+                about += ", j.judge, j.grade, j.verdict manner, j.reasons manner_reasons"
+                judgement = "LEFT JOIN judged j ON t.number = j.number AND t.attempt = j.attempt"
             self._connection.execute(
-                f"CREATE VIEW attempts AS SELECT t.*, {about} FROM tried t JOIN made m ON t.number = m.number"
+                f"CREATE VIEW attempts AS SELECT t.*, {about} FROM tried t JOIN made m ON t.number = m.number "
+                f"{judgement}"
             )
             self._connection.execute(
                 f"CREATE VIEW near_misses AS SELECT * FROM attempts WHERE NOT passed AND score >= {_NEAR}"
@@ -143,11 +167,15 @@ class Lake:
 
     def one(self, sql: str) -> Any:
         """A single value, 0 where the table is not there yet."""
-        try:
-            _, rows = self.query(sql)
-        except UserError:
-            return 0
+        _, rows = self.query_if_there(sql)
         return rows[0][0] if rows else 0
+
+    def query_if_there(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """As `query`; nothing where a table is not there yet."""
+        try:
+            return self.query(sql)
+        except UserError:
+            return [], []
 
     def stream(self, sql: str, size: int = 256) -> Any:
         """Rows in pieces, so that a lake of any size can be read in little memory."""
@@ -166,6 +194,12 @@ class Lake:
             kept = self.one("SELECT count(*) FROM verdicts WHERE dropped = ''")
         else:
             kept = self.one("SELECT count(*) FROM tried WHERE passed")
+        _, refused = self.query_if_there(
+            "SELECT reason, count(*) FROM ("
+            + ("SELECT reason FROM refused UNION ALL " if (self.folder / REFUSED).exists() else "")
+            + "SELECT 'tool ' || split_part(dropped, ':', 1) reason FROM tools WHERE dropped LIKE '%:%'"
+            ") GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
         state = json.loads((self.folder / "recipe.json").read_text(encoding="utf-8"))
         return {
             "domains": int(self.one("SELECT count(*) FROM domains")),
@@ -175,6 +209,7 @@ class Lake:
             "attempts": int(self.one("SELECT count(*) FROM tried")),
             "kept": int(kept),
             "dropped": dropped,
+            "refused": {str(reason): int(count) for reason, count in refused},
             "wanted": int(state["tasks"]["count"]),
             "finished": (self.folder / "manifest.json").exists(),
         }

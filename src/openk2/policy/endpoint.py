@@ -203,6 +203,13 @@ class OpenAIPolicy:
         other._sampling = self._sampling | {"seed": seed}
         return other
 
+    def shaped(self, name: str, schema: Mapping[str, Any]) -> OpenAIPolicy:
+        """The same policy that asks for JSON in a schema, by `response_format`. It shares this one's connections."""
+        wanted = {"type": "json_schema", "json_schema": {"name": name, "schema": dict(schema)}}
+        other = copy.copy(self)
+        other._sampling = self._sampling | {"response_format": wanted}
+        return other
+
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
         """The next turn. Raises ContextOverflow if the conversation does not fit, UserError if there is no answer."""
         body: dict[str, Any] = {

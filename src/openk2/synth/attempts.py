@@ -11,21 +11,23 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError
+from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError, Verdict
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.data.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.rollout import rollout
 from openk2.synth import real
 from openk2.synth.agents import Agent
+from openk2.synth.ask import Asker
 from openk2.synth.planner import Planner
 from openk2.synth.real import PlannedWorld, RealTask, RealWorld
 from openk2.synth.recipe import AttemptsConfig, SynthRecipe
 from openk2.synth.tasks import TaskMaker
+from openk2.synth.users import EXCLUDED, PlayedWorld
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 
 FAMILY = "apps"
@@ -68,7 +70,7 @@ def make_tasks(shard: Shard, bench: Bench) -> None:
             rows.append(head | real.task_row(real.make_real(recipe.seed * 1_000_003 + number)))
             continue
         agent = bench.agents[number // recipe.tasks.in_a_row % len(bench.agents)]
-        maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number)
+        maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number, styles=recipe.users.styles)
         made = maker.make()
         rows.append(
             head
@@ -127,10 +129,13 @@ class Spent:
     _in_a_row: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        self.attempts += 1
-        self._in_a_row = 0
+        self.answered()
         self.prompt_tokens += row["prompt_tokens"]
         self.completion_tokens += row["tokens"]
+
+    def answered(self) -> None:
+        self.attempts += 1
+        self._in_a_row = 0
 
     def fail(self, error: UserError) -> None:
         """Note a failure. Raises UserError if there is no hope left."""
@@ -173,8 +178,15 @@ class _Open:
             self.shard.partial.unlink(missing_ok=True)
 
 
-async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear: Callable[[Spent], None]) -> Spent:
-    """A model's attempts at the tasks of all shards, many at a time.
+async def run_model(
+    shards: Sequence[Shard],
+    bench: Bench,
+    policy: Policy | None,
+    hear: Callable[[Spent], None],
+    users: Asker | None = None,
+) -> Spent:
+    """A model's attempts at the tasks of all shards, many at a time. Without `policy` the planner acts; `users` plays
+    the users.
 
     An attempt without an answer is left out, and its shard is not whole: the next run asks again. Raises UserError
     when nothing is answered any more; what was is kept.
@@ -185,11 +197,11 @@ async def run_model(shards: Sequence[Shard], bench: Bench, policy: Policy, hear:
     async def one(task: Task, made: AppTask | RealTask, base: dict[str, Any], held: _Open) -> None:
         # Attempts at one task must differ, and be the same when they are made again.
         seed = bench.recipe.seed * 1_000_003 + task.seed * 101 + base["attempt"]
-        own = policy.seeded(seed) if isinstance(policy, Seeded) else policy
+        own = policy.seeded(seed) if isinstance(policy, Seeded) else policy or Planner(made.plan)
         try:
             # A machine costs a process with a kernel, an app costs next to nothing.
             async with machines if isinstance(made, RealTask) else contextlib.nullcontext():
-                row = base | await _attempt(task, made, bench.apps, own, config)
+                row = base | await _attempt(task, made, bench.apps, own, config, users, seed)
             held.put(row)
             spent.add(row)
         except UserError as e:
@@ -232,20 +244,33 @@ def _written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
 
 
 async def _attempt(
-    task: Task, made: AppTask | RealTask, apps: Apps, policy: Policy, config: AttemptsConfig
+    task: Task,
+    made: AppTask | RealTask,
+    apps: Apps,
+    policy: Policy,
+    config: AttemptsConfig,
+    users: Asker | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     limits = Limits(config.steps, config.tokens, config.seconds)
     if isinstance(made, RealTask):
         # Only what the planner does is this package's own code, and may run outside the sandbox.
         machine = PlannedWorld(made) if isinstance(policy, Planner) else RealWorld(made)
         return row_of(await rollout(policy, machine, task, limits), machine.score)
-    world = AppWorld(apps, made)
+    world = PlayedWorld(apps, made, users, seed) if users else AppWorld(apps, made)
     trajectory = await rollout(policy, world, task, limits)
+    if isinstance(world, PlayedWorld):
+        # With what the user has said the task can be done again without the model that has said it.
+        trajectory.task = replace(task, data=world.played.model_dump(mode="json"))
+        if world.fault is not None:
+            trajectory.verdict = Verdict(None, f"{EXCLUDED}{world.fault.kind} ({world.fault.detail})")
+            return row_of(trajectory, None)
     return row_of(trajectory, world.grade.score if world.grade else 0.0)
 
 
-def row_of(trajectory: Trajectory, score: float) -> dict[str, Any]:
-    """The columns that follow from a trajectory, whose clocks are set to nothing."""
+def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
+    """The columns that follow from a trajectory, whose clocks are set to nothing. What is excluded has no score and
+    has neither passed nor failed."""
     trajectory.seconds = 0.0
     for step in trajectory.steps:
         step.seconds = 0.0
@@ -264,7 +289,7 @@ def row_of(trajectory: Trajectory, score: float) -> dict[str, Any]:
         "user_turns": sum(message.role == "user" for message in trajectory.messages),
         "prompt_tokens": sum(one.prompt_tokens for one in usage),
         "tokens": sum(one.completion_tokens for one in usage),
-        "passed": bool(trajectory.verdict.passed),
+        "passed": trajectory.verdict.passed,
         "score": score,
     }
 

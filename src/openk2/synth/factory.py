@@ -11,16 +11,34 @@ import json
 import multiprocessing
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
-from openk2.data.lake import AGENTS, ATTEMPTS, DOMAINS, KEPT, STAGE, TASKS, TOOLS, Lake, packages, rows_in, write_table
+from openk2.data.lake import (
+    AGENTS,
+    ASKED,
+    ATTEMPTS,
+    DOMAINS,
+    JUDGED,
+    KEPT,
+    REFUSED,
+    STAGE,
+    TASKS,
+    TOOLS,
+    Lake,
+    judged_schema,
+    packages,
+    refused_schema,
+    rows_in,
+    write_table,
+)
 from openk2.synth.agents import Agent, agents_of
 from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, run_model, run_planner
 from openk2.synth.evolve import evolve
@@ -31,8 +49,12 @@ from openk2.synth.semantics import Doubles, schema_of, structure
 from openk2.worlds.apps.declaration import Domain, Tool
 from openk2.worlds.apps.world import Apps
 
-_WITHOUT_EFFECT = {"attempts": {"concurrency"}}
-"""How many attempts run at a time changes nothing in the result."""
+if TYPE_CHECKING:
+    from openk2.synth.ask import Asker
+    from openk2.synth.invent import Invented
+
+_WITHOUT_EFFECT = {"attempts": {"concurrency"}, "ask": {"concurrency", "seconds"}}
+"""How many questions are asked at a time, and how long an answer may take, changes nothing in the result."""
 
 
 def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -41,6 +63,7 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
     packages()
     if recipe.real.share:
         needs_sandbox()
+    recipe.check_models()
     reporter = reporter or ConsoleReporter()
     folder = run / STAGE
     with locked(folder, "name another folder as --run"):
@@ -53,6 +76,7 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
             _attempts(recipe, folder, work, reporter)
         finally:
             work.close()
+        _judge(recipe, run, folder, reporter)
         _keep(recipe, run, folder, reporter)
     return Lake(run).status()
 
@@ -64,18 +88,18 @@ def _check_recipe(recipe: SynthRecipe, folder: Path) -> None:
     if path.exists():
         try:
             # What an older recipe did not say is what it says by default.
-            found = SynthRecipe.model_validate_json(path.read_text(encoding="utf-8")).model_dump(mode="json")
+            before = SynthRecipe.model_validate_json(path.read_text(encoding="utf-8"))
         except ValueError as e:
             raise UserError(f"{path} is damaged: delete the folder {folder} to begin anew") from e
-        for one in (found, plain := json.loads(json.dumps(wanted))):
-            one.get("attempts", {}).pop("concurrency", None)
-        count, had = plain["tasks"].pop("count"), found.get("tasks", {}).pop("count", 0)
+        found, plain = (one.model_dump(mode="json", exclude=_WITHOUT_EFFECT) for one in (before, recipe))
+        count, had = plain["tasks"].pop("count"), found["tasks"].pop("count")
         if found != plain:
             keys = [key for key in plain if plain[key] != found.get(key)]
             raise UserError(f"{folder} holds a run with another {keys[0]}: name another folder as --run")
         if had != count:
             (folder / "manifest.json").unlink(missing_ok=True)
             (folder / KEPT).unlink(missing_ok=True)
+            (folder / JUDGED).unlink(missing_ok=True)
     write_text(path, json.dumps(wanted, indent=2) + "\n")
 
 
@@ -86,27 +110,66 @@ def _domains(recipe: SynthRecipe, folder: Path, reporter: Reporter) -> dict[str,
     if not path.exists() or not (folder / TOOLS).exists():
         domain_rows, tool_rows = [], []
         doubles = Doubles()
+
+        def add(domain: Domain, never: Mapping[str, str]) -> bool:
+            """Whether something of it is new: a model may invent what is there already."""
+            kept: list[Tool] = []
+            for tool in domain.tools:
+                dropped = never.get(tool.name) or doubles.reason(tool) or ""
+                if not dropped and len(kept) >= recipe.domains.tools:
+                    dropped = "too many in its domain"
+                if not dropped:
+                    kept.append(tool)
+                tool_rows.append(_tool_row(domain, tool, dropped))
+            if kept:
+                domain_rows.append(_domain_row(domain.model_copy(update={"tools": tuple(kept)})))
+            return bool(kept)
+
         chosen = list(sketches())
         random.Random(recipe.seed).shuffle(chosen)
         chosen = chosen[: recipe.domains.count]
         with reporter.stage("domains") as bar:
             for number, sketch in enumerate(chosen, 1):
-                domain = evolve(sketch, recipe.seed)
-                kept: list[Tool] = []
-                for tool in domain.tools:
-                    dropped = doubles.reason(tool) or (
-                        "" if len(kept) < recipe.domains.tools else "too many in its domain"
-                    )
-                    if not dropped:
-                        kept.append(tool)
-                    tool_rows.append(_tool_row(domain, tool, dropped))
-                domain = domain.model_copy(update={"tools": tuple(kept)})
-                domain_rows.append(_domain_row(domain))
+                add(evolve(sketch, recipe.seed), {})
                 bar(number, len(chosen))
+        if recipe.domains.by_model:
+            taken = [row["name"] for row in domain_rows]
+            from openk2.synth.invent import Refusal
+
+            invented = asyncio.run(_invented(recipe, folder, taken, reporter))
+            for domain, never in invented.domains:
+                if not add(domain, never):
+                    invented.refused.append(Refusal(domain.title, "all of its tools are doubles", domain.name))
+            write_table(folder / REFUSED, [asdict(one) for one in invented.refused], refused_schema())
+        if not domain_rows:
+            raise UserError("there is not one domain: let domains.count be more than 0, or ask another model")
         write_table(folder / TOOLS, tool_rows)
         write_table(path, domain_rows)
     table = pq.read_table(path, columns=["name", "declaration"]).to_pylist()
     return {row["name"]: row["declaration"] for row in table}
+
+
+async def _invented(recipe: SynthRecipe, folder: Path, taken: list[str], reporter: Reporter) -> Invented:
+    from openk2.synth.invent import invent
+
+    with reporter.stage("domains by model"):
+        async with _asker(recipe, recipe.model_of("domains"), folder) as asker:
+            invented = await invent(asker, recipe.domains.by_model, recipe.seed, taken)
+    reporter.note(f"{len(invented.domains)} domains by {asker.model}: {asker.counts.text()}")
+    return invented
+
+
+@asynccontextmanager
+async def _asker(recipe: SynthRecipe, model: str, folder: Path) -> AsyncIterator[Asker]:
+    """Asks a model, and is closed in the end."""
+    from openk2.policy.resolve import resolve_policy
+    from openk2.synth.ask import Asker
+
+    policy = resolve_policy(model, temperature=recipe.ask.temperature, seed=recipe.seed)
+    try:
+        yield Asker(policy, folder / ASKED, recipe.ask)
+    finally:
+        await policy.close()
 
 
 def _domain_row(domain: Domain) -> dict[str, Any]:
@@ -177,20 +240,23 @@ def _attempts(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Report
     missing = [shard for shard in shards_of(recipe, folder) if rows_in(shard.attempts) < 0]
     for shard in missing:
         remove_stale(shard.attempts)
-    if recipe.attempts.model == "planner":
+    if recipe.tried_by_program and not recipe.users.by_model:
         work.run("attempts", run_planner, missing, recipe.tasks.count, reporter)
     elif missing:
-        _with_model(work.bench, missing, reporter)
+        _with_model(work.bench, missing, folder, reporter)
 
 
-def _with_model(bench: Bench, shards: list[Shard], reporter: Reporter) -> None:
+def _with_model(bench: Bench, shards: list[Shard], folder: Path, reporter: Reporter) -> None:
     """All in this process: the model is what is waited for. Raises UserError if some attempts had no answer."""
     from openk2.policy.resolve import resolve_policy
 
     config = bench.recipe.attempts
-    policy = resolve_policy(config.model, temperature=config.temperature, seed=bench.recipe.seed)
+    policy = None
+    if not bench.recipe.tried_by_program:
+        policy = resolve_policy(config.model, temperature=config.temperature, seed=bench.recipe.seed)
     total = sum(shard.last - shard.first for shard in shards) * config.per_task
     shards[0].attempts.parent.mkdir(parents=True, exist_ok=True)
+    said: list[str] = []
     with reporter.stage("attempts") as bar:
 
         def hear(spent: Spent) -> None:
@@ -198,9 +264,15 @@ def _with_model(bench: Bench, shards: list[Shard], reporter: Reporter) -> None:
 
         async def all_attempts() -> Spent:
             try:
-                return await run_model(shards, bench, policy, hear)
+                if not bench.recipe.users.by_model:
+                    return await run_model(shards, bench, policy, hear)
+                async with _asker(bench.recipe, bench.recipe.model_of("users"), folder) as users:
+                    spent = await run_model(shards, bench, policy, hear, users)
+                said.append(f"users by {users.model}: {users.counts.text()}")
+                return spent
             finally:
-                await policy.close()
+                if policy is not None:
+                    await policy.close()
 
         try:
             spent = asyncio.run(all_attempts())
@@ -208,6 +280,8 @@ def _with_model(bench: Bench, shards: list[Shard], reporter: Reporter) -> None:
             # The first failure has ended the others: it alone says what was wrong.
             raise several.exceptions[0] from None
     reporter.note(f"{spent.attempts} attempts, {spent.text((config.prompt_price, config.completion_price))}")
+    for line in said:
+        reporter.note(line)
     if spent.failures:
         raise UserError(
             f"{spent.failures} attempts had no answer, the last one because {spent.last_failure}; "
@@ -288,6 +362,28 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _judge(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> None:
+    """What a model says of the manner of all that has passed."""
+    if not recipe.judge.model or (folder / JUDGED).exists():
+        return
+    from openk2.synth.judge import judge_all
+
+    lake = Lake(run)
+    total = int(lake.one("SELECT count(*) FROM tried WHERE passed"))
+
+    async def all_judged() -> list[dict[str, Any]]:
+        passed = lake.stream("SELECT number, attempt, atif FROM tried WHERE passed ORDER BY number, attempt", 32)
+        async with _asker(recipe, recipe.model_of("judge"), folder) as asker:
+            rows = await judge_all(asker, passed, recipe.judge.least, recipe.seed, lambda done: bar(done, total))
+        said.append(f"{len(rows)} judged by {asker.model}: {asker.counts.text()}")
+        return rows
+
+    said: list[str] = []
+    with reporter.stage("judge") as bar:
+        write_table(folder / JUDGED, asyncio.run(all_judged()), judged_schema())
+    reporter.note(said[0])
+
+
 def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> None:
     """Which attempts are data: those that have passed and are no doubles of others, nor of a benchmark's text."""
     if (folder / "manifest.json").exists() and (folder / KEPT).exists():
@@ -297,6 +393,12 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
     total = int(lake.one("SELECT count(*) FROM tried"))
     hashes: set[bytes] = set()
     same: dict[bytes, int] = {}
+    judged = {
+        (number, attempt): excluded.split(" (")[0] or ("" if verdict == "good" else "judged poor in manner")
+        for number, attempt, verdict, excluded in (
+            lake.query("SELECT number, attempt, verdict, excluded FROM judged")[1] if recipe.judge.model else ()
+        )
+    }
     rows = []
     text = "atif" if overlap is not None else "''"
     with reporter.stage("keep") as bar:
@@ -307,7 +409,11 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
         for done, (number, attempt, digest, tools, calls, passed, reason, domain, atif) in enumerate(found, 1):
             key = f"{tools}|{calls}".encode()
             dropped = ""
-            if not passed:
+            if passed is None:
+                dropped = reason.split(" (")[0]
+            elif passed and judged.get((number, attempt)):
+                dropped = judged[number, attempt]
+            elif not passed:
                 dropped = "failed: " + _kind_of(reason)
             elif bytes.fromhex(digest) in hashes:
                 dropped = "the same trajectory"
@@ -323,7 +429,11 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
             bar(done, total)
     write_table(folder / KEPT, rows)
     status = Lake(run).status()
-    outputs = {name: sha256_file(folder / name) for name in (DOMAINS, TOOLS, AGENTS, KEPT)}
+    outputs = {
+        name: sha256_file(folder / name)
+        for name in (DOMAINS, TOOLS, AGENTS, REFUSED, JUDGED, KEPT)
+        if (folder / name).exists()
+    }
     shards = [path for shard in shards_of(recipe, folder) for path in (shard.tasks, shard.attempts)]
     outputs |= {str(path.relative_to(folder)): sha256_file(path) for path in shards}
     manifest = Manifest(

@@ -6,6 +6,7 @@ agent looks for all that a turn is about before it changes anything.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,11 +95,7 @@ class Goals:
             tool = only or self._drawn(reads)
             if tool is None or tool.name in self.withheld or tool.name in taken:
                 continue
-            arguments = {
-                name: self._value(tool, name, parameter)
-                for name, parameter in tool.parameters.items()
-                if not (parameter.optional and self._rng.random() < 0.5)
-            }
+            arguments = self._arguments(tool)
             if any(value is None for value in arguments.values()) or (key := _about(tool, arguments)) in self._found:
                 continue
             # Before the attempt, so that it is still known when that is taken back.
@@ -124,6 +121,30 @@ class Goals:
         if not self._report(goal, result):
             raise Refused("nothing can be said of it")
         return goal
+
+    def refusal(self, tool: Tool) -> str | None:
+        """Why a tool cannot be called, whatever is tried in this state; None if it can."""
+        why = "there are no rows for it"
+        for _ in range(TRIES):
+            arguments = self._arguments(tool)
+            if any(value is None for value in arguments.values()):
+                continue
+            after = self.state.copy()
+            try:
+                self.interpreter.run(after, tool, arguments, self._given)
+                return None
+            except Refused as e:
+                why = str(e)
+            finally:
+                after.close()
+        return why
+
+    def _arguments(self, tool: Tool) -> dict[str, Any]:
+        return {
+            name: self._value(tool, name, parameter)
+            for name, parameter in tool.parameters.items()
+            if not (parameter.optional and self._rng.random() < 0.5)
+        }
 
     def _drawn(self, reads: float) -> Tool | None:
         """A tool that reads, with the chance of `reads`, or one that writes."""
@@ -170,7 +191,8 @@ class Goals:
             kind = goal.tool.parameters[name].type
             called = label(name, kind)
             words = {*re.findall(r"[a-z]{3,}", called.lower()), *_ASKED_WITH.get(kind, ())} - {"the"}
-            goal.facts.append(Fact(words=tuple(sorted(words)), answer=stated(called, goal.arguments[name])))
+            value = goal.arguments[name]
+            goal.facts.append(Fact(words=tuple(sorted(words)), answer=stated(called, value), value=said(value)))
             goal.held.append(called)
         goal.words = self.worded(goal.tool, goal.arguments, goal.found, chosen)
 
@@ -241,7 +263,8 @@ class Goals:
         goal.answer = f"{self.closing(goal)} {stated(called, numbers[key])}"
 
     def _report_rows(self, goal: Goal, rows: list[Row]) -> bool:
-        if not 1 <= len(rows) <= 4:
+        # A row without its id cannot be spoken of.
+        if not 1 <= len(rows) <= 4 or "id" not in rows[0]:
             return False
         entity = self.domain.entities[str(goal.tool.returns.rows)]
         goal.tell = [str(row.get(entity.label or "id") or row["id"]) for row in rows]
@@ -292,8 +315,9 @@ class Goals:
             case "time":
                 return f"{rng.randrange(8, 20):02}:{rng.choice((0, 30)):02}"
             case "integer":
-                low = int(parameter.minimum or 0)
-                return rng.randint(low, int(parameter.maximum) if parameter.maximum is not None else low + 20)
+                high = math.floor(parameter.maximum) if parameter.maximum is not None else None
+                low = math.ceil(parameter.minimum) if parameter.minimum is not None else min(0, high or 0)
+                return rng.randint(low, low + 20 if high is None else high)
             case "number":
                 bottom = parameter.minimum or 0.0
                 top = parameter.maximum if parameter.maximum is not None else bottom + 200

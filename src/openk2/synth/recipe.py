@@ -4,22 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openk2.core import UserError
 from openk2.core.recipes import explain, read_recipe
+from openk2.synth.personas import StyleName
+
+PLANNER = "planner"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DomainsConfig(_Section):
-    """How many domains, and at most how many tools each may have."""
+class AskConfig(_Section):
+    """How models are asked that invent domains, play users and judge. `seconds` and `tokens` are for one answer."""
 
-    count: int = Field(default=10_000, ge=1)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    tokens: int = Field(default=8192, ge=1)
+    seconds: float = Field(default=300.0, gt=0)
+    concurrency: int = Field(default=32, ge=1, le=1000)
+
+
+_BY_MODEL: tuple[Literal["domains", "users", "judge"], ...] = ("domains", "users", "judge")
+SAME = "same"
+"""Stands for the model that tries the tasks."""
+
+
+class DomainsConfig(_Section):
+    """How many domains programs make, how many a model invents besides, and at most how many tools each may have."""
+
+    count: int = Field(default=10_000, ge=0)
     tools: int = Field(default=200, ge=4, le=1000)
+    by_model: int = Field(default=0, ge=0, le=100_000)
+    model: str = SAME
+
+
+class UsersConfig(_Section):
+    """Who plays the users: programs that say what the task says, in one of these `styles`, or a model."""
+
+    by_model: bool = False
+    model: str = SAME
+    styles: tuple[StyleName, ...] = Field(default=("plain",), min_length=1)
 
 
 class AgentsConfig(_Section):
@@ -40,7 +68,7 @@ class AttemptsConfig(_Section):
     """Who tries, how often, and within which limits. `model` is `planner` or what `--model` means elsewhere; prices are
     for a million tokens, in dollars."""
 
-    model: str = "planner"
+    model: str = PLANNER
     per_task: int = Field(default=1, ge=1, le=100)
     temperature: float = Field(default=1.0, ge=0, le=2)
     steps: int = Field(default=60, ge=1)
@@ -49,6 +77,14 @@ class AttemptsConfig(_Section):
     concurrency: int = Field(default=512, ge=1, le=10_000)
     prompt_price: float = Field(default=0.0, ge=0)
     completion_price: float = Field(default=0.0, ge=0)
+
+
+class JudgeConfig(_Section):
+    """A model that judges the manner of what has passed; none if `model` is empty. What it grades below `least`, from 1
+    to 5, is dropped."""
+
+    model: str = ""
+    least: float = Field(default=4.0, ge=1, le=5)
 
 
 class FilterConfig(_Section):
@@ -76,6 +112,32 @@ class SynthRecipe(_Section):
     attempts: AttemptsConfig = Field(default_factory=AttemptsConfig)
     real: RealConfig = Field(default_factory=RealConfig)
     filter: FilterConfig = Field(default_factory=FilterConfig)
+    users: UsersConfig = Field(default_factory=UsersConfig)
+    judge: JudgeConfig = Field(default_factory=JudgeConfig)
+    ask: AskConfig = Field(default_factory=AskConfig)
+
+    @property
+    def tried_by_program(self) -> bool:
+        return self.attempts.model == PLANNER
+
+    def check_models(self) -> None:
+        """Raises UserError if a stage is to have a model and none is named."""
+        wanted = {"domains": self.domains.by_model, "users": self.users.by_model, "judge": self.judge.model}
+        for section in _BY_MODEL:
+            if wanted[section]:
+                self.model_of(section)
+
+    def model_of(self, section: Literal["domains", "users", "judge"]) -> str:
+        """The model of a stage. Raises UserError if it is that of the attempts, and they need none."""
+        named: str = getattr(self, section).model
+        if named != SAME:
+            return named
+        if self.tried_by_program:
+            raise UserError(
+                f"{section}.model is that of the attempts, and they are made by a program: give --model, or name one "
+                f"as {section}.model"
+            )
+        return self.attempts.model
 
 
 def load_synth_recipe(path: Path, overrides: Sequence[str] = ()) -> SynthRecipe:

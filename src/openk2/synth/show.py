@@ -39,9 +39,10 @@ def markdown(run: Path, *, n: int, seed: int) -> str:
         for number, domain, category, kinds, score, atif, why in rows:
             trajectory = from_atif(json.loads(atif))
             fate = "not decided yet" if why is None else f"dropped ({why})" if why else "kept"
+            points = "no score" if score is None else f"score {score:.2f}"
             parts.append(
                 f"## Task {number}: {domain} ({category})\n\n"
-                f"Turns: {kinds.replace(' ', ', ')}. Acted by {trajectory.policy}, score {score:.2f}, {fate}"
+                f"Turns: {kinds.replace(' ', ', ')}. Acted by {trajectory.policy}, {points}, {fate}"
                 f"{': ' + _inline(trajectory.verdict.reason) if trajectory.verdict.reason else ''}.\n"
             )
             data = trajectory.task.data

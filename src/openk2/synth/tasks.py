@@ -15,6 +15,7 @@ from typing import TypeVar
 from openk2.synth.agents import Agent
 from openk2.synth.goals import TRIES, Goal, Goals
 from openk2.synth.locate import Call
+from openk2.synth.personas import STYLES, StyleName, drawn_style, told
 from openk2.synth.wording import articles, capital, in_second_person, label, said
 from openk2.worlds.apps.expression import Row
 from openk2.worlds.apps.filling import today_of
@@ -35,16 +36,6 @@ _ASKS = (
     "I need to know the {} for that. Could you tell me?",
 )
 _OPENINGS = ("", "", "Done. ", "All right. ")
-_POLITE = (
-    "Please {}.",
-    "Could you {}?",
-    "I'd like you to {}.",
-    "Can you {}?",
-    "{}, please.",
-    "I need you to {}.",
-)
-_ALSO = ("Also, {}.", "And {}.", "After that, {}.", "Then {}.")
-_NEXT = ("Thanks. Now {}.", "Good. Next, {}.", "One more thing: {}.", "Great. And {}.", "Thank you. Please {}.")
 _CHANGED = (
     "On second thought, make the {} {} instead of {}.",
     "Sorry, I was wrong: the {} should be {}, not {}.",
@@ -69,9 +60,13 @@ class _Rule:
 class TaskMaker:
     """Makes one task of an agent."""
 
-    def __init__(self, apps: Apps, agent: Agent, seed: int, *, most_turns: int = 4) -> None:
+    def __init__(
+        self, apps: Apps, agent: Agent, seed: int, *, most_turns: int = 4, styles: Sequence[StyleName] = ("plain",)
+    ) -> None:
         self.agent = agent
         self.most_turns = most_turns
+        self.style = drawn_style(styles, f"{agent.name} {seed}")
+        self._style = STYLES[self.style]
         self.rng = random.Random(f"task {agent.name} {seed}")
         self.state_seed = self.rng.randrange(1 << 30) % _STATES
         interpreter = apps.interpreter(agent.domain)
@@ -120,6 +115,7 @@ class TaskMaker:
             tools=tuple(name for name in self.agent.tools if name not in self.removed),
             distractors=self.agent.distractors,
             turns=tuple(self.turns),
+            style=self.style,
             faults=faults,
             rubric=Rubric(
                 checkpoints=tuple(self.checkpoints),
@@ -132,6 +128,10 @@ class TaskMaker:
     def _add(self, kind: str, turn: UserTurn, plan: PlanTurn) -> None:
         """A turn behind which the state is as it is now."""
         self.kinds.append(kind)
+        if self.style != "plain":
+            say = self.rng.choice(self._style.before) + turn.say + self.rng.choice(self._style.after)
+            facts = tuple(told(fact, self._style, self.rng) for fact in turn.facts)
+            turn = turn.model_copy(update={"say": say, "facts": facts})
         self.turns.append(turn)
         self.plan.append(plan)
         self.checkpoints.append(self.goals.state.hash())
@@ -172,8 +172,8 @@ class TaskMaker:
 
     def _joined(self, requests: Sequence[str]) -> str:
         """What the user says."""
-        first = self.rng.choice(_NEXT if self.turns else _POLITE).format(requests[0])
-        rest = [self.rng.choice(_ALSO).format(request) for request in requests[1:]]
+        first = self.rng.choice(self._style.nexts if self.turns else self._style.firsts).format(requests[0])
+        rest = [self.rng.choice(self._style.also).format(request) for request in requests[1:]]
         return " ".join([capital(first), *rest])
 
     # What a turn may be. Each says whether it was made; if not, the state is as before.

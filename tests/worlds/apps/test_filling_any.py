@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from openk2.core import UserError
 from openk2.worlds.apps.declaration import read_domain
 from openk2.worlds.apps.filling import fill
 
@@ -36,3 +37,29 @@ def test_any_declaration_can_be_filled(fields: dict[str, Any]) -> None:
         state = fill(read_domain(domain(fields)), seed)
         assert 6 <= len(state.rows("things")) <= 10
         state.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ({"type": "integer", "minimum": 5, "maximum": 4}, "nothing lies between its minimum and its maximum"),
+        ({"type": "integer", "minimum": 0.2, "maximum": 0.8}, "nothing lies between"),
+        ({"type": "number", "maximum": 1e300}, "lie between -1e"),
+        ({"type": "number", "minimum": float("inf")}, "finite"),
+        ({"values": []}, "values is empty"),
+        ({"type": "date", "minimum": 3}, "it is a date: leave out minimum"),
+    ],
+)
+def test_what_nothing_can_be_is_refused(field: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_domain(domain({"x": field}))
+    raw = domain({})
+    raw["tools"][0]["parameters"] = {"x": field}
+    with pytest.raises(UserError, match=words):
+        read_domain(raw)
+
+
+def test_bounds_below_zero() -> None:
+    fields = {"a": {"type": "integer", "maximum": -5}, "b": {"type": "number", "maximum": -5}}
+    rows = fill(read_domain(domain(fields)), 0).rows("things")
+    assert all(row["a"] <= -5 and row["b"] <= -5 for row in rows)

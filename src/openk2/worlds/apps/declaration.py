@@ -24,6 +24,7 @@ effect has created by its `name`, `today`, and `user`, the id of the person that
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from keyword import iskeyword
@@ -56,11 +57,13 @@ ValueType = Literal["text", "integer", "number", "boolean", "date", "time"]
 _JSON_TYPES = {"integer": "integer", "number": "number", "boolean": "boolean"}
 GIVEN: dict[str, Type] = {"today": "date", "user": "text"}
 """Names that every expression knows."""
+_MOST = 1e12
+"""How large bounds may be."""
 _RESERVED = frozenset({*GIVEN, "and", "or", "not", "in", "is", "if", "else", "for", "lambda", "true", "false", "none"})
 
 
 class _Declared(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EntityField(_Declared):
@@ -241,14 +244,34 @@ def _check_entity(domain: Domain, name: str, entity: Entity) -> None:
             )
         if declared.ref is not None and (declared.type != "text" or declared.values):
             raise ExpressionError(f"entity {name}: field {field} refers to a row, so it has neither type nor values")
-        if declared.values is not None and declared.type != "text":
-            raise ExpressionError(f"entity {name}: field {field} has values, so it is a text")
+        with _within(f"entity {name}: field {field}"):
+            _check_range(declared)
+
+
+def _check_range(declared: EntityField | Parameter) -> None:
+    """Raises ExpressionError if there is nothing that a field or an argument can be."""
+    if declared.values is not None and declared.type != "text":
+        raise ExpressionError("it has values, so it is a text")
+    if declared.values is not None and not declared.values:
+        raise ExpressionError("values is empty: name some, or leave it out")
+    bounds = [bound for bound in (declared.minimum, declared.maximum) if bound is not None]
+    if bounds and declared.type not in ("integer", "number"):
+        raise ExpressionError(f"it is a {declared.type}: leave out minimum and maximum")
+    if any(abs(bound) > _MOST for bound in bounds):
+        raise ExpressionError(f"minimum and maximum lie between {-_MOST:.0e} and {_MOST:.0e}")
+    low, high = (declared.minimum, declared.maximum) if len(bounds) == 2 else (0, 0)
+    if declared.type == "integer":
+        low, high = math.ceil(low or 0), math.floor(high or 0)
+    if (low or 0) > (high or 0):
+        raise ExpressionError("nothing lies between its minimum and its maximum")
 
 
 def tool_types(domain: Domain, tool: Tool) -> dict[str, Type]:
     """The names that a tool's expressions know before its effects, and their types. Raises ExpressionError."""
     types = dict(GIVEN)
     for name, parameter in tool.parameters.items():
+        with _within(f"parameter {name}"):
+            _check_range(parameter)
         names: dict[str, Type] = {name: parameter.type}
         if parameter.ref is not None:
             if parameter.ref not in domain.entities:

@@ -167,7 +167,7 @@ FUNCTIONS: dict[str, tuple[tuple[Kind, ...], Kind, Callable[..., Any]]] = {
     "most": (("number", "number"), "number", _null_if_none(max)),
 }
 """Name -> types of the arguments, type of the result, what it does."""
-_OVER_ROWS = ("any", "all", "count", "sum", "min", "max")
+OVER_ROWS = ("any", "all", "count", "sum", "min", "max")
 
 
 class _Reader:
@@ -336,10 +336,10 @@ class _Reader:
         return kind, lambda scope, tables: (first if condition(scope, tables) else second)(scope, tables)
 
     def _call(self, name: str, arguments: list[ast.expr], types: Types) -> tuple[Type, Compute]:
-        if len(arguments) == 1 and isinstance(arguments[0], ast.GeneratorExp) and name in _OVER_ROWS:
+        if len(arguments) == 1 and isinstance(arguments[0], ast.GeneratorExp) and name in OVER_ROWS:
             return self._over_rows(name, arguments[0], types)
         if name not in FUNCTIONS:
-            over = f"; over rows: {', '.join(_OVER_ROWS)}"
+            over = f"; over rows: {', '.join(OVER_ROWS)}"
             raise ExpressionError(f"there is no function {name!r}: there are {', '.join(FUNCTIONS)}{over}")
         wanted, kind, function = FUNCTIONS[name]
         if len(arguments) != len(wanted):

@@ -6,6 +6,7 @@ Only the declaration is needed, so that a domain that a model wrote is filled li
 
 from __future__ import annotations
 
+import math
 import random
 from datetime import date, timedelta
 from typing import Any
@@ -176,9 +177,13 @@ def _number(declared: EntityField, rng: random.Random) -> float:
         return round(rng.uniform(5, 400), 2)
     if declared.kind in _COUNTS:
         low, high = _COUNTS[declared.kind]
-    low = 0.0 if low is None else low
+    low = min(0.0, high or 0.0) if low is None else low
     high = low + 100 if high is None else high
-    return rng.randint(int(low), int(high)) if declared.type == "integer" else round(rng.uniform(low, high), 1)
+    return (
+        rng.randint(math.ceil(low), math.floor(high))
+        if declared.type == "integer"
+        else round(rng.uniform(low, high), 1)
+    )
 
 
 def _sensible(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,22 +8,28 @@ ends the turn. So the user never contradicts the task, and a failure is the agen
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 NOTHING_MORE = "I don't know more than what I told you."
-_MOST_QUESTIONS = 4
+MOST_QUESTIONS = 4
 """So many questions without a new fact, and the user has enough."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
 class Fact(BaseModel):
-    """What a user tells if asked: words that a question for it has one of, and the answer."""
+    """What a user tells if asked: words that a question for it has one of, the answer, and the value in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     words: tuple[str, ...]
     answer: str
+    value: str = ""
+
+    def is_asked(self, message: str) -> bool:
+        """Whether a message asks for it, by its words."""
+        return "?" in message and not asked_words(message).isdisjoint(self.words)
 
 
 class UserTurn(BaseModel):
@@ -36,6 +42,15 @@ class UserTurn(BaseModel):
     facts: tuple[Fact, ...] = ()
     tell: tuple[str, ...] = ()
     refuse: bool = False
+
+
+class Reply(BaseModel):
+    """What a user who is no program has said: `done` if it ended the turn that was under way."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    say: str
+    done: bool = False
 
 
 class ScriptedUser:
@@ -58,8 +73,8 @@ class ScriptedUser:
     def reply(self, message: str) -> str | None:
         """The answer to a message without calls; None when there is nothing left to say."""
         facts = self._turns[self._at].facts
-        if "?" in message and self._empty < _MOST_QUESTIONS:
-            asked = set(_WORD.findall(message.lower()))
+        if "?" in message and self._empty < MOST_QUESTIONS:
+            asked = asked_words(message)
             wanted = [i for i, fact in enumerate(facts) if asked.intersection(fact.words)]
             new = [i for i in wanted if i not in self._told]
             # A question that names nothing: what is still held back is what it can be about.
@@ -71,3 +86,42 @@ class ScriptedUser:
             return " ".join(facts[i].answer for i in chosen) or NOTHING_MORE
         self._at, self._told, self._empty = self._at + 1, set(), 0
         return self._turns[self._at].say if self._at < len(self._turns) else None
+
+
+class PlayedUser:
+    """A user whose words are recorded, or come from elsewhere one by one. Has nothing to say when there are none."""
+
+    def __init__(self, turns: int, replies: Sequence[Reply]) -> None:
+        self._turns, self._replies = turns, list(replies)
+        self._at, self._next = 0, 1
+
+    @property
+    def at(self) -> int:
+        """As ScriptedUser's."""
+        return self._at
+
+    @property
+    def replies(self) -> tuple[Reply, ...]:
+        """All that was and will be said."""
+        return tuple(self._replies)
+
+    def add(self, reply: Reply) -> None:
+        """What is said next."""
+        self._replies.append(reply)
+
+    def opening(self) -> str:
+        return self._replies[0].say
+
+    def reply(self, message: str) -> str | None:
+        """What is said to a message, whatever it is; None when there is nothing left to say."""
+        if self._next >= len(self._replies):
+            return None
+        reply = self._replies[self._next]
+        self._next += 1
+        self._at += reply.done
+        return reply.say if self._at < self._turns else None
+
+
+def asked_words(message: str) -> set[str]:
+    """The words of a message."""
+    return set(_WORD.findall(message.lower()))

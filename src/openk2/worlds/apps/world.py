@@ -20,7 +20,7 @@ from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
 from openk2.worlds.apps.state import State
-from openk2.worlds.apps.user import ScriptedUser, UserTurn
+from openk2.worlds.apps.user import PlayedUser, Reply, ScriptedUser, UserTurn
 
 _FAULTS = ("timeout", "rate_limit", "stale")
 _NO = re.compile(
@@ -76,7 +76,8 @@ class PlanTurn(BaseModel):
 
 
 class AppTask(BaseModel):
-    """The data of a task."""
+    """The data of a task. `style` is how its user talks. `replies` are the user's words where no program says them:
+    then they are a part of the task, so that it can be done again without whoever has said them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,6 +88,8 @@ class AppTask(BaseModel):
     tools: tuple[str, ...]
     distractors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     turns: tuple[UserTurn, ...]
+    style: str = "plain"
+    replies: tuple[Reply, ...] = ()
     faults: Faults = Field(default_factory=Faults)
     rubric: Rubric
     plan: tuple[PlanTurn, ...] = ()
@@ -153,7 +156,9 @@ class AppWorld:
         self.tools = [self._apps.spec(domain, name) for name, domain in sorted(self._home.items())]
         self.states: dict[str, State] = {task.domain: self._apps.state(task.domain, task.state_seed)}
         self._before: State | None = None
-        self.user = ScriptedUser(task.turns)
+        self.user: ScriptedUser | PlayedUser = (
+            PlayedUser(len(task.turns), task.replies) if task.replies else ScriptedUser(task.turns)
+        )
         self._reached: list[str] = []
         self._said: list[list[str]] = [[] for _ in task.turns]
         self._done: set[str] = set()
