@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openk2.synth.personas import STYLES, person
+from openk2.synth.personas import STYLES, StyleName, person
 from openk2.synth.tasks import TaskMaker
 from openk2.synth.users import LEAVES_OUT, REVEALS, fault_of_request, fault_of_words, values_in
 from openk2.worlds.apps.user import Fact, PlayedUser, Reply, UserTurn
@@ -63,8 +63,9 @@ def test_styles_change_no_fact() -> None:
     for number, agent in enumerate(agents()[:10]):
         plain = TaskMaker(apps(), agent, number).make()
         assert plain is not None and plain.style == "plain"
-        for style in ("short", "polite", "terse", "chatty"):
-            styled = TaskMaker(apps(), agent, number, styles=(style,)).make()  # type: ignore[arg-type]
+        styles: tuple[StyleName, ...] = ("short", "polite", "terse", "chatty")
+        for style in styles:
+            styled = TaskMaker(apps(), agent, number, styles=(style,)).make()
             assert styled is not None and styled.style == style
             # Words are drawn as well, so that only what comes first is drawn alike.
             assert styled.state_seed == plain.state_seed and styled.user == plain.user

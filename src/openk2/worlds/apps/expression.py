@@ -372,8 +372,8 @@ class _Reader:
                 if all(test(own, tables) for test in tests):
                     yield value(own, tables)
 
-        result: Type = {"any": "boolean", "all": "boolean", "count": "integer"}.get(name, kind)  # type: ignore[assignment]
-        return result, _folded(name, values)
+        results: dict[str, Type] = {"any": "boolean", "all": "boolean", "count": "integer"}
+        return results.get(name, kind), _folded(name, values)
 
     def _wanted(self, node: ast.expr, wanted: Kind, types: Types) -> Compute:
         kind, compute = self.read(node, types)
