@@ -355,6 +355,7 @@ def _check_apart(source: Path, target: Path, given: Path) -> None:
 
 def _need_pyarrow() -> None:
     try:
+        # Imported to see whether it can be: an installation may be there and broken.
         import pyarrow.parquet  # noqa: F401
     except ImportError as e:
         raise UserError("Parquet needs pyarrow: pip install 'openk2[data]'") from e

@@ -70,6 +70,7 @@ class Picture:
 def need_matplotlib() -> None:
     """Raises UserError if it is not installed."""
     try:
+        # Imported to see whether it can be: an installation may be there and broken.
         import matplotlib.figure  # noqa: F401
     except ImportError as e:
         raise UserError("the report's pictures need matplotlib: pip install 'openk2[eval]'") from e

@@ -80,6 +80,7 @@ class LiveServer:
     async def open(self) -> None:
         """Start the server and list its tools. Raises UserError if it cannot be used, and it has ended then."""
         try:
+            # Imported to see whether it can be: an installation may be there and broken.
             import mcp  # noqa: F401
         except ImportError:
             raise UserError(MISSING) from None
