@@ -113,7 +113,11 @@ def nested(depth: int) -> Any:
             ASK | {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
             "tool_choice", "'other'",
         ),
-        (ASK | {"tools": [TOOL], "tool_choice": "required", "max_tokens": 2}, None, "raise max_tokens"),
+        (ASK | {"tools": [TOOL], "tool_choice": "required", "max_tokens": 2}, "max_tokens", "raise max_tokens"),
+        (
+            ASK | {"tools": [TOOL], "tool_choice": "required", "max_completion_tokens": 2},
+            "max_completion_tokens", "raise max_completion_tokens or shorten",
+        ),
         (with_parameters({"type": "array"}), "tools.0.function.parameters", "object"),
         (with_parameters({"properties": {"x": {"type": "wat"}}}), "tools.0.function.parameters", "wat"),
         (
@@ -160,6 +164,15 @@ def test_what_is_wrong_is_said_with_its_field(random_server: Any, body: Any, fie
         ("/v1/completions", {"prompt": {"a": 1}}, "prompt: it must be a text"),
         ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of: choosing among completions is not served"),
         ("/v1/completions", {"prompt": ""}, "prompt: the text is empty"),
+        (
+            "/v1/responses",
+            {
+                "input": "x",
+                "max_output_tokens": 2,
+                "text": {"format": {"type": "json_schema", "name": "x", "schema": {"const": "longer than two"}}},
+            },
+            "max_output_tokens: what is asked for takes",
+        ),
     ],
 )
 def test_what_is_too_much_or_no_prompt_is_refused_at_once(
@@ -167,6 +180,11 @@ def test_what_is_too_much_or_no_prompt_is_refused_at_once(
 ) -> None:
     answer = random_server.http.post(path, json=body)
     assert answer.status_code == 400 and answer.json()["error"]["message"].startswith(words), answer.text
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(random_server: Any) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps({"prompt": "hi"}).encode()
+    assert random_server.http.post("/tokenize", content=body).status_code == 200
 
 
 def test_other_routes_and_methods(random_server: Any) -> None:

@@ -3,7 +3,7 @@
 from openk2.engine.generate import Batch, Engine
 from openk2.engine.grammar import Grammar
 from openk2.engine.reference import reference_generate
-from openk2.engine.sequence import Generation, Part, Request
+from openk2.engine.sequence import Generation, NoRoom, Part, Request
 from openk2.engine.worker import Worker
 
-__all__ = ["Batch", "Engine", "Generation", "Grammar", "Part", "Request", "Worker", "reference_generate"]
+__all__ = ["Batch", "Engine", "Generation", "Grammar", "NoRoom", "Part", "Request", "Worker", "reference_generate"]

@@ -21,7 +21,7 @@ from openk2.engine.compiled import CompiledStep
 from openk2.engine.grammar import Grammar
 from openk2.engine.rows import Rows
 from openk2.engine.sampling import choose, score
-from openk2.engine.sequence import Generation, Part, Request, Sequence, check
+from openk2.engine.sequence import Generation, NoRoom, Part, Request, Sequence, check
 from openk2.model import Transformer
 
 # Ids that the grammar forces are fed together, up to this many positions in one pass over the batch: padding the other
@@ -94,14 +94,11 @@ class Engine:
         return logits_XV
 
     def check(self, request: Request) -> None:
-        """Raises ContextOverflow or UserError if `request` cannot be served: too long, bad numbers, bad tools."""
+        """Raises ContextOverflow, NoRoom or another UserError if `request` cannot be served."""
         check(request, vocab_size=self.config.vocab_size, context=self.context)
         guide, room = request.guide(self.grammar), request.room(self.context)
         if guide is not None and guide.needs > room:
-            raise UserError(
-                f"what is asked for takes {guide.needs} tokens at least, and there is room for {room}: "
-                "raise max_tokens or shorten the conversation"
-            )
+            raise NoRoom(guide.needs, room)
 
     @torch.inference_mode()
     def score(self, ids: Several[int]) -> list[float]:

@@ -119,6 +119,17 @@ class Generation:
         return Part(self.ids[start:], self.logprobs[start:], self.top_logprobs[start:])
 
 
+class NoRoom(UserError):
+    """What is asked for cannot end within the limit. `needs` and `room` are in tokens."""
+
+    def __init__(self, needs: int, room: int, limit: str = "max_tokens") -> None:
+        super().__init__(
+            f"what is asked for takes {needs} tokens at least, and there is room for {room}: "
+            f"raise {limit} or shorten the conversation"
+        )
+        self.needs, self.room = needs, room
+
+
 def check(request: Request, *, vocab_size: int, context: int) -> None:
     """Raises ContextOverflow when nothing fits behind the prompt, UserError for numbers that make no sense."""
     if not request.prompt_ids:

@@ -32,13 +32,15 @@ Finish = Literal["stop", "length", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an answer ended, and what it took. `stop` is the stop text that ended it."""
+    """How an answer ended, and what it took. `stop` is the stop text that ended it. Where the server behind does not
+    say what it took, it is not `counted`, and the numbers mean nothing."""
 
     finish_reason: Finish
     stop: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Answer:
     @property
     def message(self) -> Message:
         return fold(event for event in self._events if not isinstance(event, ReasoningPart | RefusalPart))
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is known what it took."""
+        return self.end is None or self.end.counted
 
     @property
     def reasoning(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hmac
 import json
 import logging
@@ -250,7 +251,7 @@ async def _body(request: Request, most: int) -> bytes:
 def _parse(body: bytes, model: type[_Body]) -> tuple[_Body, dict[str, Any]]:
     try:
         # Not in one with what follows: each holds the interpreter, and in between others have their turn.
-        raw = from_json(body)
+        raw = from_json(body.removeprefix(codecs.BOM_UTF8))
     except ValueError as e:
         raise invalid(None, f"the body is not JSON ({e})") from None
     if not isinstance(raw, dict):

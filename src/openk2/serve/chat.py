@@ -21,7 +21,7 @@ from openk2.core.messages import compact_json, is_unicode
 from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Declared, Fields, Listed, Sampling, given
-from openk2.serve.prompt import Asked, Tool
+from openk2.serve.prompt import Asked, Tool, Where
 from openk2.serve.service import Settings
 
 _SYSTEM = ("developer", "_input")
@@ -105,6 +105,7 @@ class ChatRequest(Sampling):
             partial=partial,
             answer_names=self._answer_names(),
             max_tokens=self.max_completion_tokens or self.max_tokens,
+            where=Where(limit="max_completion_tokens" if self.max_completion_tokens else "max_tokens"),
             n=self.n or 1,
             seed=self.seed,
             stop=self.stops,
@@ -238,7 +239,9 @@ class _Choice(Answer):
         return {"finish_reason": self.finish_reason} | stopped
 
 
-def _usage(choices: list[_Choice]) -> dict[str, Any]:
+def _usage(choices: list[_Choice]) -> dict[str, Any] | None:
+    if not all(choice.counted for choice in choices):
+        return None
     prompt = choices[0].prompt_tokens
     completion = sum(choice.completion_tokens for choice in choices)
     return {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from openk2.chat import Tokenizer, canonicalise, render
 from openk2.core import NANO_SYSTEM, ContextOverflow, Message, ToolSpec, UserError
-from openk2.engine import Engine, Request
+from openk2.engine import Engine, NoRoom, Request
 from openk2.serve.errors import ApiError, invalid
 from openk2.serve.names import ToolNames
 
@@ -36,6 +36,7 @@ class Where:
 
     messages: str = "messages"
     answer: str = "response_format"
+    limit: str = "max_tokens"
     switch: str | None = "its strict"
 
 
@@ -103,6 +104,10 @@ def engine_requests(engine: Engine, asked: Asked) -> tuple[tuple[Request, ...], 
         engine.check(request)
     except ContextOverflow as e:
         raise invalid(asked.where.messages, str(e), code="context_length_exceeded") from None
+    except NoRoom as e:
+        # Only a limit that the client has set can be raised; else it is the context that ends.
+        field = asked.where.messages if asked.max_tokens is None else asked.where.limit
+        raise invalid(field, str(NoRoom(e.needs, e.room, asked.where.limit))) from None
     except UserError as e:
         raise invalid(None, str(e)) from None
     seed = secrets.randbits(63) if asked.seed is None else asked.seed

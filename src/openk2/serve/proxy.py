@@ -258,7 +258,7 @@ class _Ready(Ready):
         """One answer, with as many questions as it takes. Raises ApiError."""
         question = self._body | ({} if self._asked.seed is None else {"seed": self._asked.seed + index})
         body = question
-        used = Usage(0, 0, 0)
+        used, counted = Usage(0, 0, 0), True
         spoken = set[Kind]()
 
         def speak(kind: Kind, text: str) -> None:
@@ -272,7 +272,9 @@ class _Ready(Ready):
             live: set[Kind] = set() if tries else {"reasoning", "refusal"}
             reply = await self._ask(body, speak, live if tries or self._answer else live | {"content"})
             tries, draft = tries + 1, reply.draft
-            if draft.usage is not None:
+            if draft.usage is None:
+                counted = False
+            else:
                 used = Usage(*(a + b for a, b in zip(_numbers(used), _numbers(draft.usage), strict=True)))
             problem = await asyncio.to_thread(self._check, reply)
             if problem is None:
@@ -292,7 +294,7 @@ class _Ready(Ready):
         self._proxy.note(used)
         finish: Finish = _FINISHES.get(str(draft.finish), "stop")
         stop = draft.stop if finish == "stop" and draft.stop in self._asked.stop else None
-        tell(Said(tuple(reply.events), end=End(finish, stop, *_numbers(used))))
+        tell(Said(tuple(reply.events), end=End(finish, stop, *_numbers(used), counted=counted)))
 
     async def _ask(self, body: dict[str, Any], speak: Callable[[Kind, str], None], live: set[Kind]) -> _Reply:
         """One attempt, of which the texts in `live` are said as they come."""

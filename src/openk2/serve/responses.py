@@ -110,7 +110,12 @@ class ResponsesRequest(Fields):
             choice=choice,
             parallel=self.parallel_tool_calls is not False,
             answer=self._answer(),
-            where=Where(messages="input", answer="text.format.schema", switch="text.format.strict"),
+            where=Where(
+                messages="input",
+                answer="text.format.schema",
+                limit="max_output_tokens",
+                switch="text.format.strict",
+            ),
             answer_strict=self.text is None or self.text.format is None or self.text.format.strict is not False,
             max_tokens=self.max_output_tokens,
             answer_names=self._answer_names(),
@@ -238,7 +243,7 @@ class _Response:
             "status": status,
             "incomplete_details": None if cut is None else {"reason": cut},
             "output": self._items,
-            "usage": None if answer.end is None else usage,
+            "usage": None if answer.end is None or not answer.counted else usage,
         }
 
     def event(self, kind: str, **fields: Any) -> str:
