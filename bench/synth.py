@@ -6,12 +6,14 @@
     ./k2 bench synth --tau2 PYTHON            # also calls per second against tau2's engine, which that Python has
 
 First it is checked that every trajectory agrees with its re-execution. `--endpoint` counts what of the wall time is not
-the endpoint's: with C rollouts at a time, S turns of L seconds cannot take less than S * L / C. tau2's tools (airline,
+the endpoint's: how much longer it takes than the same rollouts, as many at a time, if nothing but the latency took
+time. At the end fewer and fewer are under way, so that is more than turns * latency / at a time. tau2's tools (airline,
 as inspect-evals carries them) and ours answer the same number of the expert's calls, in turns.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import resource
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from openk2.synth.recipe import SynthRecipe
 from openk2.synth.verify import verify_run
 
 LATENCY = 2.0
+AT_ONCE = 512
 ROUNDS = 5
 
 
@@ -159,7 +162,7 @@ def measure_endpoint(run: Path, rollouts: int) -> dict[str, Any]:
             "name": "asked",
             "domains": {"count": 60},
             "tasks": {"count": rollouts},
-            "attempts": {"model": f"openai:m@http://127.0.0.1:{port}", "concurrency": 512},
+            "attempts": {"model": f"openai:m@http://127.0.0.1:{port}", "concurrency": AT_ONCE},
         }
         recipe = SynthRecipe.model_validate(asked)
         folder, reporter = run / "synth", ConsoleReporter()
@@ -174,16 +177,25 @@ def measure_endpoint(run: Path, rollouts: int) -> dict[str, Any]:
     finally:
         os.sched_setaffinity(0, set(cores))
         server.kill()
-    turns = int(Lake(run).one("SELECT sum(steps) FROM attempts"))
-    least = turns * LATENCY / 512
+    turns = [steps for (steps,) in Lake(run).query("SELECT steps FROM attempts ORDER BY number")[1]]
+    least = unhindered(turns)
     return {
         "rollouts": rollouts,
-        "turns": turns,
-        "at a time": 512,
+        "turns": sum(turns),
+        "at a time": AT_ONCE,
         "seconds": round(wall, 2),
         "the endpoint's": round(least, 2),
+        "turns * latency / at a time": round(sum(turns) * LATENCY / AT_ONCE, 2),
         "lost": round(1 - least / wall, 4),
     }
+
+
+def unhindered(turns: Sequence[int]) -> float:
+    """Seconds that the rollouts take, in their order, if each turn takes the latency and nothing else takes time."""
+    places = [0.0] * AT_ONCE
+    for count in turns:
+        heapq.heapreplace(places, places[0] + count * LATENCY)
+    return max(places)
 
 
 def measure_tau2(python: str, calls: int) -> dict[str, Any]:

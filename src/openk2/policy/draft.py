@@ -24,23 +24,39 @@ _FIRST_HALF, _SECOND_HALF = re.compile("[\ud800-\udbff]"), re.compile("[\udc00-\
 class Draft:
     """An answer that is put together. `stop` is the stop text that ended it, where the server says which."""
 
-    content: str = ""
-    reasoning: str = ""
-    refusal: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)
     finish: str | None = None
     stop: str | None = None
     usage: Usage | None = None
     _by_index: dict[int, dict[str, str]] = field(default_factory=dict)
+    # Of each text its pieces, and how many of them have been told: a long one is not copied with each piece.
+    _pieces: dict[Kind, list[str]] = field(default_factory=dict)
+    _told: dict[Kind, int] = field(default_factory=dict)
 
     def add_text(self, kind: Kind, more: str) -> None:
         """More of a text."""
-        setattr(self, kind, _joined(getattr(self, kind), more))
+        if not more:
+            return
+        pieces = self._pieces.setdefault(kind, [])
+        if pieces and _FIRST_HALF.fullmatch(pieces[-1]):
+            more = _joined(pieces.pop(), more)
+        # The half of a character waits for the other as a piece of its own.
+        if len(more) > 1 and _FIRST_HALF.match(more[-1]):
+            pieces.append(more[:-1])
+            more = more[-1]
+        pieces.append(more)
 
-    def text(self, kind: Kind, *, whole: bool) -> str:
-        """A text as far as it is sure: unless it is whole, the half of a character at its end is yet to be joined."""
-        text: str = getattr(self, kind)
-        return text[:-1] if not whole and _FIRST_HALF.match(text[-1:]) else text
+    def text(self, kind: Kind) -> str:
+        """A text as far as it is there."""
+        return "".join(self._pieces.get(kind, ()))
+
+    def news(self, kind: Kind, *, whole: bool) -> str:
+        """What has come of a text since the last time, as far as it is sure: unless it is whole, the half of a
+        character at its end is yet to be joined."""
+        pieces, since = self._pieces.get(kind, []), self._told.get(kind, 0)
+        sure = len(pieces) - (1 if pieces and not whole and _FIRST_HALF.fullmatch(pieces[-1]) else 0)
+        self._told[kind] = sure
+        return "".join(pieces[since:sure])
 
     def add_call(self, index: Any, identifier: Any, function: Mapping[str, Any]) -> None:
         """A piece of a call, or a whole one: a new one for a new index or id, or if it is whole behind a whole one.
@@ -84,10 +100,10 @@ class Draft:
     def turn(self, model: str, first_index: int, *, offered: bool) -> Turn:
         """The turn; tools are `offered` or not. Calls without an id get the one that K2 would give them."""
         finish: FinishReason = "length" if self.finish in ("length", "max_tokens") else "stop"
-        content, leaked = _read(self.content, offered, cut=finish == "length")
+        content, leaked = _read(self.text("content"), offered, cut=finish == "length")
         if not (self.calls or leaked.calls or leaked.broken or content.strip()):
             # Some servers take what comes before the end of a thought for a part of it.
-            _, leaked = _read(self.reasoning, offered, cut=finish == "length")
+            _, leaked = _read(self.text("reasoning"), offered, cut=finish == "length")
         calls = self.calls or leaked.calls
         malformed = None if self.calls else leaked.rest.strip() or None
         ids = [call["id"] for call in calls]

@@ -12,7 +12,7 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from openk2.core import Message, ToolCall, ToolSpec, Turn, Usage, UserError
@@ -36,8 +36,6 @@ _Piece = TypeVar("_Piece")
 _RETRIES = 4
 _BREAKS = 2
 """How often a stream that broke off is asked for again."""
-_PER_CLIENT = 48
-"""So many requests at a time go through one client."""
 _TAIL = 10.0
 """Seconds that a stream has for what comes behind the end of the answer: the usage, and the last word."""
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
@@ -62,31 +60,19 @@ class OpenAIEndpoint:
         self.model = model
         self.base_url = base_url
         self._limit = _LIMIT
-        self._key, self._retries = key, retries
-        self._clients: list[Any] = [self._new_client()]
-        self._asked = 0
-
-    def _new_client(self) -> Any:
         openai = _package("openai")
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self._key,
-            max_retries=self._retries,
-            timeout=TIMEOUT,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [no_second_try_without_quota]}),
-        )
+        # Imported late: it takes a while, and is not needed where no endpoint is.
+        from openk2.policy.transport import AiohttpTransport
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Any]:
-        """One of the clients. A pool goes through all its connections for each request, so it has few of them."""
-        at = self._asked // _PER_CLIENT
-        while len(self._clients) <= at:
-            self._clients.append(self._new_client())
-        self._asked += 1
-        try:
-            yield self._clients[at]
-        finally:
-            self._asked -= 1
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key,
+            max_retries=retries,
+            timeout=TIMEOUT,
+            http_client=openai.DefaultAsyncHttpxClient(
+                transport=AiohttpTransport(), event_hooks={"response": [no_second_try_without_quota]}
+            ),
+        )
 
     async def answer(self, body: Mapping[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
         """The answer to a request without `model`. `hear` gets texts as they come, of one attempt only.
@@ -94,14 +80,14 @@ class OpenAIEndpoint:
         Raises ContextOverflow if the conversation does not fit, EndpointError if there is no answer.
         """
         listeners = hear or {}
-        told = dict.fromkeys(listeners, 0)
+        told = False
         openai = _package("openai")
 
         def tell(draft: Draft, *, whole: bool = False) -> None:
+            nonlocal told
             for kind, listener in listeners.items():
-                text = draft.text(kind, whole=whole)
-                if len(text) > told[kind]:
-                    more, told[kind] = text[told[kind] :], len(text)
+                if more := draft.news(kind, whole=whole):
+                    told = True
                     listener(more)
 
         def take(draft: Draft, event: Event) -> None:
@@ -115,7 +101,7 @@ class OpenAIEndpoint:
             tell(draft)
 
         async def attempt(stream: bool, limit: str) -> Draft:
-            async with self._client() as client, self._question(client, body, stream, limit) as answer:
+            async with self._question(body, stream, limit) as answer:
                 response = answer.http_response
                 kind = response.headers.get("content-type", "")
                 is_stream = "event-stream" in kind or (stream and not ("json" in kind or "html" in kind))
@@ -140,7 +126,7 @@ class OpenAIEndpoint:
             try:
                 return await attempt(stream, limit)
             except BrokenOff as e:
-                if any(told.values()):
+                if told:
                     raise EndpointError(f"{self.base_url} broke off in the middle of its answer{of_it(str(e))}") from e
                 raise
             except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
@@ -157,19 +143,18 @@ class OpenAIEndpoint:
 
         return await _asked(ask, self.base_url, openai)
 
-    def _question(self, client: Any, body: Mapping[str, Any], stream: bool, limit: str) -> Any:
+    def _question(self, body: Mapping[str, Any], stream: bool, limit: str) -> Any:
         """The client's manager of the response."""
         # Not all servers' fields are parameters of the client; and it would look through each message, which takes
         # longer than all the rest.
         fields = {limit if key == _LIMIT else key: value for key, value in body.items()}
         if stream:
             fields["stream_options"] = {"include_usage": True}
-        create = client.chat.completions.with_streaming_response.create
+        create = self._client.chat.completions.with_streaming_response.create
         return create(model=self.model, messages=[], extra_body=fields, stream=stream)
 
     async def close(self) -> None:
-        for client in self._clients:
-            await client.close()
+        await self._client.close()
 
 
 class OpenAIPolicy:
@@ -400,7 +385,7 @@ def _take_anthropic(draft: Draft, piece: Any) -> None:
     elif kind == "content_block_delta":
         delta = event["delta"]
         if delta.get("type") == "text_delta":
-            draft.content += delta.get("text") or ""
+            draft.add_text("content", delta.get("text") or "")
         elif delta.get("type") == "input_json_delta" and draft.calls:
             draft.calls[-1]["arguments"] += delta.get("partial_json") or ""
     elif kind == "message_delta":
@@ -412,7 +397,7 @@ def _anthropic_answer(answer: dict[str, Any]) -> Draft:
     draft = Draft(finish=answer.get("stop_reason") or "end_turn")
     for block in answer["content"]:
         if block.get("type") == "text":
-            draft.content += block.get("text") or ""
+            draft.add_text("content", block.get("text") or "")
         elif block.get("type") == "tool_use":
             arguments = compact_json(block.get("input") or {})
             draft.calls.append({"id": block.get("id") or "", "name": block.get("name") or "", "arguments": arguments})

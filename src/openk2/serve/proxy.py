@@ -249,6 +249,10 @@ class _Ready(Ready):
                     raise our_fault() from what
                 missing -= what[1].end is not None
                 yield what
+                if news.empty():
+                    # Who is just about to wake up is not cancelled: behind a server that always has more to say that
+                    # would be the case whenever it is tried.
+                    await asyncio.sleep(0)
         finally:
             # Not awaited: cancelled while it waits, that would cancel them once more, in the middle of hanging up.
             for task in tasks:
@@ -290,7 +294,7 @@ class _Ready(Ready):
         if tries == 1 or not ("content" in spoken and reply.events):
             speak("content", reply.unsaid)
         if "refusal" not in spoken:
-            speak("refusal", as_unicode(draft.refusal))
+            speak("refusal", as_unicode(draft.text("refusal")))
         self._proxy.note(used)
         finish: Finish = _FINISHES.get(str(draft.finish), "stop")
         stop = draft.stop if finish == "stop" and draft.stop in self._asked.stop else None
@@ -312,7 +316,7 @@ class _Ready(Ready):
         unsaid: dict[Kind, str] = {}
         found: dict[Kind, Leaked] = {}
         for kind, reader in readers.items():
-            text = "" if kind in live else reader.feed(as_unicode(draft.text(kind, whole=True)))
+            text = "" if kind in live else reader.feed(as_unicode(draft.text(kind)))
             found[kind] = await asyncio.to_thread(reader.close, cut=str(draft.finish) in _FINISHES)
             unsaid[kind] = text + found[kind].text
             said[kind].append(unsaid[kind])
@@ -330,7 +334,7 @@ class _Ready(Ready):
         """Reads the calls as events and an answer in JSON, or says what is wrong with them."""
         draft = reply.draft
         finish = _FINISHES.get(str(draft.finish))
-        refused = finish == "content_filter" or bool(draft.refusal)
+        refused = finish == "content_filter" or bool(draft.text("refusal"))
         calls = [call for call in reply.calls if call["name"]]
         if any(not call["name"] and (call["id"] or call["arguments"]) for call in reply.calls) and finish is None:
             return _Problem("a call in it has no name")
