@@ -119,6 +119,8 @@ def test_the_asynchronous_client(nano_server: Any) -> None:
         ({"messages": []}, "messages: there is none"),
         ({"tool_choice": {"type": "any"}}, "tool_choice: a call is required"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, r"messages.0.content.0: .*image"),
+        ({"extra_body": {"system": [{"type": "text", "text": "a"}, {"type": "text"}]}}, "system.1.text: it is missing"),
+        ({"messages": [{"role": "user", "content": [{"text": "a"}]}]}, "messages.0.content.0.type: it is missing"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"extra_body": {"temperature": 2}}, "temperature"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]},

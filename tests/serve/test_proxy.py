@@ -344,15 +344,44 @@ def test_calls_that_nobody_may_make_are_dropped(behind: Callable[..., tuple[Any,
 def test_failures_behind_have_a_status_and_a_sentence(
     behind: Callable[..., tuple[Any, Played]], answers: list[Any], status: int, said_: str
 ) -> None:
-    server, _ = behind(*answers)
+    server, played = behind(*answers)
     answer = server.http.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == status and said_ in answer.json()["error"]["message"]
+    # Who gets the answer as a whole has heard nothing of it yet.
+    assert len(played.asked) == 3 or "broke off" not in said_
     assert answer.headers.get("retry-after") == ("7" if status in (429, 503) else None)
     if "broke off" not in said_:
         # Nothing was said yet, so a stream is refused in the same way.
         streamed = server.http.post("/v1/chat/completions", json=ASK | {"stream": True})
         assert (streamed.status_code, streamed.json()) == (status, answer.json())
     assert server.http.get("/health").status_code == 200
+
+
+def test_a_whole_answer_that_broke_off_is_asked_for_again(behind: Callable[..., tuple[Any, Played]]) -> None:
+    server, _ = behind((200, [chunk({"content": "be"})]), said(chunk({"content": "whole"})))
+    assert server.post("/v1/chat/completions", ASK)["choices"][0]["message"]["content"] == "whole"
+
+
+def test_what_was_refused_and_what_failed_stays_in_the_history(behind: Callable[..., tuple[Any, Played]]) -> None:
+    server, played = behind(said(chunk({"content": "ok"})))
+    turns = [
+        ASK["messages"][0],
+        {"role": "assistant", "content": None, "refusal": "I cannot."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Rules."}]},
+        {"role": "user", "content": "Well."},
+    ]
+    server.post("/v1/chat/completions", {"messages": turns})
+    assert [turn["content"] for turn in played.asked[-1]["messages"]][1::2] == ["I cannot.", "Rules."]
+    blocks = [{"type": "tool_result", "tool_use_id": "t", "content": "boom", "is_error": True}]
+    turns = [
+        ASK["messages"][0],
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "get_weather", "input": {}}]},
+        {"role": "user", "content": blocks},
+    ]
+    tools = [{"name": "get_weather", "input_schema": TOOLS[0]["function"]["parameters"]}]
+    server.post("/v1/messages", {"max_tokens": 5, "messages": turns, "tools": tools})
+    assert played.asked[-1]["messages"][-1]["content"] == "Error: boom"
 
 
 def test_who_has_too_much_to_do_says_until_when(behind: Callable[..., tuple[Any, Played]]) -> None:
@@ -569,7 +598,7 @@ def test_the_responses_route_tells_of_thoughts_and_refusals(behind: Callable[...
             assert (text.content[0].text, text.content[1].type, text.content[1].refusal) == (
                 "No: ", "refusal", "I cannot.")  # fmt: skip
             assert (response.status, response.incomplete_details.reason) == ("incomplete", "content_filter")
-            assert {thought.status, text.status} == {"completed"}
+            assert (thought.status, text.status) == ("completed", "incomplete")
         kinds = [event.type.removeprefix("response.") for event in events]
         assert kinds == [
             "created", "in_progress",

@@ -63,6 +63,8 @@ def test_streamed_and_whole_are_the_same(nano_server: Any, limit: int) -> None:
     assert said(final) == said(whole)
     assert (final.status, final.usage.output_tokens) == (whole.status, whole.usage.output_tokens)
     assert whole.status == ("incomplete" if limit < 10 else "completed")
+    if whole.output and whole.output[-1].type == "message":
+        assert whole.output[-1].status == final.output[-1].status == whole.status
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type for event in events]
     assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == f"response.{whole.status}"

@@ -106,6 +106,7 @@ def nested(depth: int) -> Any:
         (ASK | {"tool_choice": 5}, "tool_choice", "should be"),
         (ASK | {"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "'allowed_tools' is not served here"),
         (ASK | {"tool_choice": {"type": "function", "function": {}}}, "tool_choice.function.name", "required"),
+        ({"messages": [{"role": "user", "contents": "hi"}]}, "messages.0.content", "missing"),
         (ASK | {"tools": [TOOL, TOOL]}, "tools.1.function.name", "twice"),
         (ASK | {"tools": [TOOL] * 129}, "tools", "128"),
         (ASK | {"tools": [{"type": "builtin_function", "function": {"name": "x"}}]}, "tools.0.type", "function"),
@@ -194,7 +195,7 @@ def test_other_routes_and_methods(random_server: Any) -> None:
     head = random_server.http.head("/health")
     assert head.status_code == 200 and head.content == b""
     answer = random_server.http.get("/anthropic/v1/messages")
-    assert answer.status_code == 405 and answer.json()["type"] == "error"
+    assert answer.status_code == 405 and answer.json()["type"] == "error" and answer.headers["allow"] == "POST"
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 

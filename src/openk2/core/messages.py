@@ -75,6 +75,9 @@ class Message:
         if role not in ROLES:
             raise UserError(f"message role {role!r} is unknown: use one of {', '.join(ROLES)}")
         content = raw.get("content")
+        if content is None and role == "assistant":
+            # What the model said instead of an answer.
+            content = raw.get("refusal")
         if isinstance(content, list):
             content = "".join(_text_part(part) for part in content)
         if content is not None and not isinstance(content, str):
@@ -123,8 +126,10 @@ def _optional_text(raw: Mapping[str, Any], field: str) -> str | None:
 
 
 def _text_part(part: Any) -> str:
-    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
+    if isinstance(part, Mapping):
+        text = part.get(kind) if (kind := part.get("type")) in ("text", "refusal") else None
+        if isinstance(text, str):
+            return text
     raise UserError(f"only text parts are supported in message content, got {compact_json(part)[:80]}")
 
 

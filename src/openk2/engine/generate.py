@@ -21,7 +21,7 @@ from openk2.engine.compiled import CompiledStep
 from openk2.engine.grammar import Grammar
 from openk2.engine.rows import Rows
 from openk2.engine.sampling import choose, score
-from openk2.engine.sequence import Generation, NoRoom, Part, Request, Sequence, check
+from openk2.engine.sequence import Generation, NoRoom, Part, Request, Sequence, TopLogprobs, check
 from openk2.model import Transformer
 
 # Ids that the grammar forces are fed together, up to this many positions in one pass over the batch: padding the other
@@ -101,18 +101,27 @@ class Engine:
             raise NoRoom(guide.needs, room)
 
     @torch.inference_mode()
-    def score(self, ids: Several[int]) -> list[float]:
-        """The log-prob of each id but the first under those before it. Raises UserError for what does not fit."""
+    def score(self, ids: Several[int], top: int = 0) -> Part:
+        """The log-prob of each id but the first under those before it, and the `top` likeliest ids' there.
+
+        Raises UserError for what does not fit.
+        """
         if not 0 < len(ids) <= self.context or not all(0 <= i < self.config.vocab_size for i in ids):
             raise UserError(f"scoring takes 1 to {self.context} ids of the model's vocabulary")
         ids_1T = torch.tensor([list(ids)], device=self.model.lm_head.weight.device)
         x_TD = self.model.hidden(ids_1T)[0, :-1]
+        known = min(self.config.vocab_size, self.tokenizer.vocab_size)
         logprobs: list[float] = []
+        tops: list[TopLogprobs] = []
         # Not all positions times all ids at once.
         for x_tD, next_t in zip(torch.split(x_TD, _SCORED), torch.split(ids_1T[0, 1:], _SCORED), strict=True):
-            logits_tV = self.model.lm_head(x_tD).float().log_softmax(-1)
-            logprobs += logits_tV.gather(1, next_t[:, None])[:, 0].tolist()
-        return logprobs
+            logprobs_tV = self.model.lm_head(x_tD).float().log_softmax(-1)
+            logprobs += logprobs_tV.gather(1, next_t[:, None])[:, 0].tolist()
+            if top:
+                values_tK, ids_tK = logprobs_tV[:, :known].topk(min(top, known))
+                pairs = zip(ids_tK.tolist(), values_tK.tolist(), strict=True)
+                tops += [tuple(zip(*pair, strict=True)) for pair in pairs]
+        return Part(tuple(ids[1:]), tuple(logprobs), tuple(tops))
 
     def batch(self) -> Batch:
         """An empty batch, to which requests can be added while it runs."""

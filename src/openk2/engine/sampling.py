@@ -39,6 +39,8 @@ def keep_top_p(logits_V: Tensor, top_p: float) -> Tensor:
     sorted_V, order_V = logits_V.sort(descending=True, stable=True)
     probs_V = sorted_V.softmax(-1)
     dropped_V = probs_V.cumsum(-1) - probs_V >= top_p
+    # Also of a `top_p` that is 0 in this precision something is left.
+    dropped_V[0] = False
     return logits_V.index_fill(0, order_V[dropped_V], float("-inf"))
 
 

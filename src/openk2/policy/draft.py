@@ -33,8 +33,10 @@ class Draft:
     _pieces: dict[Kind, list[str]] = field(default_factory=dict)
     _told: dict[Kind, int] = field(default_factory=dict)
 
-    def add_text(self, kind: Kind, more: str) -> None:
-        """More of a text."""
+    def add_text(self, kind: Kind, more: Any) -> None:
+        """More of a text. Raises Unreadable for what is none."""
+        if not isinstance(more, str):
+            raise Unreadable("a text in it is something else")
         if not more:
             return
         pieces = self._pieces.setdefault(kind, [])

@@ -74,8 +74,14 @@ class OpenAIEndpoint:
             ),
         )
 
-    async def answer(self, body: Mapping[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
-        """The answer to a request without `model`. `hear` gets texts as they come, of one attempt only.
+    async def answer(
+        self,
+        body: Mapping[str, Any],
+        hear: Mapping[Kind, Callable[[str], None]] | None = None,
+        forget: Callable[[], None] | None = None,
+    ) -> Draft:
+        """The answer to a request without `model`. `hear` gets texts as they come, of one attempt only: where one
+        breaks off after that, there is another if `forget` can make the texts unheard.
 
         Raises ContextOverflow if the conversation does not fit, EndpointError if there is no answer.
         """
@@ -122,10 +128,14 @@ class OpenAIEndpoint:
             return draft
 
         async def ask(stream: bool) -> Draft:
+            nonlocal told
             limit = self._limit
             try:
                 return await attempt(stream, limit)
             except BrokenOff as e:
+                if told and forget is not None:
+                    forget()
+                    told = False
                 if told:
                     raise EndpointError(f"{self.base_url} broke off in the middle of its answer{of_it(str(e))}") from e
                 raise

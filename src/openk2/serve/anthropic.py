@@ -171,17 +171,25 @@ def _tool(index: int, entry: ToolEntry) -> Tool:
 
 
 def _text(field: str, content: str | list[dict[str, Any]]) -> str:
-    parts = [content] if isinstance(content, str) else [_text_of(field, block) for block in content]
-    text = "".join(parts)
+    parts = [content] if isinstance(content, str) else [_text_of(f"{field}.{i}", b) for i, b in enumerate(content)]
+    return _checked(field, "".join(parts))
+
+
+def _checked(field: str, text: str) -> str:
     if not is_unicode(text):
         raise invalid(field, "a text has half a character (a lone surrogate), which no encoding has")
     return text
 
 
 def _text_of(field: str, block: dict[str, Any]) -> str:
-    if block.get("type") == "text" and isinstance(block.get("text"), str):
-        return str(block["text"])
-    raise invalid(field, f"blocks of type {str(block.get('type'))[:40]!r} are not served here: send text")
+    kind, text = block.get("type"), block.get("text")
+    if not isinstance(kind, str):
+        raise invalid(f"{field}.type", "it is missing: say what kind of block this is")
+    if kind != "text":
+        raise invalid(field, f"blocks of type {kind[:40]!r} are not served here: send text")
+    if not isinstance(text, str):
+        raise invalid(f"{field}.text", "it is missing, or no text")
+    return text
 
 
 def _messages(field: str, entry: MessageEntry) -> list[Message]:
@@ -200,7 +208,7 @@ def _messages(field: str, entry: MessageEntry) -> list[Message]:
         elif kind == "tool_result" and entry.role == "user":
             results.append(_result(where, block))
         else:
-            texts.append(_text(where, [block]))
+            texts.append(_checked(where, _text_of(where, block)))
     if entry.role == "assistant":
         return [Message("assistant", "".join(texts), tuple(calls))]
     return [*results, *([Message(entry.role, "".join(texts))] if texts or not results else [])]
@@ -222,7 +230,10 @@ def _result(field: str, block: dict[str, Any]) -> Message:
         raise invalid(field, "a tool_result block needs tool_use_id as a text, and content as a text or blocks")
     if not all(isinstance(part, dict) for part in content if isinstance(content, list)):
         raise invalid(field, "the content of a tool_result is a text or a list of blocks")
-    return Message("tool", _text(field, content), tool_call_id=identifier)
+    text = _text(f"{field}.content", content)
+    # The model's format has no word of its own for a tool that failed.
+    failed = block.get("is_error") is True and not text.lower().startswith("error")
+    return Message("tool", f"Error: {text}" if failed else text, tool_call_id=identifier)
 
 
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}

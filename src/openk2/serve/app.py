@@ -8,7 +8,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -152,7 +152,9 @@ def create_app(service: Service) -> FastAPI:
     playground.add_routes(app, service, lambda request: _authorise(service, request), read, _takes)
 
     async def refuse(request: Request, error: Exception) -> Response:
+        own: Mapping[str, str] = {}
         if isinstance(error, HTTPException):
+            own = error.headers or {}
             problem = f"{request.method} {request.url.path}: {error.detail}"
             error = ApiError(error.status_code, problem)
         elif isinstance(error, ClientDisconnect):
@@ -163,7 +165,7 @@ def create_app(service: Service) -> FastAPI:
         if error.status >= 500 and error.__cause__ is not None:
             _log.error("the engine failed", exc_info=error.__cause__)
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-        return JSONResponse(_shape(request.url.path)(error), error.status, headers)
+        return JSONResponse(_shape(request.url.path)(error), error.status, {**own, **headers})
 
     for kind in (ApiError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, refuse)

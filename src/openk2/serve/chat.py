@@ -169,6 +169,8 @@ def _message(index: int, raw: dict[str, Any]) -> Message:
         message = Message.from_openai(raw)
     except UserError as e:
         raise invalid(f"messages.{index}", str(e)) from None
+    if raw.get("content") is None and message.role in ("system", "user"):
+        raise invalid(f"messages.{index}.content", "it is missing: say something, or leave the message out")
     texts = [message.content, message.name or "", message.tool_call_id or ""]
     texts += [text for call in message.tool_calls for text in (call.id, call.name, call.arguments)]
     if not all(map(is_unicode, texts)):

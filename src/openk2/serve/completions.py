@@ -7,6 +7,7 @@ shown with its markers by name, up to the end of the turn.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import secrets
 import time
 import uuid
@@ -20,7 +21,7 @@ from pydantic import Field, SkipValidation
 from openk2.chat import TextReader
 from openk2.core import ContextOverflow, UserError
 from openk2.core.messages import compact_json, is_unicode
-from openk2.engine import Generation, Part, Request
+from openk2.engine import Generation, Part, Request, TopLogprobs
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Sampling
 from openk2.serve.local import LocalService
@@ -28,6 +29,7 @@ from openk2.serve.prompt import check_ids, check_sampling
 
 _DEFAULT_TOKENS = 16
 _MOST_PROMPTS = 64
+_Decoder = codecs.getincrementaldecoder("utf-8")
 _NOTED = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
@@ -60,16 +62,17 @@ class CompletionRequest(Sampling):
         fields = self.engine_fields(service.settings)
         check_sampling(service.engine, fields)
         seed = secrets.randbits(63) if self.seed is None else self.seed
-        requests = []
-        for prompt in self.prompts(service):
-            for i in range(self.n or 1):
+        requests: list[Request] = []
+        for prompt in map(tuple, self.prompts(service)):
+            for _ in range(self.n or 1):
                 request = Request(
-                    tuple(prompt),
+                    prompt,
                     1 if self.max_tokens == 0 else _DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens,
                     grammar=False,
                     stop=self.stops,
                     top_logprobs=self.logprobs or 0,
-                    seed=seed + i,
+                    # No two draw the same, also where a prompt is sent several times.
+                    seed=seed + len(requests),
                     **fields,
                 )
                 # What is only scored may fill the context: nothing has to fit behind it.
@@ -114,21 +117,25 @@ class _Choice:
         self.text = ""
         self.ids: list[int] = []
         self.logprobs: dict[str, list[Any]] = {key: [] for key in _NOTED}
+        self._letters, self._decoder = 0, _Decoder("replace")
         self.generation: Generation | None = None
 
-    def echo(self, scores: list[float] | None) -> str:
+    def echo(self, scored: Part | None) -> str:
         """The prompt, said before the completion."""
-        for i, token in enumerate(self.request.prompt_ids):
-            self._note(token, None if i == 0 or scores is None else scores[i - 1], None)
+        first, *others = self.request.prompt_ids
+        self._note(first, None)
+        for i, token in enumerate(others):
+            self._note(token, *((None,) if scored is None else _at(scored, i)))
         self.text = self._tokenizer.decode(self.request.prompt_ids)
+        # A character that the prompt leaves unfinished is not finished by what follows.
+        self._letters, self._decoder = len(self.text), _Decoder("replace")
         return self.text
 
     def take(self, part: Part) -> str:
-        tops = part.top_logprobs or (None,) * len(part.ids)
         said = ""
-        for token, logprob, top in zip(part.ids, part.logprobs, tops, strict=True):
+        for i, token in enumerate(part.ids):
             self.ids.append(token)
-            self._note(token, logprob, None if top is None else {self._show(i): value for i, value in top})
+            self._note(token, *_at(part, i))
             if token != self._tokenizer.eos_id:
                 said += self._reader.feed(self._tokenizer.shown(token))
         self.text += said
@@ -140,12 +147,14 @@ class _Choice:
         self.text += said
         return said
 
-    def _note(self, token: int, logprob: float | None, top: dict[str, float] | None) -> None:
-        offset = self.logprobs["text_offset"]
-        offset.append(offset[-1] + len(self.logprobs["tokens"][-1]) if offset else 0)
+    def _note(self, token: int, logprob: float | None, top: TopLogprobs | None = None) -> None:
+        self.logprobs["text_offset"].append(self._letters)
         self.logprobs["tokens"].append(self._show(token))
         self.logprobs["token_logprobs"].append(logprob)
-        self.logprobs["top_logprobs"].append(top)
+        named = None if top is None else {self._show(i): value for i, value in top}
+        self.logprobs["top_logprobs"].append(named)
+        # Of a character in several ids all stand where it stands.
+        self._letters += len(self._decoder.decode(self._tokenizer.shown(token)))
 
     def _show(self, token: int) -> str:
         return self._tokenizer.shown(token).decode("utf-8", "replace")
@@ -172,16 +181,20 @@ class _Choice:
         return len(self.logprobs["tokens"])
 
 
-def _usage(choices: list[_Choice]) -> dict[str, Any]:
-    # Choices of one prompt share it.
-    prompts = {id(c.request.prompt_ids): len(c.request.prompt_ids) for c in choices}
-    prompt, completion = sum(prompts.values()), sum(len(c.ids) for c in choices)
+def _at(part: Part, i: int) -> tuple[float, TopLogprobs | None]:
+    return part.logprobs[i], part.top_logprobs[i] if part.top_logprobs else None
+
+
+def _usage(choices: list[_Choice], n: int) -> dict[str, Any]:
+    # The n choices of a prompt share it.
+    firsts = choices[::n]
+    prompt, completion = sum(len(c.request.prompt_ids) for c in firsts), sum(len(c.ids) for c in choices)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {
-            "cached_tokens": sum(c.generation.cached_tokens for c in choices if c.generation is not None)
+            "cached_tokens": sum(c.generation.cached_tokens for c in firsts if c.generation is not None)
         },
     }
 
@@ -189,10 +202,10 @@ def _usage(choices: list[_Choice]) -> dict[str, Any]:
 async def _begin(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> list[_Choice]:
     choices = [_Choice(service, asked, request) for request in requests]
     for choice in choices if asked.echo else []:
-        scores = None
+        scored = None
         if asked.logprobs is not None:
-            scores = await asyncio.to_thread(service.engine.score, choice.request.prompt_ids)
-        choice.echo(scores)
+            scored = await asyncio.to_thread(service.engine.score, choice.request.prompt_ids, asked.logprobs)
+        choice.echo(scored)
     return choices
 
 
@@ -213,7 +226,7 @@ async def whole(service: LocalService, asked: CompletionRequest, requests: list[
             choices[index].take(news) if isinstance(news, Part) else choices[index].end(news)
     return _head(service) | {
         "choices": [c.openai(i, c.text, 0, c.finish_reason) for i, c in enumerate(choices)],
-        "usage": _usage(choices),
+        "usage": _usage(choices, asked.n or 1),
     }
 
 
@@ -240,5 +253,5 @@ async def streamed(
                 else:
                     yield chunk(index, choices[index].end(news), news.finish_reason)
     if asked.stream_options is not None and asked.stream_options.include_usage:
-        yield compact_json(head | {"choices": [], "usage": _usage(choices)})
+        yield compact_json(head | {"choices": [], "usage": _usage(choices, asked.n or 1)})
     yield "[DONE]"

@@ -116,10 +116,15 @@ class Proxy(Service):
             raise ApiError(501, "the server behind does not say how many tokens a prompt has", kind="server_error")
         return draft.usage.prompt_tokens
 
-    async def ask(self, body: dict[str, Any], hear: Mapping[Kind, Callable[[str], None]] | None = None) -> Draft:
-        """The answer of the server behind. Raises ApiError."""
+    async def ask(
+        self,
+        body: dict[str, Any],
+        hear: Mapping[Kind, Callable[[str], None]] | None = None,
+        forget: Callable[[], None] | None = None,
+    ) -> Draft:
+        """The answer of the server behind, as `OpenAIEndpoint.answer`. Raises ApiError."""
         try:
-            return await self.endpoint.answer(body, hear)
+            return await self.endpoint.answer(body, hear, forget)
         except ContextOverflow as e:
             raise invalid("messages", str(e), code="context_length_exceeded") from None
         except EndpointError as e:
@@ -213,24 +218,23 @@ class _Ready(Ready):
         self._calls_before = sum(len(message.get("tool_calls", ())) for message in body["messages"])
 
     async def begin(self) -> None:
-        self._begun = self._news()
+        self._begun = self._news(streamed=True)
         self._first = await anext(self._begun)
 
     async def say(self, *, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
-        del streamed  # it is always, so that nothing between here and there gives up on silence
-        async with aclosing(self._begun or self._news()) as news:
+        async with aclosing(self._begun or self._news(streamed)) as news:
             if self._first is not None:
                 yield self._first
             async for one in news:
                 yield one
 
-    async def _news(self) -> AsyncGenerator[tuple[int, Said], None]:
+    async def _news(self, streamed: bool) -> AsyncGenerator[tuple[int, Said], None]:
         self._proxy.admit(self.n)
         news: asyncio.Queue[tuple[int, Said] | BaseException] = asyncio.Queue()
 
         async def choice(index: int) -> None:
             try:
-                await self._choice(index, lambda said: news.put_nowait((index, said)))
+                await self._choice(index, lambda said: news.put_nowait((index, said)), streamed)
             except (Exception, asyncio.CancelledError) as e:
                 news.put_nowait(e)
                 if isinstance(e, asyncio.CancelledError):
@@ -258,8 +262,12 @@ class _Ready(Ready):
             for task in tasks:
                 task.cancel()
 
-    async def _choice(self, index: int, tell: Callable[[Said], None]) -> None:
-        """One answer, with as many questions as it takes. Raises ApiError."""
+    async def _choice(self, index: int, tell: Callable[[Said], None], streamed: bool) -> None:
+        """One answer, with as many questions as it takes. Raises ApiError.
+
+        It comes as a stream in any case, so that nothing between here and there gives up on silence. One that breaks
+        off is asked for again as long as nothing of it has been told: where that is not `streamed`, until it is whole.
+        """
         question = self._body | ({} if self._asked.seed is None else {"seed": self._asked.seed + index})
         body = question
         used, counted = Usage(0, 0, 0), True
@@ -274,7 +282,8 @@ class _Ready(Ready):
         while True:
             # What is asked for again is not said twice, and JSON only when it is right.
             live: set[Kind] = set() if tries else {"reasoning", "refusal"}
-            reply = await self._ask(body, speak, live if tries or self._answer else live | {"content"})
+            live |= set() if tries or self._answer else {"content"}
+            reply = await self._ask(body, speak, live, streamed)
             tries, draft = tries + 1, reply.draft
             if draft.usage is None:
                 counted = False
@@ -300,8 +309,11 @@ class _Ready(Ready):
         stop = draft.stop if finish == "stop" and draft.stop in self._asked.stop else None
         tell(Said(tuple(reply.events), end=End(finish, stop, *_numbers(used), counted=counted)))
 
-    async def _ask(self, body: dict[str, Any], speak: Callable[[Kind, str], None], live: set[Kind]) -> _Reply:
-        """One attempt, of which the texts in `live` are said as they come."""
+    async def _ask(
+        self, body: dict[str, Any], speak: Callable[[Kind, str], None], live: set[Kind], streamed: bool
+    ) -> _Reply:
+        """One attempt, of which the texts in `live` are said as they come, or where that is not `streamed`, before it
+        is known what it is good for."""
         readers = {kind: LeakReader(bool(self._tools.may_call)) for kind in _MAY_LEAK}
         said: dict[Kind, list[str]] = {kind: [] for kind in _MAY_LEAK}
 
@@ -312,7 +324,17 @@ class _Ready(Ready):
                 said[kind].append(text)
             speak(kind, text)
 
-        draft = await self._proxy.ask(body, {kind: partial(hear, kind) for kind in live})
+        if streamed:
+            draft = await self._proxy.ask(body, {kind: partial(hear, kind) for kind in live})
+        else:
+            heard: list[tuple[Kind, str]] = []
+
+            def keep(kind: Kind, text: str) -> None:
+                heard.append((kind, text))
+
+            draft = await self._proxy.ask(body, {kind: partial(keep, kind) for kind in live}, heard.clear)
+            for kind, text in heard:
+                hear(kind, text)
         unsaid: dict[Kind, str] = {}
         found: dict[Kind, Leaked] = {}
         for kind, reader in readers.items():

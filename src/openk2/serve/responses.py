@@ -300,11 +300,16 @@ class _Response:
             self._told("content_part.done", content_index=at, part=parts[-1]),
         ]
 
-    def end_text(self) -> list[str]:
+    def end(self) -> list[str]:
+        """The end of all."""
+        assert self._answer.end is not None
+        return self.end_text(cut=self._answer.end.finish_reason in _INCOMPLETE)
+
+    def end_text(self, *, cut: bool = False) -> list[str]:
         """The end of the text, if one is open."""
         if not any(map(self._in_item, ("message", "reasoning"))):
             return []
-        self._items[-1]["status"] = "completed"
+        self._items[-1]["status"] = "incomplete" if cut else "completed"
         return [*self._end_part(), self._item("done")]
 
     def _in_item(self, kind: str) -> bool:
@@ -338,7 +343,7 @@ async def whole(ready: Ready, request: ResponsesRequest) -> dict[str, Any]:
     response = _Response(ready, request)
     async for _, said in ready.say(streamed=False):
         response.take(said)
-    response.end_text()
+    response.end()
     return response.to_json()
 
 
@@ -351,7 +356,7 @@ async def streamed(ready: Ready, request: ResponsesRequest) -> AsyncGenerator[st
         async for _, said in news:
             for told in response.take(said):
                 yield told
-    for told in response.end_text():
+    for told in response.end():
         yield told
     final = response.to_json()
     yield response.event(final["status"], response=final)
