@@ -13,7 +13,7 @@ from openk2.core.progress import ConsoleReporter
 from openk2.core.runs import Manifest, sha256_file, write_manifest
 from openk2.train.embed import STAGES, TARGETS, WEIGHTS, embed
 from openk2.train.recipe import load_recipe
-from openk2.train.stages import _STAGE_MAKERS
+from openk2.train.stages import stage_makers
 
 
 @pytest.mark.parametrize("stage", TARGETS)
@@ -29,7 +29,7 @@ def test_the_recipe_and_the_generators_are_those_of_the_weights() -> None:
     made = json.loads((WEIGHTS / "provenance.json").read_text())
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "nano.toml")
     for stage in STAGES:
-        now = _STAGE_MAKERS[stage](recipe, Path(), "cpu", ConsoleReporter())
+        now = stage_makers(recipe)[stage](Path(), "cpu", ConsoleReporter())
         assert now.config == made[stage]["config"], stage
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from openk2.core import UserError
-from openk2.train.recipe import load_recipe, parse_recipe
+from openk2.train.recipe import TuneRecipe, load_recipe, parse_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -17,7 +17,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def test_shipped_recipes_are_valid(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert recipe.pretrain.steps > recipe.pretrain.warmup_steps
+    for stage in (recipe.sft,) if isinstance(recipe, TuneRecipe) else (recipe.pretrain, recipe.sft):
+        assert stage.steps > stage.warmup_steps
 
 
 def test_overrides_are_typed(tmp_path: Path) -> None:

@@ -39,13 +39,17 @@ def train(
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Train from scratch, every stage, or go on where it stopped.
+    """Train from scratch or fine-tune, every stage, or go on where it stopped.
 
     The same command again continues: finished stages are skipped, a stopped one goes on from its last checkpoint and
     ends in the same bytes.
 
     Each stage leaves a manifest.json in the run folder, the trained ones a metrics.jsonl. The stages are corpus,
     tokenizer, tokens, pretrain, base, episodes, sft, instruct.
+
+    A recipe with `start = "nano"` or a model folder fine-tunes that model, with the stages tokenizer, episodes, sft,
+    instruct. What it learns from are task families (episodes.train), JSON lines of conversations as
+    `openk2 export --to openai` writes them (episodes.files), or both: recipes/tune.toml.
     """
     from openk2.train.recipe import load_recipe
     from openk2.train.stages import run_recipe

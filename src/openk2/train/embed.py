@@ -13,9 +13,9 @@ from pathlib import Path
 
 from openk2.core import UserError, command
 from openk2.core.runs import read_manifest, sha256_file, write_text
+from openk2.train.stages import STAGES
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
 TARGETS = {"base": "nano-base", "instruct": "nano"}
 
 

@@ -1,31 +1,36 @@
-"""Fine-tuning data: demonstrations of the task families, rendered to token shards by a pool of processes.
+"""Fine-tuning data: demonstrations of the task families and conversations from files, rendered to token shards by a
+pool of processes.
 
-The work is cut into chunks of seeds. A finished chunk is a shard folder of its own, so a killed run redoes at most the
-chunks that were under way; at the end the chunks are joined in a fixed order, whatever order they were made in.
+The work is cut into chunks of seeds, or of lines. A finished chunk is a shard folder of its own, so a killed run redoes
+at most the chunks that were under way; at the end the chunks are joined in a fixed order, whatever order they were made
+in.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Literal
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Demonstration, Family, ToolSpec, UserError
 from openk2.core.progress import Bar
-from openk2.core.runs import write_text
+from openk2.core.runs import sha256_text, write_text
 from openk2.data.shards import Shards, ShardWriter
+from openk2.train.conversations import line_offsets, read_conversations
 from openk2.train.recipe import MAX_EPISODES
 from openk2.worlds.families import get_family
 
@@ -37,7 +42,10 @@ SEEDS_PER_RECIPE_SEED = 2 * MAX_EPISODES
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Demonstrations of `family` for the seeds from `start` on, to be written to `folder`."""
+    """Demonstrations of `family` for the seeds from `start` on, to be written to `folder`.
+
+    With `offset` the family is a file: its conversations from the number `start` on, which begins at that byte.
+    """
 
     family: str
     start: int
@@ -46,6 +54,7 @@ class Chunk:
     tokenizer: str
     max_tokens: int
     tool_dropout: float
+    offset: int | None = None
 
 
 def plan_chunks(
@@ -68,6 +77,27 @@ def plan_chunks(
                 Chunk(family, first_seed + offset, size, str(folder / name), str(tokenizer), max_tokens, tool_dropout)
             )
     return chunks
+
+
+def plan_file_chunks(
+    path: Path, part: Literal["train", "valid"], valid: int, *, folder: Path, tokenizer: Path, max_tokens: int,
+    tool_dropout: float,
+) -> list[Chunk]:  # fmt: skip
+    """As `plan_chunks`, for a file of conversations: validation has the last `valid` of them, or the last tenth of a
+    small file. Raises UserError if it has not two."""
+    offsets = line_offsets(path)
+    first_valid = len(offsets) - min(valid, math.ceil(len(offsets) / 10))
+    if first_valid == 0:
+        raise UserError(f"{path} has one conversation: one more is needed, for the validation loss")
+    numbers = range(first_valid) if part == "train" else range(first_valid, len(offsets))
+    name = sha256_text(str(path))[:12]
+    return [
+        Chunk(
+            str(path), at, min(CHUNK, numbers.stop - at), str(folder / f"{part}-{name}-{at:07d}"), str(tokenizer),
+            max_tokens, tool_dropout, offsets[at],
+        )
+        for at in range(numbers.start, numbers.stop, CHUNK)
+    ]  # fmt: skip
 
 
 def make_chunks(chunks: Sequence[Chunk], workers: int, bar: Bar) -> None:
@@ -115,13 +145,12 @@ def join_chunks(chunks: Sequence[Chunk], folder: Path) -> dict[str, dict[str, in
 
 def make_chunk(chunk: Chunk) -> None:
     """Demonstrate, render, write. Episodes longer than `max_tokens` are dropped and counted."""
-    family, tokenizer = _family(chunk.family), _tokenizer(chunk.tokenizer)
+    tokenizer = _tokenizer(chunk.tokenizer)
     final = Path(chunk.folder)
     building = final.with_name(f".{final.name}.{os.getpid()}")
     too_long = 0
     with ShardWriter(building) as writer:
-        for seed in range(chunk.start, chunk.start + chunk.count):
-            shown = family.demonstrate(family.sample("train", seed))
+        for shown in _demonstrations(chunk):
             rendered = render(shown.messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
             if len(rendered.ids) > chunk.max_tokens:
                 too_long += 1
@@ -150,6 +179,15 @@ def declared_tools(shown: Demonstration, dropout: float) -> tuple[ToolSpec, ...]
     others = [tool.name for tool in shown.tools if tool.name not in called]
     kept = called | set(rng.sample(others, min(len(others), rng.randint(1, _KEPT))))
     return tuple(tool for tool in shown.tools if tool.name in kept)
+
+
+def _demonstrations(chunk: Chunk) -> Iterator[Demonstration]:
+    if chunk.offset is not None:
+        yield from read_conversations(Path(chunk.family), chunk.offset, chunk.start, chunk.count)
+        return
+    family = _family(chunk.family)
+    for seed in range(chunk.start, chunk.start + chunk.count):
+        yield family.demonstrate(family.sample("train", seed))
 
 
 @lru_cache(maxsize=8)

@@ -56,10 +56,13 @@ class TokensConfig(_Section):
 
 
 class EpisodesConfig(_Section):
-    """How many demonstrations of each family are made for fine-tuning."""
+    """How many demonstrations of each family are made for fine-tuning, and files of conversations besides."""
 
-    train: dict[str, Episodes] = Field(description="family -> episodes", min_length=1)
-    valid: Episodes = Field(default=100, description="per family, of the training split, with seeds of their own")
+    train: dict[str, Episodes] = Field(default={}, description="family -> episodes")
+    files: tuple[str, ...] = Field(
+        default=(), description="JSON lines with messages and tools, as openk2 export --to openai writes them"
+    )
+    valid: Episodes = Field(default=100, description="per family or file, of the training split, not trained on")
     max_tokens: int = Field(default=1600, ge=16, description="longer episodes are dropped (and counted)")
     tool_dropout: Fraction = Field(
         default=0.0, description="share of episodes that declare few of the tools they do not call"
@@ -73,6 +76,12 @@ class EpisodesConfig(_Section):
         if unknown:
             raise ValueError(f"there is no task family {unknown[0]!r}: use {', '.join(FAMILIES)}")
         return train
+
+    @model_validator(mode="after")
+    def _there_are_some(self) -> EpisodesConfig:
+        if not self.train and not self.files:
+            raise ValueError("episodes has nothing to learn from: set episodes.train, episodes.files or both")
+        return self
 
 
 class TrainConfig(_Section):
@@ -150,33 +159,18 @@ class ModelSection(BaseModel):
     preset: str
 
 
-class Recipe(_Section):
-    """A whole run."""
+class FineTuning(_Section):
+    """What a run that starts from text and one that starts from a model have in common."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(default=0, ge=0, le=2**31)
     workers: int = Field(default=2, ge=1, le=64, description="data-parallel processes of one thread each")
-    corpus: CorpusConfig
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    tokens: TokensConfig = TokensConfig()
-    model: ModelSection
-    pretrain: PretrainConfig
     episodes: EpisodesConfig
     sft: SftConfig
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> Recipe:
-        if self.corpus.valid_fraction == 0:
-            raise ValueError("corpus.valid_fraction = 0 leaves no text for the validation loss: use 0.01, say")
-        for key in ("paths", "packages"):
-            if key in self.corpus.model_fields_set and not self.corpus.paths and not self.corpus.packages:
-                raise ValueError(f"corpus.{key} is empty: name some, or leave the key out for the pinned packages")
-        for name in ("pretrain", "sft"):
-            micro_batches = getattr(self, name).micro_batches
-            if micro_batches % self.workers:
-                raise ValueError(
-                    f"{name}.micro_batches = {micro_batches} is not a multiple of workers = {self.workers}: change one"
-                )
+    def _episodes_fit(self) -> FineTuning:
+        _fit_workers(self.sft, "sft", self.workers)
         if self.episodes.max_tokens - 1 > self.sft.micro_tokens:
             raise ValueError(
                 f"an episode of episodes.max_tokens = {self.episodes.max_tokens} does not fit "
@@ -185,18 +179,60 @@ class Recipe(_Section):
         return self
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+class TuneRecipe(FineTuning):
+    """Fine-tuning of a model that is there: `start` is `nano` or a model folder, whose tokenizer is kept."""
+
+    start: str = Field(min_length=1)
+
+
+class Recipe(FineTuning):
+    """A whole run, from text."""
+
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokens: TokensConfig = TokensConfig()
+    model: ModelSection
+    pretrain: PretrainConfig
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Recipe:
+        if self.corpus.valid_fraction == 0:
+            raise ValueError("corpus.valid_fraction = 0 leaves no text for the validation loss: use 0.01, say")
+        for key in ("paths", "packages"):
+            if key in self.corpus.model_fields_set and not self.corpus.paths and not self.corpus.packages:
+                raise ValueError(f"corpus.{key} is empty: name some, or leave the key out for the pinned packages")
+        _fit_workers(self.pretrain, "pretrain", self.workers)
+        return self
+
+
+def _fit_workers(section: TrainConfig, name: str, workers: int) -> None:
+    if section.micro_batches % workers:
+        raise ValueError(
+            f"{name}.micro_batches = {section.micro_batches} is not a multiple of workers = {workers}: change one"
+        )
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe | TuneRecipe:
     """Read and check a recipe; `overrides` are `key.path=value` with values in TOML syntax (bare words are text).
 
     Raises UserError for a missing or malformed file, an unknown key (naming the nearest valid one), a value of the
     wrong kind and numbers that cannot work together.
     """
     raw = read_recipe(path, overrides, "recipes/micro.toml or recipes/nano.toml")
-    return parse_recipe(raw, str(path))
+    if "start" not in raw:
+        return parse_recipe(raw, str(path))
+    _require_no_booleans(raw, str(path))
+    for section in ("corpus", "tokenizer", "tokens", "model", "pretrain"):
+        if section in raw:
+            raise UserError(f"{path}: with start = {raw['start']!r} there is no [{section}]: leave one of the two out")
+    try:
+        return TuneRecipe.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{path}: {explain(e, TuneRecipe)}") from e
 
 
 def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
-    """Check the content of a recipe; `where` names it in errors. Raises UserError."""
+    """Check the content of a recipe from text; `where` names it in errors. Raises UserError."""
     _require_no_booleans(raw, where)
     try:
         recipe = Recipe.model_validate(raw)

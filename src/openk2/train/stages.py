@@ -2,7 +2,8 @@
 
     corpus -> tokenizer -> tokens -> pretrain -> base -> episodes -> sft -> instruct
 
-`base` and `instruct` are the exported models (Hugging Face names, bf16, with the tokenizer). A stage whose manifest
+A run that starts from a model has but `tokenizer`, which is that model's, and what follows from `episodes` on. `base`
+and `instruct` are the exported models (Hugging Face names, bf16, with the tokenizer). A stage whose manifest
 fits the recipe and the hashes of its inputs is skipped; one that was cut goes on where it was.
 """
 
@@ -13,7 +14,8 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,12 @@ from openk2.core.runs import (
     write_manifest,
     write_text,
 )
-from openk2.train.recipe import Recipe, TrainConfig, build_model_config
+from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
 _PACKAGES = ("openk2", "torch", "numpy", "tokenizers")
 # How often a checkpoint is written, or where pinned archives lie, changes nothing in the result.
+_TOKENIZER_FILES = ("tokenizer*.json", "chat_template.jinja")
 _WITHOUT_EFFECT = {"checkpoint_seconds", "archives"}
 
 
@@ -53,22 +56,28 @@ class Stage:
 
 
 def run_recipe(
-    recipe: Recipe, run: Path, *, until: str | None = None, device: str = "cpu", reporter: Reporter | None = None
+    recipe: Recipe | TuneRecipe,
+    run: Path,
+    *,
+    until: str | None = None,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
 ) -> Path:
     """Run the stages of a recipe in the folder `run`, up to and including `until`; returns the folder.
 
     The same call again continues. Raises UserError for an unknown stage, for a folder that holds another recipe's
     results, and for whatever a stage finds wrong; KeyboardInterrupt after what was under way has been saved.
     """
-    if until is not None and until not in STAGES:
-        raise UserError(f"there is no stage {until!r}: choose one of {', '.join(STAGES)}")
+    makers = stage_makers(recipe)
+    if until is not None and until not in makers:
+        raise UserError(f"there is no stage {until!r}: choose one of {', '.join(makers)}")
     reporter = reporter or ConsoleReporter()
     _check_device(device, recipe.workers)
     _check_memory(recipe)
     with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
-        for name in STAGES:
-            stage = _STAGE_MAKERS[name](recipe, run, device, reporter)
+        for name, make in makers.items():
+            stage = make(run, device, reporter)
             try:
                 done[name] = _run_stage(stage, run, done, reporter)
             except KeyboardInterrupt:
@@ -93,9 +102,20 @@ def _check_device(device: str, workers: int) -> None:
 _BYTES_PER_PARAMETER = 14
 
 
-def _check_memory(recipe: Recipe) -> None:
+def _check_memory(recipe: Recipe | TuneRecipe) -> None:
     """Refuse at once what the last stages could never hold. Raises UserError."""
-    parameters = build_model_config(recipe, {}, recipe.name).parameter_count()
+    if isinstance(recipe, TuneRecipe):
+        from openk2.model import ModelConfig
+
+        config = ModelConfig.from_folder(_start_folder(recipe))
+        if recipe.episodes.max_tokens > config.max_position_embeddings:
+            raise UserError(
+                f"{recipe.name}: episodes.max_tokens = {recipe.episodes.max_tokens} exceeds the context of "
+                f"{recipe.start}, {config.max_position_embeddings}: lower it"
+            )
+    else:
+        config = build_model_config(recipe, {}, recipe.name)
+    parameters = config.parameter_count()
     need = parameters * _BYTES_PER_PARAMETER * recipe.workers
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
@@ -213,7 +233,7 @@ def _tokenizer(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> St
         return {"vocab_size": tokenizer.vocab_size}
 
     config = _json(recipe.tokenizer) | {"families": _generators(recipe), "seed": recipe.episodes.seed}
-    return Stage("tokenizer", config, ("corpus",), make, ("tokenizer*.json", "chat_template.jinja"))
+    return Stage("tokenizer", config, ("corpus",), make, _TOKENIZER_FILES)
 
 
 def _tokens(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
@@ -245,27 +265,55 @@ def _pretrain(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
     return Stage("pretrain", config, ("tokenizer", "tokens"), make, ("model/*",))
 
 
-def _sft(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+def _sft(recipe: Recipe | TuneRecipe, run: Path, device: str, reporter: Reporter) -> Stage:
     config = _training_config(recipe, recipe.sft)
+    if isinstance(recipe, TuneRecipe):
+        start, begun = _start_folder(recipe).resolve(), []
+        config |= {"start": _weights(start)}
+    else:
+        start, begun = run / "pretrain" / "model", ["pretrain"]
 
     def make(folder: Path, bar: Bar) -> dict[str, Any]:
         from openk2.chat import Tokenizer
 
         pad_id = Tokenizer.load(run / "tokenizer").pad_id
-        job = {"sft": recipe.sft, "model": {}, "start_from": run / "pretrain" / "model"}
+        job = {"sft": recipe.sft, "model": {}, "start_from": start}
         return _train("sft", recipe, run, run / "episodes", device, reporter, bar, config, pad_id, job)
 
-    return Stage("sft", config, ("tokenizer", "pretrain", "episodes"), make, ("model/*",))
+    return Stage("sft", config, ("tokenizer", *begun, "episodes"), make, ("model/*",))
 
 
-def _training_config(recipe: Recipe, section: TrainConfig) -> dict[str, Any]:
+def _start_folder(recipe: TuneRecipe) -> Path:
+    """The model that the run goes on from. Raises UserError if there is none."""
+    folder = Path(str(resources.files("openk2") / "weights" / "nano")) if recipe.start == "nano" else Path(recipe.start)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{recipe.name}: start = {recipe.start!r} is neither nano nor a model folder with config.json")
+    return folder
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _kept_tokenizer(recipe: TuneRecipe, run: Path, device: str, reporter: Reporter) -> Stage:
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        from openk2.chat import Tokenizer
+
+        tokenizer = Tokenizer.load(_start_folder(recipe))
+        tokenizer.save(folder)
+        return {"vocab_size": tokenizer.vocab_size}
+
+    return Stage("tokenizer", {"start": recipe.start}, (), make, _TOKENIZER_FILES)
+
+
+def _training_config(recipe: FineTuning, section: TrainConfig) -> dict[str, Any]:
     # The number of workers changes the order in which floats are added, and so the bytes.
     return _json(section) | {"seed": recipe.seed, "workers": recipe.workers}
 
 
 def _train(
     name: str,
-    recipe: Recipe,
+    recipe: FineTuning,
     run: Path,
     shards: Path,
     device: str,
@@ -317,28 +365,29 @@ def _train(
     return {"steps": end["step"], "valid_loss": end["valid_loss"]}
 
 
-def _episodes(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+def _episodes(recipe: FineTuning, run: Path, device: str, reporter: Reporter) -> Stage:
     config = recipe.episodes
 
     def make(folder: Path, bar: Bar) -> dict[str, Any]:
-        from openk2.train.episodes import VALID_OFFSET, join_chunks, make_chunks, plan_chunks
+        from openk2.train.episodes import VALID_OFFSET, join_chunks, make_chunks, plan_chunks, plan_file_chunks
 
         parts = {
             "train": (dict(sorted(config.train.items())), _first_seed(recipe)),
             "valid": (dict.fromkeys(sorted(config.train), config.valid), _first_seed(recipe) + VALID_OFFSET),
         }
+        options: dict[str, Any] = {
+            "folder": folder / "chunks",
+            "tokenizer": run / "tokenizer",
+            "max_tokens": config.max_tokens,
+            "tool_dropout": config.tool_dropout,
+        }
         chunks = {
-            part: plan_chunks(
-                counts,
-                part=part,
-                first_seed=first_seed,
-                folder=folder / "chunks",
-                tokenizer=run / "tokenizer",
-                max_tokens=config.max_tokens,
-                tool_dropout=config.tool_dropout,
-            )
+            part: plan_chunks(counts, part=part, first_seed=first_seed, **options)
             for part, (counts, first_seed) in parts.items()
         }
+        for path in config.files:
+            for part in ("train", "valid"):
+                chunks[part] += plan_file_chunks(Path(path), part, config.valid, **options)
         make_chunks([chunk for part in chunks.values() for chunk in part], recipe.workers, bar)
         results: dict[str, Any] = {part: join_chunks(made, folder / part) for part, made in chunks.items()}
         for key in ("episodes", "tokens", "too_long"):
@@ -347,10 +396,20 @@ def _episodes(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
 
     outputs = ("train/*.npy", "valid/*.npy")
     identity = _json(config) | {"families": _generators(recipe)}
+    # Runs without files say nothing of them, as those from before there were any.
+    if files := identity.pop("files"):
+        identity["files"] = {path: _digest(path) for path in files}
     return Stage("episodes", identity, ("tokenizer",), make, outputs, scratch=("chunks",))
 
 
-def _generators(recipe: Recipe) -> dict[str, str]:
+def _digest(path: str) -> str:
+    try:
+        return sha256_file(Path(path))
+    except OSError as e:
+        raise UserError(f"episodes.files: {path} cannot be read: {e.strerror}") from e
+
+
+def _generators(recipe: FineTuning) -> dict[str, str]:
     """Family -> hash of what its generator makes: episodes of two versions of the code must not meet in one folder."""
     return {name: _generator(name) for name in sorted(recipe.episodes.train)}
 
@@ -362,14 +421,14 @@ def _generator(family: str) -> str:
     return generator_digest(family)
 
 
-def _first_seed(recipe: Recipe) -> int:
+def _first_seed(recipe: FineTuning) -> int:
     from openk2.train.episodes import SEEDS_PER_RECIPE_SEED
 
     return recipe.episodes.seed * SEEDS_PER_RECIPE_SEED
 
 
-def _export(name: str, trained: str) -> Callable[[Recipe, Path, str, Reporter], Stage]:
-    def stage(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Stage:
+def _export(name: str, trained: str) -> Callable[[FineTuning, Path, str, Reporter], Stage]:
+    def stage(recipe: FineTuning, run: Path, device: str, reporter: Reporter) -> Stage:
         def make(folder: Path, bar: Bar) -> dict[str, Any]:
             import torch
 
@@ -384,13 +443,19 @@ def _export(name: str, trained: str) -> Callable[[Recipe, Path, str, Reporter], 
     return stage
 
 
-_STAGE_MAKERS: dict[str, Callable[[Recipe, Path, str, Reporter], Stage]] = {
-    "corpus": _corpus,
-    "tokenizer": _tokenizer,
-    "tokens": _tokens,
-    "pretrain": _pretrain,
-    "base": _export("base", "pretrain"),
-    "episodes": _episodes,
-    "sft": _sft,
-    "instruct": _export("instruct", "sft"),
-}
+_Maker = Callable[[Path, str, Reporter], Stage]
+
+
+def stage_makers(recipe: Recipe | TuneRecipe) -> dict[str, _Maker]:
+    """The stages of a run, in their order."""
+    ends = {"episodes": _episodes, "sft": _sft, "instruct": _export("instruct", "sft")}
+    if isinstance(recipe, TuneRecipe):
+        return {name: partial(make, recipe) for name, make in ({"tokenizer": _kept_tokenizer} | ends).items()}
+    begins = {
+        "corpus": _corpus,
+        "tokenizer": _tokenizer,
+        "tokens": _tokens,
+        "pretrain": _pretrain,
+        "base": _export("base", "pretrain"),
+    }
+    return {name: partial(make, recipe) for name, make in (begins | ends).items()}

@@ -1,0 +1,152 @@
+"""Conversations of one's own: read, refused, and learned from by a model that is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from openk2.chat import Tokenizer, parse
+from openk2.cli.main import app
+from openk2.core import UserError
+from openk2.core.progress import ConsoleReporter
+from openk2.core.runs import read_manifest
+from openk2.data.shards import Shards
+from openk2.model import load
+from openk2.train.conversations import line_offsets, read_conversations
+from openk2.train.episodes import join_chunks, make_chunk, plan_file_chunks
+from openk2.train.recipe import TuneRecipe, load_recipe
+from openk2.train.stages import run_recipe
+from openk2.worlds.families import get_family
+
+NANO = Path(__file__).parents[2] / "src" / "openk2" / "weights" / "nano"
+
+
+def conversation(number: int) -> dict[str, Any]:
+    family = get_family("functions")
+    shown = family.demonstrate(family.sample("train", number))
+    return {
+        "messages": [message.to_openai() for message in shown.messages],
+        "tools": [tool.to_openai() for tool in shown.tools],
+    }
+
+
+def write(path: Path, count: int) -> Path:
+    # Blank lines are none, and neither is the missing end of the last one.
+    path.write_text("\n\n".join(json.dumps(conversation(i)) for i in range(count)))
+    return path
+
+
+def test_every_conversation_is_in_one_part(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", 25)
+    assert len(line_offsets(file)) == 25
+    parts: dict[str, list[list[int]]] = {}
+    for part in ("train", "valid"):
+        chunks = plan_file_chunks(
+            file, part, 100, folder=tmp_path / "chunks", tokenizer=NANO, max_tokens=1600, tool_dropout=0.0
+        )
+        for chunk in chunks:
+            make_chunk(chunk)
+        summary = join_chunks(chunks, tmp_path / part)
+        assert summary[str(file)]["too_long"] == 0
+        shards = Shards(tmp_path / part)
+        parts[part] = [shards.document(i)[0].tolist() for i in range(len(shards))]
+    assert [len(found) for found in parts.values()] == [22, 3]
+    tokenizer = Tokenizer.load(NANO)
+    for at, ids in enumerate([*parts["train"], *parts["valid"]]):
+        users = [m["content"] for m in conversation(at)["messages"] if m["role"] == "user"]
+        assert [m.content for m in parse(ids, tokenizer=tokenizer).messages if m.role == "user"] == users
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "conversation 2: not JSON"),
+        ("[]", "conversation 2: it is no object with a list of messages"),
+        ('{"messages": [3]}', "conversation 2: a message, or a tool, is no object"),
+        ('{"messages": [{"role": "user", "content": "hi"}]}', "conversation 2: the assistant says nothing"),
+        ('{"messages": [{"role": "alien"}]}', "conversation 2: message role 'alien'"),
+        ('{"messages": [{"role": "assistant", "content": "x"}], "tools": [{}]}', "conversation 2: "),
+    ],
+)
+def test_what_is_no_conversation_is_named(tmp_path: Path, line: str, words: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps(conversation(0)) + "\n" + line + "\n")
+    with pytest.raises(UserError, match=words):
+        list(read_conversations(file, 0, 0, 2))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="has no conversations"):
+        line_offsets(tmp_path / "empty.jsonl")
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        line_offsets(tmp_path / "none.jsonl")
+    one = write(tmp_path / "one.jsonl", 1)
+    with pytest.raises(UserError, match="one more is needed"):
+        plan_file_chunks(one, "train", 9, folder=tmp_path, tokenizer=NANO, max_tokens=99, tool_dropout=0.0)
+
+
+def recipe_text(start: str, files: list[str], more: str = "") -> str:
+    return f"""
+name = "mine"
+workers = 1
+start = {json.dumps(start)}
+{more}
+[episodes]
+files = {json.dumps(files)}
+train = {{ functions = 20 }}
+valid = 3
+[sft]
+tokens = 30_000
+micro_tokens = 3000
+micro_batches = 1
+lr = 0.002
+warmup_steps = 2
+valid_every = 5
+valid_micro_batches = 1
+"""
+
+
+def test_nano_goes_on_from_where_it_is(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", 30)
+    path = tmp_path / "mine.toml"
+    path.write_text(recipe_text("nano", [str(file)]))
+    recipe = load_recipe(path)
+    assert isinstance(recipe, TuneRecipe)
+    run = run_recipe(recipe, tmp_path / "run", reporter=ConsoleReporter())
+    manifest = read_manifest(run / "episodes")
+    assert manifest is not None and manifest.results["train"][str(file)]["episodes"] == 27
+    first = json.loads((run / "sft" / "metrics.jsonl").read_text().splitlines()[0])
+    # A model that knew nothing would begin at ln(1024).
+    assert first["loss"] < 2
+    tuned, before = load(run / "instruct"), load(NANO)
+    assert not bool((tuned.lm_head.weight == before.lm_head.weight).all())
+    assert (run / "instruct" / "tokenizer.json").read_bytes() == (NANO / "tokenizer.json").read_bytes()
+    # The same again is already there, and a changed file is no longer the same run.
+    run_recipe(recipe, run, reporter=ConsoleReporter())
+    write(file, 31)
+    with pytest.raises(UserError, match="was made with files"):
+        run_recipe(recipe, run, reporter=ConsoleReporter())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (recipe_text("nowhere", ["x.jsonl"]), "start = 'nowhere' is neither nano nor a model folder"),
+        (recipe_text("nano", ["nowhere.jsonl"]), "episodes.files: nowhere.jsonl cannot be read"),
+        (recipe_text("nano", [], "[pretrain]\ntokens = 5"), "there is no \\[pretrain\\]"),
+        (recipe_text("nano", []).replace("train = { functions = 20 }", ""), "nothing to learn from"),
+        (recipe_text("nano", []).replace("valid = 3", "valid = 3\nmax_tokens = 3000"), "exceeds the context of nano"),
+    ],
+)
+def test_recipes_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    result = CliRunner().invoke(app, ["train", str(path), "--run", str(tmp_path / "run")], catch_exceptions=True)
+    assert result.exit_code != 0
+    with pytest.raises(UserError, match=words):
+        run_recipe(load_recipe(path), tmp_path / "run", reporter=ConsoleReporter())
