@@ -23,7 +23,7 @@ _RULES = (
     "Do only what is asked for.",
     "Answer in one or two sentences.",
 )
-_LEAST, _MOST, _DISTRACTORS = 12, 24, 8
+_WITH_DISTRACTORS = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,27 @@ class Agent:
 
 
 def agents_of(
-    domain: Domain, count: int, seed: int, others: Mapping[str, Domain], *, tools: tuple[int, int] = (_LEAST, _MOST)
+    domain: Domain,
+    count: int,
+    seed: int,
+    others: Mapping[str, Domain],
+    *,
+    tools: tuple[int, int] = (12, 24),
+    distractors: int = 8,
 ) -> list[Agent]:
-    """Agents of a domain, each with a part of its tools that belongs together: so many at least and at most."""
+    """Agents of a domain, each with a part of its tools that belongs together: so many at least and at most. Most have
+    some of another domain besides, at most `distractors`."""
     rng = random.Random(f"agents {seed} {domain.name}")
     agents = []
     for number in range(count):
         chosen = _tool_set(domain, rng, tools)
-        distractors: dict[str, tuple[str, ...]] = {}
-        if others and rng.random() < 0.6:
+        strange: dict[str, tuple[str, ...]] = {}
+        if others and distractors and rng.random() < _WITH_DISTRACTORS:
             other = others[rng.choice(sorted(others))]
             if other.name != domain.name:
                 extra = [tool.name for tool in other.tools if tool.name not in domain.by_name]
-                distractors[other.name] = tuple(
-                    sorted(rng.sample(extra, min(len(extra), rng.randint(2, _DISTRACTORS))))
+                strange[other.name] = tuple(
+                    sorted(rng.sample(extra, min(len(extra), rng.randint(min(2, distractors), distractors))))
                 )
         agents.append(
             Agent(
@@ -72,7 +79,7 @@ def agents_of(
                 opening=rng.choice(_OPENINGS),
                 rules=tuple(rng.sample(_RULES, rng.randint(1, 4))),
                 tools=chosen,
-                distractors=distractors,
+                distractors=strange,
             )
         )
     return agents

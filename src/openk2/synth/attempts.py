@@ -70,7 +70,8 @@ def make_tasks(shard: Shard, bench: Bench) -> None:
             rows.append(head | real.task_row(real.make_real(recipe.seed * 1_000_003 + number)))
             continue
         agent = bench.agents[number // recipe.tasks.in_a_row % len(bench.agents)]
-        maker = TaskMaker(bench.apps, agent, recipe.seed * 1_000_003 + number, styles=recipe.users.styles)
+        seed, styles = recipe.seed * 1_000_003 + number, recipe.users.styles
+        maker = TaskMaker(bench.apps, agent, seed, most_turns=recipe.tasks.turns, styles=styles)
         made = maker.make()
         rows.append(
             head
@@ -226,6 +227,8 @@ async def run_model(
                     await gate.acquire()
                     held.waiting += 1
                     group.create_task(one(task, made, base | {"attempt": attempt}, held))
+                    # It asks at once: while it waits, the next one is made.
+                    await asyncio.sleep(0)
             held.waiting -= 1
             if not held.waiting:
                 held.close()

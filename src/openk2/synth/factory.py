@@ -42,7 +42,7 @@ from openk2.data.lake import (
 from openk2.synth.agents import Agent, agents_of
 from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, run_model, run_planner
 from openk2.synth.evolve import evolve
-from openk2.synth.lexicon import sketches
+from openk2.synth.lexicon import sketches, split_of_domain
 from openk2.synth.real import MACHINE, needs_sandbox
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.semantics import Doubles, schema_of, structure
@@ -125,7 +125,8 @@ def _domains(recipe: SynthRecipe, folder: Path, reporter: Reporter) -> dict[str,
                 domain_rows.append(_domain_row(domain.model_copy(update={"tools": tuple(kept)})))
             return bool(kept)
 
-        chosen = list(sketches())
+        left_out = recipe.domains.held_out == "left out"
+        chosen = [one for one in sketches() if not (left_out and split_of_domain(one.name) == "test")]
         random.Random(recipe.seed).shuffle(chosen)
         chosen = chosen[: recipe.domains.count]
         with reporter.stage("domains") as bar:
@@ -196,7 +197,14 @@ def _agents(recipe: SynthRecipe, folder: Path, domains: dict[str, str]) -> list[
         agents = [
             agent
             for domain in parsed.values()
-            for agent in agents_of(domain, recipe.agents.per_domain, recipe.seed, parsed)
+            for agent in agents_of(
+                domain,
+                recipe.agents.per_domain,
+                recipe.seed,
+                parsed,
+                tools=recipe.agents.tools,
+                distractors=recipe.agents.distractors,
+            )
         ]
         # A part of all tasks is about all kinds of domains.
         random.Random(recipe.seed).shuffle(agents)

@@ -7,7 +7,6 @@ a training task.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -16,26 +15,18 @@ from openk2.core import Demonstration, Limits, Split, Task, UserError, World
 from openk2.rollout import rollout
 from openk2.synth.agents import agents_of
 from openk2.synth.evolve import evolve
-from openk2.synth.lexicon import Sketch, sketches
+from openk2.synth.lexicon import Sketch, sketches, split_of_domain
 from openk2.synth.planner import Planner
 from openk2.synth.tasks import TaskMaker
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 
 NAME = "apps"
-_HELD_OUT = 10
-"""One in so many domains is for the test."""
 _TOOLS = (2, 4)
 _TURNS = 2
 _KINDS = ("plain", "change", "recovery", "forbidden", "impossible")
 _LENGTHS = ((0, 2, "0 to 2 calls"), (3, 4, "3 or 4 calls"), (5, 99, "5 calls and more"))
 _SEED = 0
-
-
-def split_of_domain(name: str) -> Split:
-    """Whether a domain is held out."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return "test" if int.from_bytes(digest[:8]) % _HELD_OUT == 0 else "train"
 
 
 @cache

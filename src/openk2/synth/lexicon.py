@@ -15,6 +15,7 @@ nouns that it refers to. Behind them are fields of its own: `NAME:a|b` is one of
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from functools import cache
 from importlib import resources
 from keyword import iskeyword
 
-from openk2.core import UserError
+from openk2.core import Split, UserError
 
 KINDS = {
     "person": 0, "staff": 0, "place": 0, "product": 0, "plan": 0, "unit": 1, "booking": 2, "order": 2, "case": 1,
@@ -36,6 +37,8 @@ _LINE = re.compile(r"(?P<kind>[a-z]+)(\((?P<refs>[^()]*)\))?(?P<fields>[^=]*)(=(
 _FIELD = re.compile(
     r"(?P<name>[a-z][a-z0-9_]*)(?P<what>\?|@|:(?P<low>-?\d+(\.\d+)?)-(?P<high>\d+(\.\d+)?)|:(?P<values>[^|\s]+(\|[^|\s]+)+))"
 )
+_HELD_OUT = 10
+"""One in so many domains is for the test."""
 _NOUN = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -92,6 +95,12 @@ def sketches() -> tuple[Sketch, ...]:
     folder = resources.files("openk2.synth") / "lexicon"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
     return tuple(sketch for file in files for sketch in read_sketches(file.read_text(encoding="utf-8"), file.name))
+
+
+def split_of_domain(name: str) -> Split:
+    """Whether a domain is held out."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return "test" if int.from_bytes(digest[:8]) % _HELD_OUT == 0 else "train"
 
 
 def _sketch(name: str, lines: object) -> Sketch:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from openk2.core import UserError
 from openk2.core.recipes import explain, read_recipe
@@ -34,9 +34,11 @@ SAME = "same"
 
 
 class DomainsConfig(_Section):
-    """How many domains programs make, how many a model invents besides, and at most how many tools each may have."""
+    """How many domains programs make, how many a model invents besides, and at most how many tools each may have.
+    `held_out = "left out"` keeps to those that the task family `apps` does not test on."""
 
     count: int = Field(default=10_000, ge=0)
+    held_out: Literal["used", "left out"] = "used"
     tools: int = Field(default=200, ge=4, le=1000)
     by_model: int = Field(default=0, ge=0, le=100_000)
     model: str = SAME
@@ -51,15 +53,27 @@ class UsersConfig(_Section):
 
 
 class AgentsConfig(_Section):
-    """Agents of each domain."""
+    """Agents of each domain: how many, with how many tools at least and at most, and how many of another domain at
+    most besides."""
 
     per_domain: int = Field(default=3, ge=1, le=100)
+    tools: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=100)]] = (12, 24)
+    distractors: int = Field(default=8, ge=0, le=50)
+
+    @field_validator("tools")
+    @classmethod
+    def _in_order(cls, tools: tuple[int, int]) -> tuple[int, int]:
+        if tools[0] > tools[1]:
+            raise ValueError(f"the least, {tools[0]}, is more than the most, {tools[1]}")
+        return tools
 
 
 class TasksConfig(_Section):
-    """How many tasks, and how many of one agent come in a row: a domain that is loaded is used."""
+    """How many tasks, of how many things that a user asks for at most, and how many of one agent come in a row: a
+    domain that is loaded is used."""
 
     count: int = Field(default=1000, ge=1, le=10**9)
+    turns: int = Field(default=4, ge=1, le=4)
     in_a_row: int = Field(default=25, ge=1)
     per_shard: int = Field(default=500, ge=1, le=10_000)
 
