@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import http.client
 import json
 import math
 import signal
@@ -197,6 +198,19 @@ def test_other_routes_and_methods(random_server: Any) -> None:
     answer = random_server.http.get("/anthropic/v1/messages")
     assert answer.status_code == 405 and answer.json()["type"] == "error" and answer.headers["allow"] == "POST"
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.slow
+def test_a_connection_is_kept_through_a_pause(random_server: Any) -> None:
+    """Longer than clients keep theirs: what closes first must not be the server."""
+    address = httpx2.URL(random_server.url)
+    connection = http.client.HTTPConnection(address.host, address.port)
+    for pause in (0, 8):
+        time.sleep(pause)
+        assert connection.sock is not None or pause == 0
+        connection.request("GET", "/health")
+        assert connection.getresponse().read()
+    connection.close()
 
 
 def test_a_schema_that_is_not_strict_is_enforced_as_far_as_possible(random_server: Any) -> None:

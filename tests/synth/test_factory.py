@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from openk2.data.lake import Lake
 from openk2.sandbox import resolve_sandbox
 from openk2.synth import factory
 from openk2.synth.factory import run_factory
+from openk2.synth.lexicon import split_of_domain
 from openk2.synth.recipe import RealConfig, SynthRecipe, load_synth_recipe
 from openk2.synth.show import markdown
 from openk2.synth.verify import difference, verify_run
@@ -48,6 +50,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(run: Path, sql: str) -> list[tuple[Any, ...]]:
     return Lake(run).query(sql)[1]
+
+
+def test_agents_turns_and_domains_are_the_recipes(tmp_path: Path) -> None:
+    small = {
+        "name": "nano",
+        "domains": {"count": 12, "tools": 60, "held_out": "left out"},
+        "agents": {"per_domain": 2, "tools": [2, 4], "distractors": 0},
+        "tasks": {"count": 40, "turns": 2, "in_a_row": 4},
+    }
+    run_factory(SynthRecipe.model_validate(small), tmp_path, workers=1)
+    made = [json.loads(agent) for (agent,) in rows(tmp_path, "select agent from agents")]
+    assert len(made) == 24 and all(2 <= len(one["tools"]) <= 4 and not one["distractors"] for one in made)
+    assert rows(tmp_path, "select max(len(data->'turns')) from tasks")[0][0] <= 2
+    assert {split_of_domain(one["domain"]) for one in made} == {"train"}
+    with pytest.raises(UserError, match="tools"):
+        load_synth_recipe(RECIPES / "synth-nano.toml", ["agents.tools=[5, 4]"])
 
 
 def test_counts_of_a_run(run: Path) -> None:
@@ -130,7 +148,7 @@ def test_one_changed_value_is_found(run: Path) -> None:
     kept = rows(run, "select hash, atif from trajectories")
     for number, (digest, atif) in enumerate(kept):
         raw = json.loads(atif)
-        assert difference(from_atif(raw), apps, digest) is None
+        assert asyncio.run(difference(from_atif(raw), apps, digest)) is None
         steps = [step for step in raw["steps"] if step.get("tool_calls")]
         kind = number % 5
         if kind == 0:
@@ -152,7 +170,7 @@ def test_one_changed_value_is_found(run: Path) -> None:
             else:
                 raw["extra"]["task"]["data"]["state_seed"] += 1
         # The content's hash alone would find most of it.
-        found += difference(from_atif(raw), apps) is not None
+        found += asyncio.run(difference(from_atif(raw), apps)) is not None
     assert found == len(kept)
 
 

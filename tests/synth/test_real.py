@@ -20,12 +20,16 @@ from openk2.synth import real
 from openk2.synth.jobs import KINDS, Job
 from openk2.synth.jobs.job import Call
 from openk2.synth.planner import Planner
-from openk2.synth.real import PlannedWorld, RealTask, RealWorld, as_task, checked, difference, is_real, make_real
+from openk2.synth.real import PlannedWorld, RealTask, RealWorld, as_task, checked, is_real, make_real
+from openk2.synth.verify import difference
+from openk2.worlds.apps.world import Apps
 from openk2.worlds.families.scratch import write_folder
 from openk2.worlds.inline import InlineMachine
 
 LIMITS = Limits(60, 1024, 600)
 FEW = sorted(KINDS)[::10]
+APPS = Apps({}.__getitem__)
+"""No domain: what is real needs none."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,23 +117,23 @@ def test_the_visible_tests_find_the_first_bug(kind: str, tmp_path: Path) -> None
 async def test_the_sandbox_gives_what_the_fast_machine_gave(kind: str) -> None:
     for seed in range(2):
         trajectory = await planned(as_task(kind, job(kind, seed), "You help."))
-        assert await difference(trajectory) is None
+        assert await difference(trajectory, APPS) is None
 
 
 async def test_a_changed_trajectory_is_found() -> None:
     made = as_task("fix_price", job("fix_price"), "You help.")
     trajectory = await planned(made)
-    assert await difference(trajectory) is None
+    assert await difference(trajectory, APPS) is None
     messages = trajectory.messages
     at = next(number for number, message in enumerate(messages) if message.role == "tool")
     changed = replace(messages[at], content=messages[at].content + "!")
     trajectory.messages = [*messages[:at], changed, *messages[at + 1 :]]
-    assert "gave" in str(await difference(trajectory))
+    assert "gave" in str(await difference(trajectory, APPS))
     trajectory.messages = messages
     trajectory.verdict = Verdict(False, "x")
-    assert "the verdict was False, and is True" in str(await difference(trajectory))
+    assert "the verdict was False, and is True" in str(await difference(trajectory, APPS))
     trajectory.task = replace(trajectory.task, data={})
-    assert "cannot be set up again" in str(await difference(trajectory))
+    assert "cannot be set up again" in str(await difference(trajectory, APPS))
 
 
 def said(*turns: str | Call) -> ScriptedPolicy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,3 +40,20 @@ def given_host(text: str) -> str:
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Go on without asking where no sandbox works.")]
+RecipeRunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="The run folder.",
+        show_default="runs/NAME, by the recipe's name",
+        parser=given_path,
+    ),
+]
+
+
+def set_option(example: str) -> Any:
+    """The option that changes keys of a recipe."""
+    return typer.Option(
+        "--set", metavar="KEY=VALUE", help=f"Another value, say {example}; may be repeated.", show_default=False
+    )

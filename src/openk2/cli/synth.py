@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from openk2.agent.interrupted import Interrupted
-from openk2.cli.common import MODEL_HELP, given_path
+from openk2.cli.common import MODEL_HELP, RecipeRunOption, given_path, set_option
 from openk2.core import UserError
 
 app = typer.Typer(
@@ -28,6 +28,10 @@ WorkersOption = Annotated[
 ]
 
 
+_REJECTED = 0.95
+"""So many of the attempts with a mistake must be rejected."""
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -37,16 +41,7 @@ def run(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE", help="Such as recipes/synth-offline.toml.", parser=given_path)
     ],
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            metavar="DIR",
-            help="The run folder.",
-            show_default="runs/NAME, by the recipe's name",
-            parser=given_path,
-        ),
-    ] = None,
+    folder: RecipeRunOption = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -60,15 +55,7 @@ def run(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="S", help="Another seed than the recipe's.", show_default=False)
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Another value, say attempts.per_task=4; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: Annotated[list[str] | None, set_option("attempts.per_task=4")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make data, or go on where it stopped.
@@ -103,11 +90,28 @@ def status(folder: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def verify(folder: RunArgument, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    folder: RunArgument,
+    workers: WorkersOption = None,
+    self_test: Annotated[
+        int | None,
+        typer.Option(
+            "--self-test", metavar="N", help="Change one value in each of N trajectories instead: all must disagree.",
+            min=1, show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
     """Execute every kept trajectory again.
 
     From its seed and offline; exits with 1 if one disagrees.
+
+    With --self-test the verifiers themselves are tried: on changed trajectories, and on an agent that makes one of the
+    mistakes that models make in each task. Exits with 1 if a change goes unnoticed, or more than 5 % of the mistakes.
     """
+    if self_test is not None:
+        _self_test(folder, self_test, as_json)
+        return
     from openk2.synth.verify import verify_run
 
     found = verify_run(folder, workers=workers or _cores())
@@ -118,6 +122,26 @@ def verify(folder: RunArgument, workers: WorkersOption = None, as_json: JsonOpti
         for line in found.differences:
             print(f"  {line}")
     if found.agreed < found.checked:
+        raise typer.Exit(1)
+
+
+def _self_test(folder: Path, count: int, as_json: bool) -> None:
+    from openk2.synth.selftest import self_test
+
+    found = self_test(folder, count)
+    changed, mistakes = found.noticed, found.rejected
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        low, high = mistakes.to_json()["ci95"]
+        print(f"{changed.n} changed, {changed.passed} noticed")
+        print(
+            f"{mistakes.n} attempts with a mistake, {mistakes.passed} rejected: "
+            f"{mistakes.passed / max(mistakes.n, 1):.1%} (95 % CI {low:.1%} to {high:.1%})"
+        )
+        for kind, times in found.missed.most_common():
+            print(f"  {kind}: {times} not noticed")
+    if changed.passed < changed.n or mistakes.passed < _REJECTED * mistakes.n:
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openk2.agent.interrupted import Interrupted
-from openk2.cli.common import DeviceOption, given_path
+from openk2.cli.common import DeviceOption, RecipeRunOption, given_path, set_option
 
 
 def train(
@@ -18,25 +18,11 @@ def train(
             metavar="RECIPE", help="A recipe, such as recipes/nano.toml or recipes/micro.toml.", parser=given_path
         ),
     ],
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            metavar="DIR",
-            help="The run folder.",
-            show_default="runs/NAME, by the recipe's name",
-            parser=given_path,
-        ),
-    ] = None,
+    run: RecipeRunOption = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.", show_default=False)
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another value, say sft.lr=0.004; may be repeated.", show_default=False
-        ),
-    ] = None,
+    overrides: Annotated[list[str] | None, set_option("sft.lr=0.004")] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Train from scratch or fine-tune, every stage, or go on where it stopped.

@@ -6,5 +6,6 @@ trajectory = await rollout(policy, world, task, limits)
 
 from openk2.rollout.loop import rollout
 from openk2.rollout.record import Recorder, recover
+from openk2.rollout.replay import replay
 
-__all__ = ["Recorder", "recover", "rollout"]
+__all__ = ["Recorder", "recover", "replay", "rollout"]

@@ -28,6 +28,9 @@ from openk2.serve.proxy import Proxy
 from openk2.serve.scripted import ScriptedService
 from openk2.serve.service import K2_SCALE, Service, Settings
 
+_KEEP_ALIVE = 75
+"""Seconds that a connection without a request is kept: longer than clients and what is between keep theirs, so that
+none is closed just when one sends again on it."""
 _GRACE = 20.0
 """Seconds that running answers get at shutdown."""
 _MOMENT = 1.0
@@ -116,6 +119,7 @@ def serve(options: ServeOptions) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(_GRACE) + 5,
+        timeout_keep_alive=_KEEP_ALIVE,
         lifespan="off",
     )
     server = _Server(config, service, listener)

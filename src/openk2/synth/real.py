@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, Trajectory, UserError, Verdict, World
+from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
 from openk2.sandbox import Caps, Sandbox, resolve_sandbox
 from openk2.synth.jobs import KINDS, Job
 from openk2.worlds.apps.world import PlannedCall, PlanTurn
@@ -249,45 +249,6 @@ class PlannedWorld:
 
     async def close(self) -> None:
         shutil.rmtree(self._parent, ignore_errors=True)
-
-
-async def difference(trajectory: Trajectory) -> str | None:
-    """The first thing that is other when a trajectory is executed again in the sandbox; None if all is the same."""
-    try:
-        made = RealTask.model_validate(trajectory.task.data)
-    except ValueError as e:
-        return f"its task cannot be set up again ({str(e).splitlines()[0]})"
-    world: World = RealWorld(made)
-    try:
-        opening = await world.start(trajectory.task)
-        if tuple(world.tools) != trajectory.tools:
-            return "other tools were on offer"
-        messages = trajectory.messages
-        if messages[: len(opening)] != opening:
-            return "the conversation began with other words"
-        at = len(opening)
-        while at < len(messages):
-            message = messages[at]
-            at += 1
-            if message.role != "assistant":
-                return f"a message of the {message.role} that nothing explains: {message.content[:80]!r}"
-            for call in message.tool_calls:
-                result = await world.call(call)
-                told = messages[at] if at < len(messages) else None
-                at += 1
-                if told is None or told.content != result.content or told.tool_call_id != call.id:
-                    before = told.content[:80] if told else "nothing"
-                    return f"{call.name} gave {before!r}, and gives {result.content[:80]!r}"
-            if not message.tool_calls:
-                break
-        if at < len(messages):
-            return "the conversation went on behind its end"
-        passed = bool((await world.verify(tuple(messages))).passed) and trajectory.finished
-        if passed != trajectory.verdict.passed:
-            return f"the verdict was {trajectory.verdict.passed}, and is {passed}"
-        return None
-    finally:
-        await world.close()
 
 
 def task_row(made: RealTask) -> dict[str, Any]:

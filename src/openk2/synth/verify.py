@@ -18,10 +18,11 @@ from openk2.core import Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.core.progress import ConsoleReporter
 from openk2.data.lake import Lake
+from openk2.rollout import replay
 from openk2.synth import real
 from openk2.synth.attempts import content_hash
 from openk2.worlds.apps.declaration import Domain
-from openk2.worlds.apps.world import Apps, AppTask, AppWorld
+from openk2.worlds.apps.world import Apps, AppWorld
 
 _SHOWN = 5
 _PIECE = 64
@@ -50,51 +51,18 @@ class Verified:
         }
 
 
-def difference(trajectory: Trajectory, apps: Apps, digest: str = "") -> str | None:
+async def difference(trajectory: Trajectory, apps: Apps, digest: str = "") -> str | None:
     """The first thing that is other when a trajectory is executed again; None if all is the same. With `digest` its
     content must have that hash."""
     if digest and content_hash(trajectory) != digest:
         return "its content has another hash"
-    if trajectory.task.family == real.FAMILY:
-        return asyncio.run(real.difference(trajectory))
+    if trajectory.task.family != real.FAMILY:
+        return await replay(trajectory, AppWorld(apps))
     try:
-        task = AppTask.model_validate(trajectory.task.data)
-        world = AppWorld(apps)
-        opening = world.begin(task)
-    except (ValueError, KeyError, UserError) as e:
+        world = real.RealWorld(real.RealTask.model_validate(trajectory.task.data))
+    except ValueError as e:
         return f"its task cannot be set up again ({str(e).splitlines()[0]})"
-    if tuple(world.tools) != trajectory.tools:
-        return "other tools were on offer"
-    messages = trajectory.messages
-    if messages[: len(opening)] != opening:
-        return "the conversation began with other words"
-    at = len(opening)
-    while at < len(messages):
-        message = messages[at]
-        at += 1
-        if message.role != "assistant":
-            return f"a message of the {message.role} that nothing explains: {message.content[:80]!r}"
-        for call in message.tool_calls:
-            result = world.execute(call)
-            told = messages[at] if at < len(messages) else None
-            at += 1
-            if told is None or told.content != result.content or told.tool_call_id != call.id:
-                before = told.content[:80] if told else "nothing"
-                return f"{call.name} gave {before!r}, and gives {result.content[:80]!r}"
-        if message.tool_calls:
-            continue
-        said = world.answer(message.content)
-        if said is None:
-            break
-        if at >= len(messages) or messages[at].role != "user" or messages[at].content != said:
-            return f"the user said other words than {said[:80]!r}"
-        at += 1
-    if at < len(messages):
-        return "the conversation went on behind its end"
-    passed = world.judge().passed and trajectory.finished
-    if passed != trajectory.verdict.passed:
-        return f"the verdict was {trajectory.verdict.passed}, and is {passed}"
-    return None
+    return await replay(trajectory, world)
 
 
 _shared: dict[str, Apps] = {}
@@ -105,13 +73,16 @@ def _begin_worker(domains: dict[str, str]) -> None:
 
 
 def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
-    found: list[tuple[str, str | None]] = []
-    for name, digest, atif in rows:
-        try:
-            found.append((name, difference(from_atif(json.loads(atif)), _shared["apps"], digest)))
-        except (UserError, ValueError) as e:
-            found.append((name, str(e)))
-    return found
+    async def all_of_them() -> list[tuple[str, str | None]]:
+        found: list[tuple[str, str | None]] = []
+        for name, digest, atif in rows:
+            try:
+                found.append((name, await difference(from_atif(json.loads(atif)), _shared["apps"], digest)))
+            except (UserError, ValueError) as e:
+                found.append((name, str(e)))
+        return found
+
+    return asyncio.run(all_of_them())
 
 
 def verify_run(run: Path, *, workers: int) -> Verified:

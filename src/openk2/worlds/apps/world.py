@@ -141,6 +141,7 @@ class AppWorld:
     def __init__(self, apps: Apps, made: AppTask | None = None) -> None:
         self._apps, self._made = apps, made
         self.tools: Sequence[ToolSpec] = ()
+        self.states: dict[str, State] = {}
         self.grade: Grade | None = None
 
     async def start(self, task: Task) -> list[Message]:
@@ -154,7 +155,7 @@ class AppWorld:
         for domain, names in task.distractors.items():
             self._home |= {name: domain for name in names if name not in self._home}
         self.tools = [self._apps.spec(domain, name) for name, domain in sorted(self._home.items())]
-        self.states: dict[str, State] = {task.domain: self._apps.state(task.domain, task.state_seed)}
+        self.states = {task.domain: self._apps.state(task.domain, task.state_seed)}
         self._before: State | None = None
         self.user: ScriptedUser | PlayedUser = (
             PlayedUser(len(task.turns), task.replies) if task.replies else ScriptedUser(task.turns)
