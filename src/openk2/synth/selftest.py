@@ -28,7 +28,7 @@ from openk2.synth import real
 from openk2.synth.planner import Planner
 from openk2.synth.verify import difference
 from openk2.worlds.apps.declaration import Domain
-from openk2.worlds.apps.world import Apps, AppTask, AppWorld, PlannedCall, PlanTurn
+from openk2.worlds.apps.world import REFUSAL, Apps, AppTask, AppWorld, PlannedCall, PlanTurn
 
 _LIMITS = Limits(60, 1024, 600)
 _NUMBER = re.compile(r"(?<![\w.:-])\d+(?![\w:-]|\.\d)")
@@ -251,9 +251,7 @@ def _gives_up(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None
 
 def _claims(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """It says that what cannot be done is done."""
-    places = [
-        t for t, turn in enumerate(plan) if re.search(r"\b(sorry|cannot|can't|not possible)\b", turn.answer, re.I)
-    ]
+    places = [t for t, turn in enumerate(plan) if REFUSAL.search(turn.answer)]
     return _answered(plan, rng.choice(places), "Done, that is taken care of.") if places else None
 
 

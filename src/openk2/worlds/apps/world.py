@@ -23,7 +23,7 @@ from openk2.worlds.apps.state import State
 from openk2.worlds.apps.user import PlayedUser, Reply, ScriptedUser, UserTurn
 
 _FAULTS = ("timeout", "rate_limit", "stale")
-_NO = re.compile(
+REFUSAL = re.compile(
     r"\b(cannot|can't|can not|unable|not able|not possible|impossible|not allowed|may not|not permitted|against|"
     r"no tool|don't have|do not have|sorry|refuse|won't)\b",
     re.I,
@@ -245,7 +245,7 @@ class AppWorld:
             missing = [value for value in turn.tell if not any(names(text, value) for text in said)]
             if missing:
                 wrong.append(f"in turn {number} the user was not told {missing[0]}")
-            elif turn.refuse and not (said and _NO.search(said[-1])):
+            elif turn.refuse and not (said and REFUSAL.search(said[-1])):
                 wrong.append(f"in turn {number} the user was not told that it cannot be")
             else:
                 told += 1
