@@ -6,6 +6,7 @@ HTTP is written in Python: together more than half of what a turn costs here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,7 +87,8 @@ def _as_httpx(request: httpx2.Request) -> Iterator[None]:
         kind = httpx2.ConnectTimeout if connecting else httpx2.ReadTimeout
         raise kind(str(e), request=request) from e
     except aiohttp.ClientConnectorError as e:
-        raise httpx2.ConnectError(str(e), request=request) from e
+        number = e.os_error.errno or 0
+        raise httpx2.ConnectError(os.strerror(number) if number > 0 else str(e.os_error), request=request) from e
     except (aiohttp.InvalidURL, ValueError) as e:
         raise httpx2.UnsupportedProtocol(str(e), request=request) from e
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as e:
