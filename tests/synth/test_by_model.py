@@ -17,6 +17,8 @@ from openk2.core import UserError
 from openk2.core.runs import sha256_file
 from openk2.data.lake import Lake
 from openk2.synth.factory import run_factory
+from openk2.synth.figures import figures_of
+from openk2.synth.pictures import pictures_of
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.show import markdown
 from openk2.synth.verify import verify_run
@@ -252,6 +254,10 @@ def test_judges(server: tuple[Played, str], tmp_path: Path, answer: Answer, grad
         # Twice each, with the criteria in both orders; the executable verdict is no matter for it.
         orders = [llm.asked(body).index("- clear:") < llm.asked(body).index("- true:") for body in played.asked]
         assert orders.count(True) == orders.count(False) == passed
+    figures = figures_of(tmp_path)
+    assert figures["grades"] == {"judged": passed, "given": {} if grade is None else {str(round(grade)): passed}}
+    (picture,) = (one for one in pictures_of(figures) if one.name == "grades")
+    assert picture.png().startswith(b"\x89PNG") and f"{0 if grade else passed:,} are excluded" in picture.says
 
 
 def test_a_judge_that_breaks_down(server: tuple[Played, str], tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def _self_test(folder: Path, count: int, as_json: bool) -> None:
         print(json.dumps(found.to_json()))
     else:
         low, high = mistakes.to_json()["ci95"]
-        print(f"{changed.n} changed, {changed.passed} noticed")
+        print(f"{changed.n} changed, {changed.passed} noticed, {found.by_execution.passed} by execution alone")
         print(
             f"{mistakes.n} attempts with a mistake, {mistakes.passed} rejected: "
             f"{mistakes.passed / max(mistakes.n, 1):.1%} (95 % CI {low:.1%} to {high:.1%})"

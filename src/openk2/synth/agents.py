@@ -64,6 +64,9 @@ def agents_of(
     agents = []
     for number in range(count):
         chosen = _tool_set(domain, rng, tools)
+        if not chosen:
+            # All that there is about its entities was a double.
+            continue
         strange: dict[str, tuple[str, ...]] = {}
         if others and distractors and rng.random() < _WITH_DISTRACTORS:
             other = others[rng.choice(sorted(others))]

@@ -43,7 +43,12 @@ def figures_of(run: Path) -> dict[str, Any]:
         "difficulty": _difficulty(lake),
         "pass_rates": {"kind": _pass_rates(lake, "unnest(string_split(kinds, ' '))"), "category": _pass_rates(lake)},
         "lengths": {name: _length(lake, column) for name, column in LENGTHS.items()},
-        "dropped": {"tools": _dropped_tools(lake), "attempts": _dropped_attempts(lake)},
+        "dropped": {
+            "tools": _dropped_tools(lake),
+            "attempts": _dropped_attempts(lake),
+            "proposals": lake.status()["refused"],
+        },
+        "grades": _grades(lake),
     }
 
 
@@ -189,6 +194,13 @@ def _pass_rates(lake: Lake, by: str = "category") -> list[dict[str, Any]]:
 def _length(lake: Lake, column: str) -> dict[str, Any]:
     rows = _rows(lake, f"SELECT {column} AS length, count(*) AS n FROM trajectories GROUP BY 1 ORDER BY 1")
     return distribution({int(row["length"]): row["n"] for row in rows})
+
+
+def _grades(lake: Lake) -> dict[str, Any]:
+    """What a judge has given, rounded to whole grades, and how many attempts it could not grade."""
+    _, rows = lake.query_if_there("SELECT round(grade), count(*) FROM judged GROUP BY 1 ORDER BY 1")
+    given = {str(int(grade)): int(count) for grade, count in rows if grade is not None}
+    return {"judged": sum(int(count) for _, count in rows), "given": given} if rows else {}
 
 
 def _dropped_tools(lake: Lake) -> dict[str, int]:

@@ -239,7 +239,7 @@ class Goals:
         values = {key: value for key, value in (result or {}).items() if value is not None and key != "id"}
         if goal.tool.returns.row is not None:
             return self._report_row(goal, values)
-        goal.tell = [said(value) for value in values.values() if not isinstance(value, bool)]
+        goal.tell = [said(value) for value in values.values()]
         goal.answer = " ".join(stated(_label_of(key, value), value) for key, value in values.items())
         return bool(values)
 

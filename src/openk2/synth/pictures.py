@@ -82,6 +82,8 @@ def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
     made = [_coverage(figures), _structures(figures), _difficulty(figures)]
     made += [_rates(figures, "kind", "kind of turn"), _rates(figures, "category", "category")]
     made += [_lengths(figures), _dropped(figures)]
+    if figures["grades"]:
+        made.append(_grades(figures["grades"]))
     if figures.get("comparison"):
         made.append(_comparison(figures["comparison"]))
     return made
@@ -276,12 +278,14 @@ def _lengths(figures: Mapping[str, Any]) -> Picture:
 
 def _dropped(figures: Mapping[str, Any]) -> Picture:
     found = figures["dropped"]
-    rows = [(what, reason, count) for what in ("tools", "attempts") for reason, count in found[what].items()]
+    # A model proposes domains, a program none that are refused.
+    kinds = [what for what in ("proposals", "tools", "attempts") if what != "proposals" or found[what]]
+    rows = [(what, reason, count) for what in kinds for reason, count in found[what].items()]
 
     def draw() -> Figure:
         figure = _figure(0.42 * max(len(rows), 1) + 0.9)
-        heights = [max(len(found[what]), 1) for what in ("tools", "attempts")]
-        for axes, what in zip(figure.subplots(2, 1, height_ratios=heights), ("tools", "attempts"), strict=True):
+        heights = [max(len(found[what]), 1) for what in kinds]
+        for axes, what in zip(figure.subplots(len(kinds), 1, height_ratios=heights), kinds, strict=True):
             counts = list(found[what].values())
             axes.barh(range(len(counts)), counts, height=0.32, color=ACCENT)
             # The reason stands above its bar: beside it there is no room on a phone.
@@ -292,13 +296,35 @@ def _dropped(figures: Mapping[str, Any]) -> Picture:
             axes.xaxis.set_major_formatter(_thousands())
             axes.grid(axis="x")
             axes.grid(axis="y", visible=False)
-            axes.set_title(f"{what} dropped: {sum(counts):,}")
+            word = "refused" if what == "proposals" else "dropped"
+            axes.set_title(f"{what} {word}: {sum(counts):,}")
         return figure
 
     return Picture(
         "dropped", "What was dropped, and why",
         "Tools that are nearly others', and attempts that failed or show nothing new.",
         draw, ("what", "why", "how many"), rows,
+    )  # fmt: skip
+
+
+def _grades(found: Mapping[str, Any]) -> Picture:
+    given = [(grade, found["given"].get(str(grade), 0)) for grade in range(1, 6)]
+    none = found["judged"] - sum(count for _, count in given)
+
+    def draw() -> Figure:
+        figure = _figure(2.2)
+        axes = figure.subplots()
+        axes.bar([grade for grade, _ in given], [count for _, count in given], width=0.6, color=ACCENT)
+        axes.set_xlabel("grade of the judge, rounded")
+        axes.yaxis.set_major_formatter(_thousands())
+        axes.set_title("attempts")
+        return figure
+
+    return Picture(
+        "grades", "What the judge said of the manner",
+        f"{found['judged']:,} attempts that passed were judged; {none:,} are excluded, as the judge failed at them or "
+        "did not agree with itself.",
+        draw, ("grade", "attempts"), given,
     )  # fmt: skip
 
 

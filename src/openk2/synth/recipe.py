@@ -53,8 +53,8 @@ class UsersConfig(_Section):
 
 
 class AgentsConfig(_Section):
-    """Agents of each domain: how many, with how many tools at least and at most, and how many of another domain at
-    most besides."""
+    """Agents of each domain: how many, with how many tools (as far as there are so many about the same things), and
+    how many of another domain at most besides."""
 
     per_domain: int = Field(default=3, ge=1, le=100)
     tools: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=100)]] = (12, 24)

@@ -1,7 +1,8 @@
 """Whether the verifiers can be trusted: what is wrong must be noticed.
 
 Two trials on trajectories of simulated apps. In some of those that were kept one value is changed, of a call, a result,
-a user's words, the task or the verdict: executed again each must disagree. And their tasks are tried once more by an
+a user's words, the task or the verdict: verified again each must disagree, nearly all of them also without the hash of
+the content (a bound of a search may be another one and find the same). And their tasks are tried once more by an
 agent that does the plan with one of the mistakes that models make: each attempt must be rejected.
 """
 
@@ -33,21 +34,27 @@ from openk2.worlds.apps.world import REFUSAL, Apps, AppTask, AppWorld, PlannedCa
 _LIMITS = Limits(60, 1024, 600)
 _NUMBER = re.compile(r"(?<![\w.:-])\d+(?![\w:-]|\.\d)")
 """In an answer, not of an id, a date or a time."""
+_YES_OR_NO = re.compile(r"(?<=: )(yes|no)\b")
 _Plan = tuple[PlanTurn, ...]
 
 
 @dataclass(slots=True)
 class SelfTest:
-    """Of how many changed trajectories the change was noticed, of how many attempts with a mistake it was rejected,
-    and how often which was not."""
+    """Of how many changed trajectories the change was noticed, and by execution alone, of how many attempts with a
+    mistake it was rejected, and how often which was not."""
 
     noticed: Tally = field(default_factory=Tally)
+    by_execution: Tally = field(default_factory=Tally)
     rejected: Tally = field(default_factory=Tally)
     missed: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
-        found = {"noticed": self.noticed.to_json(), "rejected": self.rejected.to_json()}
-        return found | {"missed": dict(self.missed.most_common())}
+        return {
+            "noticed": self.noticed.to_json(),
+            "by_execution": self.by_execution.to_json(),
+            "rejected": self.rejected.to_json(),
+            "missed": dict(self.missed.most_common()),
+        }
 
 
 def self_test(run: Path, count: int, seed: int = 0) -> SelfTest:
@@ -63,12 +70,13 @@ def self_test(run: Path, count: int, seed: int = 0) -> SelfTest:
         for number, (digest, atif) in enumerate(rows):
             rng = random.Random(f"self-test {seed} {digest}")
             kind, changed = change(json.loads(atif), rng)
-            # Without the content's hash, which alone would find it.
-            noticed = asyncio.run(difference(from_atif(changed), apps)) is not None
+            noticed = asyncio.run(difference(from_atif(changed), apps, digest)) is not None
+            executed = asyncio.run(difference(from_atif(changed), apps)) is not None
             found.noticed.add(noticed)
+            found.by_execution.add(executed)
             mistake, passed = try_carelessly(from_atif(json.loads(atif)).task, apps, rng)
             found.rejected.add(not passed)
-            found.missed.update([f"changed: {kind}"] * (not noticed) + [f"mistake: {mistake}"] * passed)
+            found.missed.update([f"changed: {kind}"] * (not executed) + [f"mistake: {mistake}"] * passed)
             bar(number + 1, len(rows))
     return found
 
@@ -178,10 +186,11 @@ def try_carelessly(task: Task, apps: Apps, rng: random.Random) -> tuple[str, boo
 
 
 def _writes_of(plan: _Plan, writes: set[str]) -> list[tuple[int, int, int]]:
-    """Where calls stand that change something: turn, wave, call."""
+    """Where calls stand that change something: turn, wave, call. Where the answer is a no they have changed nothing."""
     return [
         (t, w, c)
         for t, turn in enumerate(plan)
+        if not REFUSAL.search(turn.answer)
         for w, wave in enumerate(turn.waves)
         for c, call in enumerate(wave)
         if call.name in writes
@@ -233,6 +242,16 @@ def _misreads(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None
     return _answered(plan, turn, f"{answer[: match.start()]}{wrong}{answer[match.end() :]}")
 
 
+def _denies(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
+    """It says no for yes, or the other way round."""
+    places = [(t, word) for t, turn in enumerate(plan) for word in _YES_OR_NO.finditer(turn.answer)]
+    if not places:
+        return None
+    turn, word = rng.choice(places)
+    answer = plan[turn].answer
+    return _answered(plan, turn, f"{answer[: word.start()]}{'no' if word[0] == 'yes' else 'yes'}{answer[word.end() :]}")
+
+
 def _says_nothing(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """What was asked for is not told."""
     places = [t for t, turn in enumerate(plan) if re.search(r"\b(is|are)\b", turn.answer)]
@@ -264,6 +283,7 @@ _MISTAKES: dict[str, Callable[[_Plan, set[str], random.Random], _Plan | None]] =
     "a change is forgotten": _forgets,
     "a wrong argument": _mistypes,
     "a wrong number in the answer": _misreads,
+    "yes for no": _denies,
     "nothing is told": _says_nothing,
     "what can be done is refused": _gives_up,
     "what cannot be done is claimed": _claims,

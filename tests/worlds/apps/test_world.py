@@ -136,7 +136,12 @@ def test_what_is_right_passes() -> None:
     [
         ((1, "It is opened.", "I cannot."), 0.85, "in turn 1 the user was not told open"),
         ((1, "It is open.", "It is done."), 0.85, "in turn 2 the user was not told that it cannot be"),
-        (("It is open.", 1, "I cannot."), 0.95, ""),
+        (("It is open.", 1, "I cannot."), 0.95, "behind turn 1 the state was another one"),
+        (
+            (1, "It is open, for 1. You have 77 left.", "I cannot."),
+            1.0,
+            "in turn 1 the user was told 77, which nothing",
+        ),
         (("It is open.", "I cannot."), 0.3, "the state at the end is another one"),
         ((1, "It is open.", 2, "I cannot."), 0.35, "the state at the end is another one"),
         ((1, "It is open."), 0.2, "the state at the end is another one"),
@@ -145,7 +150,7 @@ def test_what_is_right_passes() -> None:
 )
 def test_what_is_wrong_is_named(steps: tuple[str | float, ...], score: float, words: str) -> None:
     found = grade(TASK, *steps)
-    assert found.score == score and found.passed == (not words) and words in "; ".join(found.wrong)
+    assert found.score == score and not found.passed and words in "; ".join(found.wrong)
 
 
 def test_what_must_not_be_called_and_what_was_not_asked_for() -> None:

@@ -6,9 +6,11 @@ A task's data (`AppTask`) are JSON and all that is needed: the domain's name, th
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,12 @@ REFUSAL = re.compile(
     re.I,
 )
 _STATES = 512
+_DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w.:#-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w:-]*\d)(?!\w)")
+_DENIED = re.compile(r"\b(no|not|never|none|neither|cannot|un(?:available|able|used|paid))\b|n't\b", re.I)
+_SENTENCE = 3
+"""Fewer words say neither yes nor no without the word."""
+_LINE_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.M)
 
 
 class Faults(BaseModel):
@@ -162,6 +170,10 @@ class AppWorld:
         )
         self._reached: list[str] = []
         self._said: list[list[str]] = [[] for _ in task.turns]
+        self._known = Numbers()
+        self._known.add(task.system)
+        self._known.add(self.user.opening())
+        self._invented: list[str] = []
         self._done: set[str] = set()
         self._stopped: set[tuple[str, str]] = set()
         self._faults = random.Random(f"faults {task.faults.seed}")
@@ -177,6 +189,12 @@ class AppWorld:
 
     def execute(self, call: ToolCall) -> ToolResult:
         """One call, unless a fault comes between."""
+        result = self._executed(call)
+        self._known.add_result(call.arguments)
+        self._known.add_result(result.content)
+        return result
+
+    def _executed(self, call: ToolCall) -> ToolResult:
         domain = self._home.get(call.name)
         if domain is None:
             return ToolResult(compact_json({"error": f"there is no tool {call.name!r}"}), error=True)
@@ -218,7 +236,14 @@ class AppWorld:
         """What the user says to a message."""
         at = self.user.at
         self._said[at].append(text)
+        for value in self.task.turns[at].tell:
+            self._known.add(value)
+        self._invented += [
+            f"in turn {at + 1} the user was told {number}, which nothing says" for number in self._known.others(text)
+        ]
         said = self.user.reply(text)
+        if said is not None:
+            self._known.add(said)
         if self.user.at > at:
             self._reached.append(self.state.hash())
         return said
@@ -233,6 +258,14 @@ class AppWorld:
         right_end = len(self._reached) == len(self.task.turns) and self.state.hash() == rubric.checkpoints[-1]
         if not right_end:
             wrong.append("the state at the end is another one" if self._reached else "the conversation did not end")
+        elsewhere = [
+            number
+            for number, (mine, theirs) in enumerate(zip(self._reached, rubric.checkpoints, strict=False), 1)
+            if mine != theirs
+        ]
+        if right_end and elsewhere:
+            # What is made good later was not so when the user was told.
+            wrong.append(f"behind turn {elsewhere[0]} the state was another one")
         touched = [
             name for name, state in self.states.items() if name != self.task.domain and self._changed(name, state)
         ]
@@ -249,7 +282,8 @@ class AppWorld:
                 wrong.append(f"in turn {number} the user was not told that it cannot be")
             else:
                 told += 1
-        reached = sum(mine == theirs for mine, theirs in zip(self._reached, rubric.checkpoints, strict=False))
+        wrong += self._invented[:1]
+        reached = len(self._reached) - len(elsewhere)
         parts: Mapping[str, float] = {
             "state": float(right_end and not touched and not broken),
             "told": told / len(self.task.turns),
@@ -270,8 +304,54 @@ class AppWorld:
             state.close()
 
 
+class Numbers:
+    """The numbers of a conversation so far, with how many there are in lists, and which of a text are not among them.
+
+    An answer with a number that neither the user nor a tool has said is invented, also where nobody asked for it. Taken
+    for said are a number rounded, as a share or in percent. Ids, dates, times and the numbers of a list's lines are no
+    numbers.
+    """
+
+    def __init__(self) -> None:
+        self._found: set[float] = set()
+
+    def add(self, text: str) -> None:
+        """All numbers in a text, also parts of other things."""
+        self._found.update(float(number.replace(",", "")) for number in _DIGITS.findall(text))
+
+    def add_result(self, text: str) -> None:
+        """As `add`, and the lengths of the lists in it, which is JSON."""
+        self.add(text)
+        with suppress(ValueError, RecursionError):
+            self._count(json.loads(text))
+
+    def _count(self, value: Any) -> None:
+        if isinstance(value, dict):
+            for part in value.values():
+                self._count(part)
+        elif isinstance(value, list):
+            self._found.add(len(value))
+            for part in value:
+                self._count(part)
+
+    def others(self, text: str) -> list[str]:
+        """The numbers in a text that are none of these."""
+        return [number for number in _NUMBER.findall(_LINE_NUMBER.sub("", text)) if not self._said(number)]
+
+    def _said(self, number: str) -> bool:
+        plain = number.replace(",", "")
+        value, digits = abs(float(plain)), len(plain.partition(".")[2])
+        close = 0.5 * 10**-digits + 1e-9
+        return any(abs(abs(one) * scale - value) <= close for one in self._found for scale in (1, 100, 0.01))
+
+
 def names(text: str, value: str) -> bool:
-    """Whether a text names a value: a number in whatever form, words as words, `in_repair` also as `in repair`."""
+    """Whether a text names a value: a number in whatever form, words as words, `in_repair` also as `in repair`, and
+    `yes` and `no` by whether something is denied in it."""
+    if value in ("yes", "no"):
+        if re.search(rf"\b{value}\b", text, re.I):
+            return True
+        return bool(_DENIED.search(text)) == (value == "no") and len(text.split()) >= _SENTENCE
     try:
         wanted = float(value)
     except ValueError:
