@@ -23,6 +23,7 @@ _RULES = (
     "Do only what is asked for.",
     "Answer in one or two sentences.",
 )
+_TRIES = 20
 _WITH_DISTRACTORS = 0.6
 
 
@@ -63,10 +64,8 @@ def agents_of(
     rng = random.Random(f"agents {seed} {domain.name}")
     agents = []
     for number in range(count):
-        chosen = _tool_set(domain, rng, tools)
-        if not chosen:
-            # All that there is about its entities was a double.
-            continue
+        # Of some entities all tools were doubles.
+        chosen = next(filter(None, (_tool_set(domain, rng, tools) for _ in range(_TRIES))), ())
         strange: dict[str, tuple[str, ...]] = {}
         if others and distractors and rng.random() < _WITH_DISTRACTORS:
             other = others[rng.choice(sorted(others))]
