@@ -7,8 +7,8 @@ import pytest
 from openk2.synth.personas import STYLES, StyleName, person
 from openk2.synth.tasks import TaskMaker
 from openk2.synth.users import LEAVES_OUT, REVEALS, fault_of_request, fault_of_words, values_in
+from openk2.worlds.apps.told import names
 from openk2.worlds.apps.user import Fact, PlayedUser, Reply, UserTurn
-from openk2.worlds.apps.world import names
 from synth.made import agents, apps
 
 TURN = UserTurn(

@@ -29,7 +29,7 @@ WorkersOption = Annotated[
 
 
 _REJECTED = 0.95
-"""So many of the attempts with a mistake must be rejected."""
+"""So many of the attempts with a mistake must be rejected, and of the right ones accepted."""
 
 
 def _cores() -> int:
@@ -106,8 +106,9 @@ def verify(
 
     From its seed and offline; exits with 1 if one disagrees.
 
-    With --self-test the verifiers themselves are tried: on changed trajectories, and on an agent that makes one of the
-    mistakes that models make in each task. Exits with 1 if a change goes unnoticed, or more than 5 % of the mistakes.
+    With --self-test the verifiers themselves are tried: on changed trajectories, on an agent that makes one of the
+    mistakes that models make in each task, and on one that says what is right in other words. Exits with 1 if a change
+    goes unnoticed, or more than 5 % of the mistakes, or if more than 5 % of what is right is rejected.
     """
     if self_test is not None:
         _self_test(folder, self_test, as_json)
@@ -139,9 +140,11 @@ def _self_test(folder: Path, count: int, as_json: bool) -> None:
             f"{mistakes.n} attempts with a mistake, {mistakes.passed} rejected: "
             f"{mistakes.passed / max(mistakes.n, 1):.1%} (95 % CI {low:.1%} to {high:.1%})"
         )
+        print(f"{found.accepted.n} right ones in other words, {found.accepted.passed} accepted")
         for kind, times in found.missed.most_common():
-            print(f"  {kind}: {times} not noticed")
-    if changed.passed < changed.n or mistakes.passed < _REJECTED * mistakes.n:
+            print(f"  {kind}: {times}")
+    right = found.accepted.passed >= _REJECTED * found.accepted.n
+    if changed.passed < changed.n or mistakes.passed < _REJECTED * mistakes.n or not right:
         raise typer.Exit(1)
 
 

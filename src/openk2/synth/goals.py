@@ -30,6 +30,7 @@ from openk2.worlds.apps.declaration import Parameter, Tool, row_name
 from openk2.worlds.apps.expression import Row
 from openk2.worlds.apps.interpreter import Interpreter, Refused
 from openk2.worlds.apps.state import State
+from openk2.worlds.apps.told import names
 from openk2.worlds.apps.user import Fact
 
 TRIES = 24
@@ -61,6 +62,7 @@ class Goal:
     facts: list[Fact] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     tell: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     answer: str = ""
     also: str = ""
 
@@ -120,6 +122,8 @@ class Goals:
         goal = Goal(tool, arguments, self.worded(tool, arguments, found), found)
         if not self._report(goal, result):
             raise Refused("nothing can be said of it")
+        if not tool.writes and goal.tell and all(names(goal.words, value) for value in goal.tell):
+            raise Refused("the user has said it already")
         return goal
 
     def refusal(self, tool: Tool) -> str | None:
@@ -273,6 +277,11 @@ class Goals:
         begun = self._begun[str(goal.tool.returns.rows)]
         if any(row["id"] in goal.tell and row["id"] not in begun for row in rows):
             return False
+        goal.others = [
+            called
+            for row in self.state.rows(str(goal.tool.returns.rows))
+            if (called := str(row.get(entity.label or "id") or row["id"])) not in goal.tell
+        ]
         goal.answer = f"There {'is one' if len(rows) == 1 else f'are {len(rows)}'}: {', '.join(goal.tell)}."
         return True
 

@@ -1,9 +1,10 @@
-"""Whether the verifiers can be trusted: what is wrong must be noticed.
+"""Whether the verifiers can be trusted: what is wrong must be noticed, and what is right must pass.
 
-Two trials on trajectories of simulated apps. In some of those that were kept one value is changed, of a call, a result,
-a user's words, the task or the verdict: verified again each must disagree, nearly all of them also without the hash of
+Three trials on trajectories of simulated apps. In some of those that were kept one value is changed, of a call, a
+result, a user's words, the task or the verdict: verified again each must disagree, nearly all of them also without the hash of
 the content (a bound of a search may be another one and find the same). And their tasks are tried once more by an
-agent that does the plan with one of the mistakes that models make: each attempt must be rejected.
+agent that does the plan with one of the mistakes that models make: each attempt must be rejected. And by one that does
+it rightly, and writes numbers, dates and times in other ways than the tools: each must be accepted.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Limits, Task
+from openk2.core import Limits, Task, Verdict
 from openk2.core.atif import from_atif
 from openk2.core.progress import ConsoleReporter
 from openk2.core.rates import Tally
@@ -29,11 +31,21 @@ from openk2.synth import real
 from openk2.synth.planner import Planner
 from openk2.synth.verify import difference
 from openk2.worlds.apps.declaration import Domain
-from openk2.worlds.apps.world import REFUSAL, Apps, AppTask, AppWorld, PlannedCall, PlanTurn
+from openk2.worlds.apps.told import REFUSAL
+from openk2.worlds.apps.world import Apps, AppTask, AppWorld, PlannedCall, PlanTurn
 
 _LIMITS = Limits(60, 1024, 600)
 _NUMBER = re.compile(r"(?<![\w.:-])\d+(?![\w:-]|\.\d)")
 """In an answer, not of an id, a date or a time."""
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_SMALL = re.compile(r"\b(is|are) (10|\d)(?=\.(?:\s|$)|[:,;]|$)")
+_DAY = re.compile(r"(?<![\w-])\d{4}-\d\d-\d\d(?![\w-])")
+_CLOCK = re.compile(r"(?<![\w:-])([01]\d|2[0-3]):([0-5]\d)(?![\w:])")
+_CLAIMS = (
+    "Done, that is taken care of.",
+    "Sorry for the wait. That is done now, as you asked.",
+    "No problem, I had nothing against it: that is done now.",
+)
 _YES_OR_NO = re.compile(r"(?<=: )(yes|no)\b")
 _Plan = tuple[PlanTurn, ...]
 
@@ -41,11 +53,12 @@ _Plan = tuple[PlanTurn, ...]
 @dataclass(slots=True)
 class SelfTest:
     """Of how many changed trajectories the change was noticed, and by execution alone, of how many attempts with a
-    mistake it was rejected, and how often which was not."""
+    mistake it was rejected, of how many in other words it was accepted, and how often which was not."""
 
     noticed: Tally = field(default_factory=Tally)
     by_execution: Tally = field(default_factory=Tally)
     rejected: Tally = field(default_factory=Tally)
+    accepted: Tally = field(default_factory=Tally)
     missed: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
@@ -53,6 +66,7 @@ class SelfTest:
             "noticed": self.noticed.to_json(),
             "by_execution": self.by_execution.to_json(),
             "rejected": self.rejected.to_json(),
+            "accepted": self.accepted.to_json(),
             "missed": dict(self.missed.most_common()),
         }
 
@@ -74,8 +88,14 @@ def self_test(run: Path, count: int, seed: int = 0) -> SelfTest:
             executed = asyncio.run(difference(from_atif(changed), apps)) is not None
             found.noticed.add(noticed)
             found.by_execution.add(executed)
-            mistake, passed = try_carelessly(from_atif(json.loads(atif)).task, apps, rng)
+            task = from_atif(json.loads(atif)).task
+            mistake, passed = try_carelessly(task, apps, rng)
             found.rejected.add(not passed)
+            said = [in_other_words(turn) for turn in AppTask.model_validate(task.data).plan]
+            verdict = _tried(task, apps, said)
+            found.accepted.add(bool(verdict.passed))
+            if not verdict.passed:
+                found.missed[f"other words: {re.sub(r'told .*', 'told', verdict.reason)}"] += 1
             found.missed.update([f"changed: {kind}"] * (not executed) + [f"mistake: {mistake}"] * passed)
             bar(number + 1, len(rows))
     return found
@@ -179,10 +199,22 @@ def try_carelessly(task: Task, apps: Apps, rng: random.Random) -> tuple[str, boo
         kind = kinds.pop()
         plan = _MISTAKES[kind](made.plan, writes, rng)
     assert plan is not None, "something is changed, told or refused in each task"
+    return kind, bool(_tried(task, apps, plan).passed)
+
+
+def _tried(task: Task, apps: Apps, plan: Sequence[PlanTurn]) -> Verdict:
+    """The verdict on an attempt with a plan."""
     # Users who miss something ask on.
     goes_on = (*plan, *[PlanTurn(answer="Is there anything else?")] * _LIMITS.steps)
-    trajectory = asyncio.run(rollout(Planner(goes_on), AppWorld(apps, made), task, _LIMITS))
-    return kind, bool(trajectory.verdict.passed)
+    made = AppTask.model_validate(task.data)
+    return asyncio.run(rollout(Planner(goes_on), AppWorld(apps, made), task, _LIMITS)).verdict
+
+
+def in_other_words(turn: PlanTurn) -> PlanTurn:
+    """The same with small numbers in words, dates with the month's name, and the hours of a clock of twelve."""
+    answer = _DAY.sub(lambda m: f"{date.fromisoformat(m[0]):%B} {int(m[0][8:])}, {m[0][:4]}", turn.answer)
+    answer = _CLOCK.sub(lambda m: f"{(int(m[1]) - 1) % 12 + 1}:{m[2]} {'AM' if int(m[1]) < 12 else 'PM'}", answer)
+    return turn.model_copy(update={"answer": _SMALL.sub(lambda m: f"{m[1]} {_NUMBERS[int(m[2])]}", answer)})
 
 
 def _writes_of(plan: _Plan, writes: set[str]) -> list[tuple[int, int, int]]:
@@ -252,6 +284,21 @@ def _denies(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     return _answered(plan, turn, f"{answer[: word.start()]}{'no' if word[0] == 'yes' else 'yes'}{answer[word.end() :]}")
 
 
+def _negates(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
+    """It says that something is not what it is."""
+    places = [
+        (t, word)
+        for t, turn in enumerate(plan)
+        if not REFUSAL.search(turn.answer)
+        for word in re.finditer(r"\b(?:is|are) (?=[a-z])(?!one\b)", turn.answer)
+    ]
+    if not places:
+        return None
+    turn, word = rng.choice(places)
+    answer = plan[turn].answer
+    return _answered(plan, turn, f"{answer[: word.end()]}not {answer[word.end() :]}")
+
+
 def _says_nothing(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """What was asked for is not told."""
     places = [t for t, turn in enumerate(plan) if re.search(r"\b(is|are)\b", turn.answer)]
@@ -271,7 +318,7 @@ def _gives_up(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None
 def _claims(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """It says that what cannot be done is done."""
     places = [t for t, turn in enumerate(plan) if REFUSAL.search(turn.answer)]
-    return _answered(plan, rng.choice(places), "Done, that is taken care of.") if places else None
+    return _answered(plan, rng.choice(places), rng.choice(_CLAIMS)) if places else None
 
 
 def _stops(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
@@ -284,6 +331,7 @@ _MISTAKES: dict[str, Callable[[_Plan, set[str], random.Random], _Plan | None]] =
     "a wrong argument": _mistypes,
     "a wrong number in the answer": _misreads,
     "yes for no": _denies,
+    "something is denied": _negates,
     "nothing is told": _says_nothing,
     "what can be done is refused": _gives_up,
     "what cannot be done is claimed": _claims,

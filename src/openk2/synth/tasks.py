@@ -21,6 +21,7 @@ from openk2.worlds.apps.expression import Row
 from openk2.worlds.apps.filling import today_of
 from openk2.worlds.apps.interpreter import Refused
 from openk2.worlds.apps.state import State
+from openk2.worlds.apps.told import names
 from openk2.worlds.apps.user import UserTurn
 from openk2.worlds.apps.world import Apps, AppTask, Faults, PlannedCall, PlanTurn, Rubric
 
@@ -147,7 +148,10 @@ class TaskMaker:
         if goals[0].tool.writes:
             answer = self.rng.choice(_OPENINGS) + answer
         plan = PlanTurn(question=question, waves=self._waves(goals), answer=answer)
-        self._add("goals", UserTurn(say=say, facts=facts, tell=tell), plan)
+        # What may come up for another reason is no wrong answer.
+        open_to = " ".join([say, answer, *(fact.answer for fact in facts)])
+        others = tuple(dict.fromkeys(one for goal in goals for one in goal.others if not names(open_to, one)))
+        self._add("goals", UserTurn(say=say, facts=facts, tell=tell, others=others), plan)
 
     def _waves(self, goals: Sequence[Goal]) -> tuple[tuple[PlannedCall, ...], ...]:
         """What finds the rows first, the goals behind: side by side where nothing waits for a result."""

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from openk2.core import Message, Task
 from openk2.synth.ask import Asker, NoAnswer, fitting
 from openk2.synth.personas import person
+from openk2.worlds.apps.told import names
 from openk2.worlds.apps.user import MOST_QUESTIONS, Fact, PlayedUser, Reply, UserTurn
-from openk2.worlds.apps.world import Apps, AppTask, AppWorld, names
+from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 
 EXCLUDED = "excluded: the user's model "
 """How the reason of an attempt begins that its user has spoiled."""

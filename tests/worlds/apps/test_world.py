@@ -9,7 +9,7 @@ import pytest
 
 from openk2.core import Message, ToolCall, ToolResult
 from openk2.worlds.apps.user import UserTurn
-from openk2.worlds.apps.world import Apps, AppTask, AppWorld, Faults, Grade, Rubric, names
+from openk2.worlds.apps.world import Apps, AppTask, AppWorld, Faults, Grade, Rubric
 from worlds.apps.shop import shop
 
 DOMAIN = shop()
@@ -162,30 +162,3 @@ def test_what_must_not_be_called_and_what_was_not_asked_for() -> None:
     assert "place_order was called, which must not be" in world.judge().wrong
     call(world, "close_account", customer_id="CUS-1001")
     assert "something was changed in other, which was not asked for" in world.judge().wrong
-
-
-@pytest.mark.parametrize(
-    ("text", "value", "named"),
-    [
-        ("It costs 1,234.50 in all.", "1234.5", True),
-        ("It costs $12.", "12", True),
-        ("There are 7, not 8.", "8", True),
-        ("It is -3 now.", "-3", True),
-        ("It is 12kg.", "12", True),
-        ("It is 13.", "12", False),
-        ("It is 120.", "12", False),
-        ("It is 1.2.", "12", False),
-        # Parts of dates and ids are no numbers.
-        ("On 2026-05-03.", "5", False),
-        ("On 2026-05-03.", "2026", False),
-        ("Order ORD-1002.", "1002", False),
-        ("Order ORD-1002.", "ord-1002", True),
-        ("Order ORD-10021.", "ORD-1002", False),
-        ("The status is in_repair.", "in repair", True),
-        ("The status is In Repair.", "in_repair", True),
-        ("It was reopened.", "open", False),
-        ("Due on 2026-05-03.", "2026-05-03", True),
-    ],
-)
-def test_names(text: str, value: str, named: bool) -> None:
-    assert names(text, value) is named

@@ -34,13 +34,14 @@ class Fact(BaseModel):
 
 class UserTurn(BaseModel):
     """What a user says, what they hold back, and what they want to hear: `tell` are values that an answer has to name,
-    `refuse` says that the right answer is a no."""
+    `others` those that it must not, `refuse` says that the right answer is a no."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     say: str
     facts: tuple[Fact, ...] = ()
     tell: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     refuse: bool = False
 
 

@@ -6,11 +6,8 @@ A task's data (`AppTask`) are JSON and all that is needed: the domain's name, th
 
 from __future__ import annotations
 
-import json
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,21 +19,11 @@ from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
 from openk2.worlds.apps.state import State
+from openk2.worlds.apps.told import Numbers, names, refuses
 from openk2.worlds.apps.user import PlayedUser, Reply, ScriptedUser, UserTurn
 
 _FAULTS = ("timeout", "rate_limit", "stale")
-REFUSAL = re.compile(
-    r"\b(cannot|can't|can not|unable|not able|not possible|impossible|not allowed|may not|not permitted|against|"
-    r"no tool|don't have|do not have|sorry|refuse|won't)\b",
-    re.I,
-)
 _STATES = 512
-_DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
-_NUMBER = re.compile(r"(?<![\w.:#-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w:-]*\d)(?!\w)")
-_DENIED = re.compile(r"\b(no|not|never|none|neither|cannot|un(?:available|able|used|paid))\b|n't\b", re.I)
-_SENTENCE = 3
-"""Fewer words say neither yes nor no without the word."""
-_LINE_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.M)
 
 
 class Faults(BaseModel):
@@ -160,8 +147,8 @@ class AppWorld:
         self.task = task
         self._given = {"today": today_of(task.state_seed), "user": task.user}
         self._home = dict.fromkeys(task.tools, task.domain)
-        for domain, names in task.distractors.items():
-            self._home |= {name: domain for name in names if name not in self._home}
+        for domain, others in task.distractors.items():
+            self._home |= {name: domain for name in others if name not in self._home}
         self.tools = [self._apps.spec(domain, name) for name, domain in sorted(self._home.items())]
         self.states = {task.domain: self._apps.state(task.domain, task.state_seed)}
         self._before: State | None = None
@@ -278,7 +265,9 @@ class AppWorld:
             missing = [value for value in turn.tell if not any(names(text, value) for text in said)]
             if missing:
                 wrong.append(f"in turn {number} the user was not told {missing[0]}")
-            elif turn.refuse and not (said and REFUSAL.search(said[-1])):
+            elif wrongly := [value for value in turn.others if any(names(text, value) for text in said)]:
+                wrong.append(f"in turn {number} the user was told {wrongly[0]}, which is none of them")
+            elif turn.refuse and not refuses(said):
                 wrong.append(f"in turn {number} the user was not told that it cannot be")
             else:
                 told += 1
@@ -302,64 +291,3 @@ class AppWorld:
     async def close(self) -> None:
         for state in self.states.values():
             state.close()
-
-
-class Numbers:
-    """The numbers of a conversation so far, with how many there are in lists, and which of a text are not among them.
-
-    An answer with a number that neither the user nor a tool has said is invented, also where nobody asked for it. Taken
-    for said are a number rounded, as a share or in percent. Ids, dates, times and the numbers of a list's lines are no
-    numbers.
-    """
-
-    def __init__(self) -> None:
-        self._found: set[float] = set()
-
-    def add(self, text: str) -> None:
-        """All numbers in a text, also parts of other things."""
-        self._found.update(float(number.replace(",", "")) for number in _DIGITS.findall(text))
-
-    def add_result(self, text: str) -> None:
-        """As `add`, and the lengths of the lists in it, which is JSON."""
-        self.add(text)
-        with suppress(ValueError, RecursionError):
-            self._count(json.loads(text))
-
-    def _count(self, value: Any) -> None:
-        if isinstance(value, dict):
-            for part in value.values():
-                self._count(part)
-        elif isinstance(value, list):
-            self._found.add(len(value))
-            for part in value:
-                self._count(part)
-
-    def others(self, text: str) -> list[str]:
-        """The numbers in a text that are none of these."""
-        return [number for number in _NUMBER.findall(_LINE_NUMBER.sub("", text)) if not self._said(number)]
-
-    def _said(self, number: str) -> bool:
-        plain = number.replace(",", "")
-        value, digits = abs(float(plain)), len(plain.partition(".")[2])
-        close = 0.5 * 10**-digits + 1e-9
-        return any(abs(abs(one) * scale - value) <= close for one in self._found for scale in (1, 100, 0.01))
-
-
-def names(text: str, value: str) -> bool:
-    """Whether a text names a value: a number in whatever form, words as words, `in_repair` also as `in repair`, and
-    `yes` and `no` by whether something is denied in it."""
-    if value in ("yes", "no"):
-        if re.search(rf"\b{value}\b", text, re.I):
-            return True
-        return bool(_DENIED.search(text)) == (value == "no") and len(text.split()) >= _SENTENCE
-    try:
-        wanted = float(value)
-    except ValueError:
-        return re.search(rf"(?<!\w){re.escape(_spaced(value))}(?!\w)", _spaced(text)) is not None
-    # The parts of a date or of an id are no numbers.
-    found = re.findall(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!-?\d)", text)
-    return any(abs(float(number.replace(",", "")) - wanted) < 0.005 for number in found)
-
-
-def _spaced(text: str) -> str:
-    return re.sub(r"[\s_-]+", " ", text.lower())
