@@ -1,10 +1,10 @@
 """Whether the verifiers can be trusted: what is wrong must be noticed, and what is right must pass.
 
 Three trials on trajectories of simulated apps. In some of those that were kept one value is changed, of a call, a
-result, a user's words, the task or the verdict: verified again each must disagree, nearly all of them also without the hash of
-the content (a bound of a search may be another one and find the same). And their tasks are tried once more by an
-agent that does the plan with one of the mistakes that models make: each attempt must be rejected. And by one that does
-it rightly, and writes numbers, dates and times in other ways than the tools: each must be accepted.
+result, a user's words, the task or the verdict: verified again each must disagree, nearly all of them also without the
+hash of the content (a bound of a search may be another one and find the same). And their tasks are tried once more by
+an agent that does the plan with one of the mistakes that models make: each attempt must be rejected. And by one that
+does it rightly, and writes numbers, dates and times in other ways than the tools: each must be accepted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LIMITS = Limits(60, 1024, 600)
 _NUMBER = re.compile(r"(?<![\w.:-])\d+(?![\w:-]|\.\d)")
 """In an answer, not of an id, a date or a time."""
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_SMALL = re.compile(r"\b(is|are) (10|\d)(?=\.(?:\s|$)|[:,;]|$)")
+_SMALL = re.compile(r"\b(is|are) (10|\d)(?=\.(?:\s|$)|[,;]|:\s|$)")
 _DAY = re.compile(r"(?<![\w-])\d{4}-\d\d-\d\d(?![\w-])")
 _CLOCK = re.compile(r"(?<![\w:-])([01]\d|2[0-3]):([0-5]\d)(?![\w:])")
 _CLAIMS = (
