@@ -45,6 +45,12 @@ def test_all_is_there_as_it_was_said() -> None:
         assert all(f"`{name}`" in text for name in task.rubric.pattern)
 
 
+def test_without_trajectories_the_tasks_are_left() -> None:
+    short, whole = (markdown(few(), n=5, seed=1, trajectories=wanted) for wanted in (False, True))
+    assert short.count("### The rubric") == whole.count("### The rubric") == 5
+    assert "### The trajectory" in whole and "### The trajectory" not in short and len(short) < len(whole) / 2
+
+
 def test_what_became_of_it(tmp_path: Path) -> None:
     run = damaged(tmp_path)
     text = markdown(run, n=1000, seed=0)

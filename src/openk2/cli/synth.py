@@ -228,6 +228,9 @@ def show(
     folder: RunArgument,
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many tasks.")] = 50,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Another seed draws other tasks.")] = 0,
+    trajectories: Annotated[
+        bool, typer.Option("--trajectories/--no-trajectories", help="With what was said and called, or without.")
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write a file.", show_default="print", parser=given_path),
@@ -243,7 +246,7 @@ def show(
     from openk2.core.runs import write_text
     from openk2.synth.show import markdown
 
-    text = markdown(folder, n=n, seed=seed)
+    text = markdown(folder, n=n, seed=seed, trajectories=trajectories)
     if out is None:
         print(text, end="")
         return

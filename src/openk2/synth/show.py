@@ -16,8 +16,11 @@ from openk2.synth.real import MACHINE, RealTask
 from openk2.worlds.apps.world import AppTask
 
 
-def markdown(run: Path, *, n: int, seed: int) -> str:
-    """A document with `n` tasks, or all if there are fewer. Raises UserError if the run has no attempts yet."""
+def markdown(run: Path, *, n: int, seed: int, trajectories: bool = True) -> str:
+    """A document with `n` tasks, or all if there are fewer, with the trajectories or without.
+
+    Raises UserError if the run has no attempts yet.
+    """
     lake = begun(run)
     _, rows = lake.query("SELECT DISTINCT number FROM attempts ORDER BY number")
     numbers = [int(number) for (number,) in rows]
@@ -25,8 +28,8 @@ def markdown(run: Path, *, n: int, seed: int) -> str:
     recipe = json.loads((lake.folder / "recipe.json").read_text(encoding="utf-8"))
     parts = [
         f"# {len(drawn)} tasks of {recipe['name']}\n\n"
-        f"Drawn at random (seed {seed}) from the {len(numbers):,} tasks that were tried, and not edited. Of each, the "
-        "first attempt is shown.\n"
+        f"Drawn at random (seed {seed}) from the {len(numbers):,} tasks that were tried, and not edited."
+        + (" Of each, the first attempt is shown.\n" if trajectories else "\n")
     ]
     if drawn:
         finished = (lake.folder / KEPT).exists()
@@ -49,7 +52,8 @@ def markdown(run: Path, *, n: int, seed: int) -> str:
             parts.extend(
                 _job(RealTask.model_validate(data)) if domain == MACHINE else _task(AppTask.model_validate(data))
             )
-            parts.extend(_trajectory(trajectory))
+            if trajectories:
+                parts.extend(_trajectory(trajectory))
     return "\n".join(parts)
 
 
@@ -61,6 +65,8 @@ def _task(task: AppTask) -> Iterator[str]:
             yield f"   - if asked ({_inline(', '.join(fact.words))}): {_inline(fact.answer)}"
         if turn.tell:
             yield f"   - has to hear: {', '.join(map(_inline, turn.tell))}"
+        if turn.others:
+            yield f"   - must not hear: {', '.join(map(_inline, turn.others))}"
         if turn.refuse:
             yield "   - the right answer is a no"
     yield "\n### The rubric\n"
