@@ -25,7 +25,7 @@ def train(
     overrides: Annotated[list[str] | None, set_option("sft.lr=0.004")] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Train from scratch or fine-tune, every stage, or go on where it stopped.
+    """Train or fine-tune, every stage, or go on where it stopped.
 
     The same command again continues: finished stages are skipped, a stopped one goes on from its last checkpoint and
     ends in the same bytes.
