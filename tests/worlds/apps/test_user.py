@@ -44,6 +44,17 @@ def test_the_next_turn_comes_when_this_one_is_over() -> None:
     assert asked.reply("It is cancelled.") is None and asked.at == 2
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "I'm sorry, I cannot do that. Is there anything else I can do for you?",
+        "It is booked. May I do anything else for you today?",
+    ],
+)
+def test_a_courtesy_at_the_end_is_no_question(message: str) -> None:
+    assert user().reply(message) == LAST.say
+
+
 def test_what_was_told_in_one_turn_can_be_asked_in_the_next() -> None:
     asked = ScriptedUser((FIRST, FIRST))
     for _ in range(2):

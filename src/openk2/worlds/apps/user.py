@@ -15,6 +15,12 @@ from pydantic import BaseModel, ConfigDict
 NOTHING_MORE = "I don't know more than what I told you."
 MOST_QUESTIONS = 4
 """So many questions without a new fact, and the user has enough."""
+_COURTESY = re.compile(
+    r"[^.!?]*\b(?:anything|something) else\b[^.!?]*\b(?:I|we) (?:can|could|may)\b[^.!?]*\?|"
+    r"[^.!?]*\b(?:can|may|could) (?:I|we)\b[^.!?]*\b(?:anything|something) else\b[^.!?]*\?",
+    re.I,
+)
+"""Asks for nothing that a user knows: the next thing is what comes next."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -74,6 +80,7 @@ class ScriptedUser:
     def reply(self, message: str) -> str | None:
         """The answer to a message without calls; None when there is nothing left to say."""
         facts = self._turns[self._at].facts
+        message = _COURTESY.sub("", message)
         if "?" in message and self._empty < MOST_QUESTIONS:
             asked = asked_words(message)
             wanted = [i for i, fact in enumerate(facts) if asked.intersection(fact.words)]
