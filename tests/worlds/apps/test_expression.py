@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openk2.worlds.apps import expression
 from openk2.worlds.apps.expression import ExpressionError, RowOf, Type, parse, parse_condition, parse_template
 from worlds.apps.shop import filled, shop
 
@@ -16,6 +17,14 @@ TYPES: dict[str, Type] = {
     "user": "text", "today": "date", "customer": RowOf("customers"), "order": RowOf("orders"), "n": "integer",
     "x": "number", "nobody": RowOf("customers"), "word": "text", "unknown": "integer",
 }  # fmt: skip
+
+
+def nested(depth: int) -> str:
+    """Loops over rows in each other, which find nothing."""
+    text = "n > 5"
+    for level in range(depth):
+        text = f"any({text} for o{level} in orders)"
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +57,11 @@ def compute() -> Any:
         ("max(o.total for o in orders if o.total > 999)", None),
         ("any(o.total > 70 for o in orders) and not all(o.total > 70 for o in orders)", True),
         ("round(x * 1.111, 1)", 2.8),
+        # No power of ten is computed that no number needs.
+        ("round(5, -3000000000)", 0),
+        ("round(x, 3000000000)", 2.5),
+        ("sum(1000000000000000 for o in orders)", None),
+        ("sum(sum(1000000000000000 for o in orders) for c in customers)", 0),
         # What is missing makes nothing fail.
         ("nobody.credit is None", True),
         ("nobody.credit + 1 is None", True),
@@ -91,11 +105,25 @@ def test_values(compute: Any, text: str, value: Any) -> None:
         ("(" * 500 + "n" + ")" * 500, "cannot be read"),
         ("n if n else 1", "boolean is needed"),
         ("n in (1, 'a')", "values of the type"),
+        (nested(5), "more than 4 loops over rows stand in each other"),
+        (nested(24), "more than 4 loops over rows stand in each other"),
     ],
 )
 def test_mistakes_are_named(text: str, words: str) -> None:
     with pytest.raises(ExpressionError, match=words.replace("(", r"\(")):
         parse(text, TYPES, shop().field_types)
+
+
+def test_what_goes_through_too_many_rows_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = shop()
+    state = filled(domain)
+    many = parse(nested(4), TYPES, domain.field_types)
+    assert many.compute({"n": 3}, state) is False
+    monkeypatch.setattr(expression, "_MOST_ROWS", 4000)
+    with pytest.raises(expression.TooManyRows, match="more than 4000 rows"):
+        many.compute({"n": 3}, state)
+    # Side by side they count each by itself.
+    assert parse(f"{nested(3)} or {nested(3)}", TYPES, domain.field_types).compute({"n": 3}, state) is False
 
 
 def test_a_condition_is_true_or_false() -> None:

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openk2.core import ToolCall
+from openk2.worlds.apps import expression
+from openk2.worlds.apps.declaration import read_domain
 from openk2.worlds.apps.interpreter import Interpreter
 from openk2.worlds.apps.state import diff
-from worlds.apps.shop import GIVEN, call, filled, shop
+from worlds.apps.shop import GIVEN, SHOP, call, filled, shop
 
 DOMAIN = shop()
 APP = Interpreter(DOMAIN)
@@ -35,6 +37,24 @@ def test_a_call_changes_the_state() -> None:
     assert "orders ORD-1006: removed" in diff(before, state)
     listed = call(APP, state, "list_orders", customer_id="CUS-1004", least=40)
     assert json.loads(listed.content) == [{"id": "ORD-1008", "total": 73.5}]
+
+
+def test_all_loops_of_a_call_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = {"that": "not any(o.total > customer.credit + 1000 for o in orders)", "error": "No."}
+    tool = {
+        "name": "look", "description": "Look.", "parameters": {"customer_id": {"ref": "customers"}},
+        "requires": [guard] * 9, "effects": [{"update": "customer", "values": {"name": "'x'"}}],
+        "returns": {"row": "customer"},
+    }  # fmt: skip
+    domain = read_domain({**SHOP, "tools": [tool]})
+    app, before = Interpreter(domain), filled(domain)
+    state = before.copy()
+    monkeypatch.setattr(expression, "_MOST_ROWS", 8 * 8)
+    result = call(app, state, "look", customer_id="CUS-1002")
+    assert result.error and "look cannot be computed: it goes through more than 64 rows" in result.content
+    assert diff(before, state) == []
+    monkeypatch.setattr(expression, "_MOST_ROWS", 9 * 8)
+    assert not call(app, state, "look", customer_id="CUS-1002").error
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ declared fields, with a sentence for every mistake, and turned into functions th
 
 A name is a row, a value, or, in `for` and `[...]`, an entity. Functions are those in `FUNCTIONS`. Nothing here fails
 when it is computed: arithmetic with null is null, a comparison of size with null is false, a missing row has no values.
+What goes through too many rows alone is given up, with `TooManyRows`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ Compute = Callable[[Scope, Tables], Any]
 
 _NUMBERS = ("integer", "number")
 _MOST_NODES = 400
+_DEEPEST = 4
+"""So many loops over rows may stand in each other."""
+_MOST_ROWS = 1_000_000
+"""So many rows a computation goes through."""
+STEPS = "#"
+"""Where a scope holds how many rows were gone through, in a list of one. No declared name is like it."""
+_MOST_DIGITS = 18
 _LONGEST_TEXT = 10_000
 _LARGEST = 1e15
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -64,6 +72,13 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 class ExpressionError(ValueError):
     """What is wrong with an expression, in words that name the part."""
+
+
+class TooManyRows(Exception):
+    """What is computed goes through more rows than a computation may."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it goes through more than {_MOST_ROWS} rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +168,11 @@ def _plus_days(day: str | None, count: int | None) -> str | None:
         return None
 
 
+def _rounded(value: float, digits: int) -> float:
+    """To so many digits, of which a number has no more than `_MOST_DIGITS` on either side of the point."""
+    return round(value, max(-_MOST_DIGITS, min(digits, _MOST_DIGITS)))
+
+
 def _null_if_none(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *values: None if any(value is None for value in values) else function(*values)
 
@@ -162,7 +182,7 @@ FUNCTIONS: dict[str, tuple[tuple[Kind, ...], Kind, Callable[..., Any]]] = {
     "plus_days": (("date", "integer"), "date", _plus_days),
     "lower": (("text",), "text", _null_if_none(str.lower)),
     "length": (("text",), "integer", _null_if_none(len)),
-    "round": (("number", "integer"), "number", _null_if_none(round)),
+    "round": (("number", "integer"), "number", _null_if_none(_rounded)),
     "least": (("number", "number"), "number", _null_if_none(min)),
     "most": (("number", "number"), "number", _null_if_none(max)),
 }
@@ -175,6 +195,7 @@ class _Reader:
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
+        self.depth = 0
 
     def read(self, node: ast.expr, types: Types) -> tuple[Type, Compute]:
         match node:
@@ -355,9 +376,13 @@ class _Reader:
                 raise ExpressionError(f"{ast.unparse(node)!r}: write NAME(... for row in ENTITY if ...)")
         if each in types:
             raise ExpressionError(f"the name {each!r} is taken: call the rows of {entity} something else")
+        if self.depth == _DEEPEST:
+            raise ExpressionError(f"more than {_DEEPEST} loops over rows stand in each other")
+        self.depth += 1
         inner = {**types, each: RowOf(entity)}
         tests = [self._wanted(condition, "boolean", inner) for condition in conditions]
         kind, value = self.read(node.elt, inner)
+        self.depth -= 1
         if name in ("any", "all") and kind != "boolean":
             raise ExpressionError(f"{ast.unparse(node.elt)} is {_called(kind)}, and {name} needs true or false")
         if name == "sum" and kind not in _NUMBERS:
@@ -367,7 +392,12 @@ class _Reader:
 
         def values(scope: Scope, tables: Tables) -> Iterable[Any]:
             own = dict(scope)
-            for row in tables.rows(entity):
+            rows = tables.rows(entity)
+            steps = own.setdefault(STEPS, [0])
+            steps[0] += len(rows)
+            if steps[0] > _MOST_ROWS:
+                raise TooManyRows
+            for row in rows:
                 own[each] = row
                 if all(test(own, tables) for test in tests):
                     yield value(own, tables)
@@ -402,7 +432,8 @@ def _folded(name: str, values: Callable[[Scope, Tables], Iterable[Any]]) -> Comp
         present = [value for value in values(scope, tables) if value is not None]
         if name == "sum":
             total = sum(present)
-            return round(total, 6) if isinstance(total, float) else total
+            total = round(total, 6) if isinstance(total, float) else total
+            return total if abs(total) <= _LARGEST else None
         return (min if name == "min" else max)(present, default=None)
 
     return fold

@@ -27,12 +27,14 @@ from openk2.worlds.apps.declaration import (
     tool_types,
 )
 from openk2.worlds.apps.expression import (
+    STEPS,
     Compute,
     Expression,
     Row,
     RowOf,
     Scope,
     Tables,
+    TooManyRows,
     Type,
     parse,
     parse_condition,
@@ -102,7 +104,14 @@ class Interpreter:
     def run(self, state: State, tool: Tool, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         """The value that a call gives. Raises Refused if it may not be, and then nothing has changed."""
         prepared = self._prepared.get(tool.name) or self._prepare(tool)
-        scope = self._bind(state, tool, arguments) | dict(given)
+        # All that a call computes counts together.
+        scope = self._bind(state, tool, arguments) | dict(given) | {STEPS: [0]}
+        try:
+            return self._given(state, tool, prepared, scope)
+        except TooManyRows as e:
+            raise Refused(f"{tool.name} cannot be computed: {e}") from None
+
+    def _given(self, state: State, tool: Tool, prepared: Prepared, scope: Scope) -> Any:
         for guard in prepared.guards:
             if not guard.that(scope, state):
                 raise Refused(guard.error(scope, state))
