@@ -53,6 +53,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("entities.orders.fields.customer", {"ref": "cats"}, "field customer refers to 'cats'"),
         ("entities.orders.fields.id", {}, "has an id of its own"),
         ("entities.orders.fields.total", {"type": "float"}, "entities.orders.fields.total.type"),
+        ("entities.sqlite_x", {"prefix": "SQL", "singular": "x", "fields": {}}, "entity sqlite_x: names with sqlite_"),
+        ("entities.orders.fields", {f"f{n}": {} for n in range(2100)}, "entity orders: it has 2100 fields"),
     ],
 )  # fmt: skip
 def test_mistakes(path: str, value: Any, words: str) -> None:
@@ -64,6 +66,8 @@ def test_mistakes(path: str, value: Any, words: str) -> None:
 def test_text_that_is_no_json() -> None:
     with pytest.raises(UserError, match="it is not JSON"):
         read_domain("{", "x.json")
+    with pytest.raises(UserError, match="it is not JSON"):
+        read_domain('{"entities": ' + "[" * 100_000 + "]" * 100_000 + "}", "x.json")
     assert read_domain(json.dumps(SHOP)) == shop()
 
 

@@ -59,6 +59,8 @@ GIVEN: dict[str, Type] = {"today": "date", "user": "text"}
 """Names that every expression knows."""
 _MOST = 1e12
 """How large bounds may be."""
+_MOST_FIELDS = 500
+"""So many fields an entity may have. A table of SQLite has no more than 2,000."""
 _RESERVED = frozenset({*GIVEN, "and", "or", "not", "in", "is", "if", "else", "for", "lambda", "true", "false", "none"})
 
 
@@ -233,6 +235,10 @@ def check_domain(domain: Domain) -> None:
 
 
 def _check_entity(domain: Domain, name: str, entity: Entity) -> None:
+    if name.startswith("sqlite_"):
+        raise ExpressionError(f"entity {name}: names with sqlite_ in front are the database's, choose another one")
+    if len(entity.fields) > _MOST_FIELDS:
+        raise ExpressionError(f"entity {name}: it has {len(entity.fields)} fields, and at most {_MOST_FIELDS} may be")
     if "id" in entity.fields:
         raise ExpressionError(f"entity {name}: every row has an id of its own, leave the field out")
     if entity.label is not None and entity.label not in entity.fields:
@@ -417,7 +423,7 @@ def _first_mistake(error: ValidationError, raw: Any) -> str:
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return f"it is not JSON ({first['msg']})"
     place: list[str] = []
     value = raw
