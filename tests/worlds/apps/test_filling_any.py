@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openk2.core import UserError
-from openk2.worlds.apps.declaration import read_domain
+from openk2.worlds.apps.declaration import KINDS, read_domain
 from openk2.worlds.apps.filling import fill
 
 
@@ -57,6 +57,34 @@ def test_what_nothing_can_be_is_refused(field: dict[str, Any], words: str) -> No
     raw["tools"][0]["parameters"] = {"x": field}
     with pytest.raises(UserError, match=words):
         read_domain(raw)
+
+
+def test_a_kind_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match=r"field x: there is no kind 'monney': there are name, title, .*money"):
+        read_domain(domain({"x": {"type": "number", "kind": "monney"}}))
+
+
+@pytest.mark.parametrize("kind", ["", *KINDS])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {},
+        {"maximum": 2},
+        {"minimum": 100},
+        {"minimum": 1000, "maximum": 1001},
+        {"maximum": -0.5},
+        {"minimum": 0.5},
+        {"minimum": -3.25, "maximum": -2.75},
+    ],
+)
+def test_numbers_are_of_their_type_and_within_their_bounds(kind: str, bounds: dict[str, float]) -> None:
+    fields = {"a": {"type": "integer", "kind": kind, **bounds}, "b": {"type": "number", "kind": kind, **bounds}}
+    for seed in range(4):
+        for row in fill(read_domain(domain(fields)), seed).rows("things"):
+            assert type(row["a"]) is int and type(row["b"]) is float
+            for value in row.values():
+                low, high = bounds.get("minimum", -1000), bounds.get("maximum", 2000)
+                assert isinstance(value, str) or low <= value <= high
 
 
 def test_bounds_below_zero() -> None:

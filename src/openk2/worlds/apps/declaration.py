@@ -59,6 +59,11 @@ GIVEN: dict[str, Type] = {"today": "date", "user": "text"}
 """Names that every expression knows."""
 _MOST = 1e12
 """How large bounds may be."""
+KINDS = (
+    "name", "title", "person", "email", "city", "note", "past", "money", "value", "duration", "capacity", "stock",
+    "few", "hours", "count", "json",
+)  # fmt: skip
+"""What a field can be like (see `filling`)."""
 _MOST_FIELDS = 500
 """So many fields an entity may have. A table of SQLite has no more than 2,000."""
 _RESERVED = frozenset({*GIVEN, "and", "or", "not", "in", "is", "if", "else", "for", "lambda", "true", "false", "none"})
@@ -70,7 +75,7 @@ class _Declared(BaseModel):
 
 class EntityField(_Declared):
     """A column. `ref` names the entity whose ids it holds, `values` are all it can be, `examples` some of what it can
-    be, `kind` is how others look (see `filling`)."""
+    be, `kind`, one of `KINDS`, is how others look."""
 
     type: ValueType = "text"
     ref: Name | None = None
@@ -250,6 +255,10 @@ def _check_entity(domain: Domain, name: str, entity: Entity) -> None:
             )
         if declared.ref is not None and (declared.type != "text" or declared.values):
             raise ExpressionError(f"entity {name}: field {field} refers to a row, so it has neither type nor values")
+        if declared.kind and declared.kind not in KINDS:
+            raise ExpressionError(
+                f"entity {name}: field {field}: there is no kind {declared.kind!r}: there are {', '.join(KINDS)}"
+            )
         with _within(f"entity {name}: field {field}"):
             _check_range(declared)
 

@@ -170,20 +170,27 @@ def _day(field: str, kind: str, today: date, rng: random.Random) -> str:
 
 
 def _number(declared: EntityField, rng: random.Random) -> float:
+    """One of its kind if that is of its type and within its bounds, or else any that is."""
+    whole = declared.type == "integer"
     low, high = declared.minimum, declared.maximum
+    value: float | None = None
     if declared.kind == "duration":
-        return rng.choice(_DURATIONS)
-    if declared.kind == "money":
-        return round(rng.uniform(5, 400), 2)
-    if declared.kind in _COUNTS:
-        low, high = _COUNTS[declared.kind]
-    low = min(0.0, high or 0.0) if low is None else low
-    high = low + 100 if high is None else high
-    return (
-        rng.randint(math.ceil(low), math.floor(high))
-        if declared.type == "integer"
-        else round(rng.uniform(low, high), 1)
-    )
+        value = rng.choice(_DURATIONS)
+    elif declared.kind == "money":
+        value = round(rng.uniform(5, 400), None if whole else 2)
+    elif declared.kind in _COUNTS:
+        value = _between(*_COUNTS[declared.kind], whole, rng)
+    if value is not None and (low is None or value >= low) and (high is None or value <= high):
+        return value
+    low = min(0, math.floor(high or 0)) if low is None else low
+    return _between(low, low + 100 if high is None else high, whole, rng)
+
+
+def _between(low: float, high: float, whole: bool, rng: random.Random) -> float:
+    """An integer or a number to one digit that lies there."""
+    if whole:
+        return rng.randint(math.ceil(low), math.floor(high))
+    return min(max(round(rng.uniform(low, high), 1), low), high)
 
 
 def _sensible(row: dict[str, Any]) -> dict[str, Any]:
