@@ -138,6 +138,9 @@ def test_usage_is_found(last: dict[str, Any]) -> None:
         ({"prompt_tokens": 5, "completion_tokens": -1, "prompt_tokens_details": {"cached_tokens": "x"}}, Usage(5, 0)),
         ({"prompt_tokens": "many"}, None),
         ({"prompt_tokens": "9" * 5000}, None),
+        ({"prompt_tokens": 10**30, "completion_tokens": 4}, None),
+        ({"prompt_tokens": 5, "completion_tokens": 10**30}, Usage(5, 0)),
+        ({"prompt_tokens": 5, "completion_tokens": 2**53}, Usage(5, 2**53)),
     ],
 )
 def test_odd_counts_are_read(usage: dict[str, Any], counts: Usage | None) -> None:
@@ -474,6 +477,13 @@ def test_anthropics_events_and_what_is_sent() -> None:
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
     assert [block["type"] for block in sent["messages"][2]["content"]] == ["tool_result", "tool_result", "text"]
     assert sent["messages"][1]["content"][1]["input"] == {"unreadable": "not json"}
+
+
+def test_anthropics_odd_counts_are_none() -> None:
+    answer = {"id": "1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+              "content": [{"type": "text", "text": "hey"}],
+              "usage": {"input_tokens": 4, "cache_read_input_tokens": "x", "output_tokens": 10**30}}  # fmt: skip
+    assert ask(Played((200, EVENTS[:2]), (200, answer)), anthropic=True).usage == Usage(4, 0, 0)
 
 
 def test_anthropics_broken_stream_is_asked_for_as_a_whole() -> None:

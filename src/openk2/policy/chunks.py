@@ -8,6 +8,9 @@ from openk2.core import Usage
 from openk2.policy.draft import Draft
 from openk2.policy.failures import Unreadable
 
+_MOST_TOKENS = 2**53
+"""More than any answer has, and so many that readers of JSON still read each number as it is."""
+
 
 def take_chunk(draft: Draft, chunk: dict[str, Any]) -> None:
     """Add a chunk of a stream. Raises what reading raises if it has another form."""
@@ -32,19 +35,20 @@ def whole_answer(answer: dict[str, Any]) -> Draft:
 
 
 def _usage(raw: Any) -> Usage | None:
-    if not isinstance(raw, dict) or (prompt := _count(raw.get("prompt_tokens"))) is None:
+    if not isinstance(raw, dict) or (prompt := token_count(raw.get("prompt_tokens"))) is None:
         return None
     details = raw.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return Usage(prompt, _count(raw.get("completion_tokens")) or 0, min(cached or 0, prompt))
+    cached = token_count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return Usage(prompt, token_count(raw.get("completion_tokens")) or 0, min(cached or 0, prompt))
 
 
-def _count(said: Any) -> int | None:
-    """A count of tokens, which some servers give as 5.0 or "5"."""
+def token_count(said: Any) -> int | None:
+    """A count of tokens, which some servers give as 5.0 or "5". What no count can be is none."""
     try:
-        return max(said if isinstance(said, int) else int(float(said)), 0)
+        count = max(said if isinstance(said, int) else int(float(said)), 0)
     except (TypeError, ValueError, OverflowError):
         return None
+    return count if count <= _MOST_TOKENS else None
 
 
 def _only(choices: list[dict[str, Any]]) -> dict[str, Any]:

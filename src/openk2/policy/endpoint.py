@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from openk2.core import Message, ToolCall, ToolSpec, Turn, Usage, UserError
 from openk2.core.messages import compact_json
-from openk2.policy.chunks import take_chunk, whole_answer
+from openk2.policy.chunks import take_chunk, token_count, whole_answer
 from openk2.policy.draft import Draft, Kind
 from openk2.policy.events import Event, read_events
 from openk2.policy.failures import (
@@ -374,12 +374,12 @@ def _anthropic_usage(draft: Draft, raw: Any) -> None:
     if not isinstance(raw, dict):
         return
     before = draft.usage or Usage(0, 0, 0)
-    cached = raw.get("cache_read_input_tokens")
-    fresh = raw.get("input_tokens")
+    cached = token_count(raw.get("cache_read_input_tokens"))
+    fresh = token_count(raw.get("input_tokens"))
     prompt = before.prompt_tokens if fresh is None else fresh + (cached or 0)
     draft.usage = Usage(
         prompt,
-        raw.get("output_tokens") or before.completion_tokens,
+        token_count(raw.get("output_tokens")) or before.completion_tokens,
         before.cached_tokens if cached is None else cached,
     )
 
