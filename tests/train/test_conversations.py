@@ -61,6 +61,13 @@ def test_every_conversation_is_in_one_part(tmp_path: Path) -> None:
         assert [m.content for m in parse(ids, tokenizer=tokenizer).messages if m.role == "user"] == users
 
 
+def calling(arguments: str) -> str:
+    """A conversation with a call that has these arguments."""
+    function = {"name": "f", "arguments": arguments}
+    message = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    return json.dumps({"messages": [message]})
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -70,6 +77,10 @@ def test_every_conversation_is_in_one_part(tmp_path: Path) -> None:
         ('{"messages": [{"role": "user", "content": "hi"}]}', "conversation 2: the assistant says nothing"),
         ('{"messages": [{"role": "alien"}]}', "conversation 2: message role 'alien'"),
         ('{"messages": [{"role": "assistant", "content": "x"}], "tools": [{}]}', "conversation 2: "),
+        ('{"messages": [{"role": "assistant", "content": "x"}], "tools": 5}', "conversation 2: its tools are a list"),
+        (calling("{"), "conversation 2: the arguments of a call of 'f' are no JSON object"),
+        (calling("[1]"), "conversation 2: the arguments of a call of 'f' are no JSON object"),
+        (calling("[" * 100_000), "conversation 2: the arguments of a call of 'f' are no JSON object"),
     ],
 )
 def test_what_is_no_conversation_is_named(tmp_path: Path, line: str, words: str) -> None:
@@ -77,6 +88,17 @@ def test_what_is_no_conversation_is_named(tmp_path: Path, line: str, words: str)
     file.write_text(json.dumps(conversation(0)) + "\n" + line + "\n")
     with pytest.raises(UserError, match=words):
         list(read_conversations(file, 0, 0, 2))
+
+
+def test_what_cannot_be_rendered_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", 3)
+    broken = {"messages": [{"role": "user", "content": "a\ud83d"}, {"role": "assistant", "content": "b"}]}
+    file.write_text(file.read_text() + "\n" + json.dumps(broken) + "\n" + json.dumps(conversation(4)))
+    (chunk,) = plan_file_chunks(
+        file, "train", 1, folder=tmp_path / "chunks", tokenizer=NANO, max_tokens=1600, tool_dropout=0.0
+    )
+    with pytest.raises(UserError, match=r"mine\.jsonl, conversation 4: .*lone surrogate"):
+        make_chunk(chunk)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -48,10 +48,18 @@ def read_conversations(path: Path, offset: int, number: int, count: int) -> Iter
 def _conversation(raw: Any, name: str, number: int) -> Demonstration:
     if not isinstance(raw, dict) or not isinstance(raw.get("messages"), list):
         raise UserError("it is no object with a list of messages")
-    if not all(isinstance(one, dict) for one in [*raw["messages"], *(raw.get("tools") or [])]):
+    declared = raw.get("tools") or []
+    if not isinstance(declared, list):
+        raise UserError(f"its tools are a list, not {json.dumps(declared)[:40]}")
+    if not all(isinstance(one, dict) for one in [*raw["messages"], *declared]):
         raise UserError("a message, or a tool, is no object")
     messages = tuple(map(Message.from_openai, raw["messages"]))
     if not any(message.role == "assistant" for message in messages):
         raise UserError("the assistant says nothing in it, and that is what is learned")
-    tools = tuple(map(ToolSpec.from_openai, raw.get("tools") or []))
+    for call in (call for message in messages for call in message.tool_calls):
+        try:
+            call.parsed()
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"the arguments of a call of {call.name!r} are no JSON object ({e})") from None
+    tools = tuple(map(ToolSpec.from_openai, declared))
     return Demonstration(Task(f"{name}/{number}", name, "", number, "", {}), tools, messages)

@@ -144,14 +144,22 @@ def join_chunks(chunks: Sequence[Chunk], folder: Path) -> dict[str, dict[str, in
 
 
 def make_chunk(chunk: Chunk) -> None:
-    """Demonstrate, render, write. Episodes longer than `max_tokens` are dropped and counted."""
+    """Demonstrate, render, write. Episodes longer than `max_tokens` are dropped and counted.
+
+    Raises UserError that names the conversation of a file which cannot be read or rendered.
+    """
     tokenizer = _tokenizer(chunk.tokenizer)
     final = Path(chunk.folder)
     building = final.with_name(f".{final.name}.{os.getpid()}")
     too_long = 0
     with ShardWriter(building) as writer:
         for shown in _demonstrations(chunk):
-            rendered = render(shown.messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
+            try:
+                rendered = render(shown.messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
+            except UserError as e:
+                if chunk.offset is None:
+                    raise
+                raise UserError(f"{chunk.family}, conversation {shown.task.seed + 1}: {e}") from e
             if len(rendered.ids) > chunk.max_tokens:
                 too_long += 1
                 continue
