@@ -8,6 +8,7 @@ from pathlib import Path
 
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import read_sketches
+from openk2.synth.wording import phrased
 from openk2.worlds.apps.declaration import read_domain
 from openk2.worlds.apps.filling import fill
 
@@ -18,5 +19,9 @@ def test_the_declared_domain_and_the_sketch_of_the_page() -> None:
     declared, sketched = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     domain = read_domain(tomllib.loads(declared))
     assert len(fill(domain, 0).rows("teas")) >= 3
+    # Whatever is held back of a request, it reads well.
+    told = {"guest_id": "me", "tea_id": "TEA-1001"}
+    asks = [phrased(domain.tools[0].ask, told | grams) for grams in ({}, {"grams": "15"})]
+    assert asks == ["sell me some grams of TEA-1001", "sell me 15 grams of TEA-1001"]
     (sketch,) = read_sketches(sketched, "the page")
     assert {"place_tea_sale", "create_tea_sale", "submit_tea_sale"} & evolve(sketch, 0).by_name.keys()
