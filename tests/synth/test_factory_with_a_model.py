@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 pytest.importorskip("openai")
 
-from openk2.core import UserError
+from openk2.core import Message, Task, Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.data.lake import Lake
+from openk2.policy.scripted import ScriptedPolicy
+from openk2.rollout.loop import OUT_OF_TIME
+from openk2.synth.attempts import must_answer
 from openk2.synth.factory import run_factory
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.verify import verify_run
@@ -72,6 +76,41 @@ def test_what_had_no_answer_is_asked_again_and_nothing_else(tmp_path: Path) -> N
     # Of what was answered before, whole attempts alone are kept.
     assert len(played.asked) < sum(turns) <= len(played.asked) + 9
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_an_endpoint_that_hangs_has_not_answered(tmp_path: Path) -> None:
+    hung = threading.Event()
+
+    def hang(body: Any) -> Any:
+        hung.wait(20)
+        return 200, SORRY
+
+    played = Played(hang)
+    with served(played) as url:
+        short = recipe(url, seconds=2.0, concurrency=20)
+        try:
+            with pytest.raises(UserError, match=r"did not answer within the 2 seconds of an attempt.*asks again"):
+                run_factory(short, tmp_path, workers=1)
+        finally:
+            hung.set()
+        assert not Lake(tmp_path).status()["finished"]
+        played.begin((200, SORRY))
+        status = run_factory(short, tmp_path, workers=1)
+    assert status["finished"] and status["attempts"] == status["tasks"]
+    assert Lake(tmp_path).one("SELECT count(*) FROM attempts WHERE stop = 'seconds'") == 0
+
+
+def test_a_call_that_takes_all_of_the_time_is_the_agents() -> None:
+    task = Task("t/0", "f", "", 0, "do", {})
+    policy = ScriptedPolicy([Message("assistant", "")])
+    messages = [Message("user", "do"), Message("assistant", ""), Message("tool", OUT_OF_TIME)]
+    trajectory = Trajectory(task=task, policy="m", tools=(), messages=messages, stop="seconds")
+    must_answer(policy, trajectory, 5)
+    trajectory.messages.pop()
+    must_answer(policy, trajectory, 5)
+    trajectory.messages.pop()
+    with pytest.raises(UserError, match="did not answer within the 5 seconds"):
+        must_answer(policy, trajectory, 5)
 
 
 def test_no_endpoint_is_one_sentence(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ from openk2.rollout.record import Recorder
 SAME_FAILURES = 3
 """So many identical failing calls in a row end a rollout: the policy is stuck."""
 
+OUT_OF_TIME = "stopped: the time for this task is over"
+"""The result of a call during which the time was over."""
+
 MALFORMED = "Malformed tool call. Write it again."
 
 T = TypeVar("T")
@@ -155,7 +158,7 @@ class _Rollout:
         try:
             result = await self._timed(self.world.call(call))
         except _Stop:
-            self._returned(step, call, ToolResult("stopped: the time for this task is over", error=True))
+            self._returned(step, call, ToolResult(OUT_OF_TIME, error=True))
             raise
         self._returned(step, call, result)
         if not result.error:

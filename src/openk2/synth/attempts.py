@@ -20,6 +20,7 @@ from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.data.lake import attempts_schema, read_rows, tasks_schema, write_table
 from openk2.rollout import rollout
+from openk2.rollout.loop import OUT_OF_TIME
 from openk2.synth import real
 from openk2.synth.agents import Agent
 from openk2.synth.ask import Asker
@@ -189,8 +190,8 @@ async def run_model(
     """A model's attempts at the tasks of all shards, many at a time. Without `policy` the planner acts; `users` plays
     the users.
 
-    An attempt without an answer is left out, and its shard is not whole: the next run asks again. Raises UserError
-    when nothing is answered any more; what was is kept.
+    An attempt without an answer, or with none in its time, is left out, and its shard is not whole: the next run asks
+    again. Raises UserError when nothing is answered any more; what was is kept.
     """
     config, spent = bench.recipe.attempts, Spent()
     gate, machines = asyncio.Semaphore(config.concurrency), asyncio.Semaphore(real.AT_ONCE)
@@ -259,9 +260,12 @@ async def _attempt(
     if isinstance(made, RealTask):
         # Only what the planner does is this package's own code, and may run outside the sandbox.
         machine = PlannedWorld(made) if isinstance(policy, Planner) else RealWorld(made)
-        return row_of(await rollout(policy, machine, task, limits), machine.score)
+        trajectory = await rollout(policy, machine, task, limits)
+        must_answer(policy, trajectory, config.seconds)
+        return row_of(trajectory, machine.score)
     world = PlayedWorld(apps, made, users, seed) if users else AppWorld(apps, made)
     trajectory = await rollout(policy, world, task, limits)
+    must_answer(policy, trajectory, config.seconds)
     if isinstance(world, PlayedWorld):
         # With what the user has said the task can be done again without the model that has said it.
         trajectory.task = replace(task, data=world.played.model_dump(mode="json"))
@@ -269,6 +273,20 @@ async def _attempt(
             trajectory.verdict = Verdict(None, f"{EXCLUDED}{world.fault.kind} ({world.fault.detail})")
             return row_of(trajectory, None)
     return row_of(trajectory, world.grade.score if world.grade else 0.0)
+
+
+def must_answer(policy: Policy, trajectory: Trajectory, seconds: float) -> None:
+    """Raises UserError if the time was over while a model was to speak: that says nothing of what it would have done.
+
+    A call that takes all of the time is the agent's own.
+    """
+    if trajectory.stop != "seconds" or isinstance(policy, Planner) or not trajectory.messages:
+        return
+    last = trajectory.messages[-1]
+    if last.role != "assistant" and not (last.role == "tool" and last.content == OUT_OF_TIME):
+        raise UserError(
+            f"{policy.name} did not answer within the {seconds:g} seconds of an attempt (attempts.seconds may be more)"
+        )
 
 
 def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
