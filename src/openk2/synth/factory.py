@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
+from openk2.core.processes import ignore_interrupts, quiet_start
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
 from openk2.data.lake import (
@@ -307,6 +308,7 @@ def _bench(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) ->
 
 
 def _begin_worker(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> None:
+    ignore_interrupts()
     _shared["bench"] = _bench(recipe, domains, agents)
 
 
@@ -350,14 +352,19 @@ class Workers:
         if shards:
             self._start()
             assert self._pool is not None
-            for future in as_completed([self._pool.submit(_work, make, shard) for shard in shards]):
+            # Processes begin when there is something for them to do.
+            with quiet_start():
+                waiting = [self._pool.submit(_work, make, shard) for shard in shards]
+            for future in as_completed(waiting):
                 yield future.result()
 
     def warm(self) -> None:
         """Begin the processes now."""
         self._start()
         if self._pool is not None:
-            list(self._pool.map(abs, range(4 * self._count)))
+            with quiet_start():
+                found = self._pool.map(abs, range(4 * self._count))
+            list(found)
 
     def _start(self) -> None:
         if self._pool is None and self._count > 1:

@@ -16,6 +16,7 @@ from typing import Any
 
 from openk2.core import Trajectory, UserError
 from openk2.core.atif import from_atif
+from openk2.core.processes import ignore_interrupts, quiet_start
 from openk2.core.progress import ConsoleReporter
 from openk2.data.lake import Lake
 from openk2.rollout import replay
@@ -72,6 +73,11 @@ def _begin_worker(domains: dict[str, str]) -> None:
     _shared["apps"] = Apps(lambda name: Domain.model_validate_json(domains[name]))
 
 
+def _begin_process(domains: dict[str, str]) -> None:
+    ignore_interrupts()
+    _begin_worker(domains)
+
+
 def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
     async def all_of_them() -> list[tuple[str, str | None]]:
         found: list[tuple[str, str | None]] = []
@@ -120,10 +126,11 @@ def _checked(
         yield from map(_check, pieces)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin_worker, (domains,)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_process, (domains,)) as pool:
         waiting: list[Any] = []
         for piece in pieces:
-            waiting.append(pool.submit(_check, piece))
+            with quiet_start():
+                waiting.append(pool.submit(_check, piece))
             # A lake of any size passes through a few pieces.
             if len(waiting) >= 4 * workers:
                 yield waiting.pop(0).result()
