@@ -43,6 +43,13 @@ class Verified:
         if difference is not None and len(self.differences) < _SHOWN:
             self.differences.append(f"{name}: {difference}")
 
+    def lack(self, count: int, where: Path) -> None:
+        """Note kept trajectories that are not there to be executed: they disagree."""
+        self.checked += count
+        self.differences.insert(
+            0, f"{count} kept trajectories are missing from {where}: the same synth run command makes them anew"
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "checked": self.checked,
@@ -92,18 +99,23 @@ def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
 
 
 def verify_run(run: Path, *, workers: int) -> Verified:
-    """Re-execute every kept trajectory of a run."""
+    """Re-execute every kept trajectory of a run; one that is missing disagrees."""
     lake = Lake(run)
     _, declared = lake.query("SELECT name, declaration FROM domains")
     domains = {str(name): str(text) for name, text in declared}
     total = int(lake.one("SELECT count(*) FROM trajectories"))
     verified = Verified()
-    rows = lake.stream("SELECT task, hash, atif FROM trajectories", _PIECE)
+    # A run that is not finished has no verdicts yet.
+    missing = max(int(lake.one("SELECT count(*) FROM verdicts WHERE dropped = ''")) - total, 0)
+    if missing:
+        verified.lack(missing, lake.folder)
+    # Where not one attempt is there, there is no such view.
+    rows = lake.stream("SELECT task, hash, atif FROM trajectories", _PIECE) if total else ()
     with ConsoleReporter().stage("verify") as bar:
         for results in _checked(_pieces(rows), domains, workers):
             for name, found in results:
                 verified.add(name, found)
-            bar(verified.checked, total)
+            bar(verified.checked, total + missing)
     return verified
 
 
