@@ -122,3 +122,40 @@ def test_no_endpoint_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"does not accept the API key.*attempts in a row had no answer"):
             run_factory(many, tmp_path, workers=1)
     assert len(played.asked) < 40
+
+
+def test_more_tasks_ask_for_them_alone(tmp_path: Path) -> None:
+    def limited(url: str, count: int) -> SynthRecipe:
+        whole = recipe(url, per_task=2)
+        return whole.model_copy(update={"tasks": whole.tasks.model_copy(update={"count": count})})
+
+    played = Played((200, SORRY))
+    with served(played) as url:
+        run_factory(limited(url, 7), tmp_path / "grown", workers=1)
+        before = dict(Lake(tmp_path / "grown").query("SELECT number || '/' || attempt, atif FROM attempts")[1])
+        first = len(played.asked)
+        with pytest.raises(UserError, match=r"holds attempts at 7 tasks"):
+            run_factory(limited(url, 6), tmp_path / "grown", workers=1)
+        status = run_factory(limited(url, 12), tmp_path / "grown", workers=1)
+        asked = len(played.asked)
+        run_factory(limited(url, 12), tmp_path / "at once", workers=1)
+    assert status["attempts"] == 2 * status["tasks"] and not list(tmp_path.rglob("*.jsonl"))
+    lake = Lake(tmp_path / "grown")
+    assert lake.one("SELECT sum(steps) FROM attempts") == asked > first
+    after = dict(lake.query("SELECT number || '/' || attempt, atif FROM attempts")[1])
+    assert before.items() < after.items()
+    for part in ("tasks", "attempts"):
+        for path in (tmp_path / "grown" / "synth" / part).iterdir():
+            assert path.read_bytes() == (tmp_path / "at once" / "synth" / part / path.name).read_bytes()
+    assert len(played.asked) == 2 * asked
+
+
+def test_damaged_tasks_are_made_anew_and_nobody_is_asked(tmp_path: Path) -> None:
+    played = Played((200, SORRY))
+    with served(played) as url:
+        run_factory(recipe(url), tmp_path, workers=1)
+        asked, attempts = len(played.asked), tmp_path / "synth" / "attempts" / "00001.parquet"
+        whole = attempts.read_bytes()
+        (tmp_path / "synth" / "tasks" / "00001.parquet").write_bytes(b"PAR1")
+        assert run_factory(recipe(url), tmp_path, workers=1)["finished"]
+    assert len(played.asked) == asked and attempts.read_bytes() == whole

@@ -61,8 +61,8 @@ def run(
     """Make data, or go on where it stopped.
 
     The same command again continues: what is finished is kept, and the bytes are the same whatever the number of
-    workers. A larger --limit adds tasks to those that are there. Without --model a program that knows the plan acts, so
-    that no model is needed.
+    workers. A larger --limit adds tasks to those that are there; none that was tried is left out. Without --model a
+    program that knows the plan acts, so that no model is needed.
     """
     from openk2.synth.factory import run_factory
     from openk2.synth.recipe import load_synth_recipe

@@ -40,8 +40,7 @@ class BenchmarkIndex:
     @classmethod
     def from_folder(cls, folder: Path) -> BenchmarkIndex:
         """Of every benchmark file in a data pack. Raises UserError if the folder does not exist."""
-        if not folder.is_dir():
-            raise UserError(f"the data pack {folder} (OPENK2_DATA) is not a folder: unset the variable or correct it")
+        check_pack(folder)
         return cls(_folder_texts(folder))
 
     def __len__(self) -> int:
@@ -71,6 +70,12 @@ class BenchmarkIndex:
         for i in range(WINDOW):
             total_N = total_N * np.uint64(0x9E3779B97F4A7C15) + word_N[i : i + count]
         return total_N
+
+
+def check_pack(folder: Path) -> None:
+    """Raises UserError if a data pack does not exist."""
+    if not folder.is_dir():
+        raise UserError(f"the data pack {folder} (OPENK2_DATA) is not a folder: unset the variable or correct it")
 
 
 class _WordHashes(dict[str, int]):

@@ -111,7 +111,7 @@ def open_source(path: Path, everything: bool = False) -> Source:
 
 
 def _factory_run(path: Path, everything: bool) -> Source:
-    from openk2.data.lake import ATTEMPTS, KEPT, lake_folder, packages, read_rows
+    from openk2.data.lake import ATTEMPTS, KEPT, lake_folder, packages, read_rows, recipe_of
 
     folder = lake_folder(path)
     packages()
@@ -120,7 +120,7 @@ def _factory_run(path: Path, everything: bool) -> Source:
             f"{path} is not finished, so nothing is decided to be kept: the same synth run command goes on, and with "
             "--limit ends with what is there"
         )
-    name = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["name"]
+    name = str(recipe_of(folder)["name"])
 
     def wanted(verdict: dict[str, Any]) -> bool:
         dropped = str(verdict["dropped"])

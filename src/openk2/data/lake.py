@@ -99,18 +99,45 @@ def rows_in(path: Path) -> int:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, a few at a time."""
+    """The rows of a Parquet file, a few at a time. Raises UserError if it is damaged."""
     _, pq = packages()
-    for batch in pq.ParquetFile(path).iter_batches(64):
-        yield from batch.to_pylist()
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(64):
+            yield from batch.to_pylist()
+    except (OSError, ValueError) as e:
+        raise damaged(path) from e
+
+
+def damaged(path: Path) -> UserError:
+    """What is said of a Parquet file that cannot be read."""
+    return UserError(f"{path} is damaged: the same synth run command makes it anew")
 
 
 def lake_folder(run: Path) -> Path:
-    """The folder of a run's lake. Raises UserError if there is none."""
+    """The folder of a run's lake. Raises UserError if there is none, or if its recipe is damaged."""
     folder = run / STAGE
     if not (folder / "recipe.json").exists():
         raise UserError(f"{run} is not a run of the data factory: name the folder that was given to synth run as --run")
+    recipe_of(folder)
     return folder
+
+
+def recipe_of(folder: Path) -> dict[str, Any]:
+    """The recipe that the folder of a lake was made by. Raises UserError if it is damaged."""
+    path = folder / "recipe.json"
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {str: (recipe["name"], recipe["attempts"]["model"]), int: (recipe["seed"], recipe["tasks"]["count"])}
+        if all(isinstance(value, kind) for kind, values in kinds.items() for value in values):
+            return dict(recipe)
+    except (ValueError, TypeError, LookupError):
+        pass
+    raise damaged_recipe(path)
+
+
+def damaged_recipe(path: Path) -> UserError:
+    """What is said of a recipe in a run that cannot be read."""
+    return UserError(f"{path} is damaged: delete the folder {path.parent} to begin anew")
 
 
 class Lake:
@@ -122,10 +149,19 @@ class Lake:
         import duckdb
 
         self._connection: duckdb.DuckDBPyConnection = duckdb.connect()
+        try:
+            self._make_views()
+        except duckdb.Error as e:
+            raise UserError(f"the files in {self.folder} do not fit together: {_first_line(e)}") from None
+
+    def _make_views(self) -> None:
         parts = {"domains": DOMAINS, "tools": TOOLS, "agents": AGENTS, "made": f"{TASKS}/*.parquet",
                  "tried": f"{ATTEMPTS}/*.parquet", "verdicts": KEPT, "refused": REFUSED, "judged": JUDGED}  # fmt: skip
         there = {view for view, files in parts.items() if any(self.folder.glob(files))}
-        for view in there:
+        for view in sorted(there):
+            for path in self.folder.glob(parts[view]):
+                if rows_in(path) < 0:
+                    raise damaged(path)
             where = str(self.folder / parts[view]).replace("'", "''")
             self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
         if "made" in there:
@@ -160,10 +196,16 @@ class Lake:
         import duckdb
 
         try:
-            found = self._connection.execute(sql)
-            return [column[0] for column in found.description or []], found.fetchall()
+            return self._ask(sql)
         except duckdb.Error as e:
-            raise UserError(f"the query cannot be answered: {str(e).strip().splitlines()[0]}") from None
+            raise _unanswered(e) from None
+
+    def _ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        # Without a statement DuckDB answers nothing at all.
+        found: duckdb.DuckDBPyConnection | None = self._connection.execute(sql)
+        if found is None:
+            raise UserError("the query is empty: ask something in SQL, such as select count(*) from trajectories")
+        return [column[0] for column in found.description or []], found.fetchall()
 
     def one(self, sql: str) -> Any:
         """A single value, 0 where the table is not there yet."""
@@ -172,16 +214,25 @@ class Lake:
 
     def query_if_there(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """As `query`; nothing where a table is not there yet."""
+        import duckdb
+
         try:
-            return self.query(sql)
-        except UserError:
+            return self._ask(sql)
+        except duckdb.CatalogException:
             return [], []
+        except duckdb.Error as e:
+            raise _unanswered(e) from None
 
     def stream(self, sql: str, size: int = 256) -> Any:
-        """Rows in pieces, so that a lake of any size can be read in little memory."""
-        found = self._connection.execute(sql)
-        while rows := found.fetchmany(size):
-            yield from rows
+        """Rows in pieces, so that a lake of any size can be read in little memory. Raises UserError as `query` does."""
+        import duckdb
+
+        try:
+            found = self._connection.execute(sql)
+            while rows := found.fetchmany(size):
+                yield from rows
+        except duckdb.Error as e:
+            raise _unanswered(e) from None
 
     def status(self) -> dict[str, Any]:
         """Counts for each stage."""
@@ -200,7 +251,6 @@ class Lake:
             + "SELECT 'tool ' || split_part(dropped, ':', 1) reason FROM tools WHERE dropped LIKE '%:%'"
             ") GROUP BY 1 ORDER BY 2 DESC, 1"
         )
-        state = json.loads((self.folder / "recipe.json").read_text(encoding="utf-8"))
         return {
             "domains": int(self.one("SELECT count(*) FROM domains")),
             "tools": int(self.one("SELECT count(*) FROM tools WHERE dropped = ''")),
@@ -210,6 +260,14 @@ class Lake:
             "kept": int(kept),
             "dropped": dropped,
             "refused": {str(reason): int(count) for reason, count in refused},
-            "wanted": int(state["tasks"]["count"]),
+            "wanted": int(recipe_of(self.folder)["tasks"]["count"]),
             "finished": (self.folder / "manifest.json").exists(),
         }
+
+
+def _unanswered(error: Exception) -> UserError:
+    return UserError(f"the query cannot be answered: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

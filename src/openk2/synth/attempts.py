@@ -18,7 +18,8 @@ from typing import Any
 from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError, Verdict
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
-from openk2.data.lake import attempts_schema, read_rows, tasks_schema, write_table
+from openk2.core.runs import write_text
+from openk2.data.lake import attempts_schema, read_rows, rows_in, tasks_schema, write_table
 from openk2.rollout import rollout
 from openk2.rollout.loop import OUT_OF_TIME
 from openk2.synth import real
@@ -218,7 +219,7 @@ async def run_model(
 
     async with asyncio.TaskGroup() as group:
         for shard in shards:
-            held = _Open(shard, _written(shard.partial))
+            held = _Open(shard, written(shard.partial))
             # One more than there are, so that it is not closed before all of them have begun.
             held.waiting = 1
             for task, made, base in _tasks(shard):
@@ -236,7 +237,7 @@ async def run_model(
     return spent
 
 
-def _written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
+def written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
     """What is in a file of attempts; a last line that was cut off is left out."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     if path.exists():
@@ -245,6 +246,14 @@ def _written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
         for row in map(json.loads, whole):
             rows[row["number"], row["attempt"]] = row
     return rows
+
+
+def reopen(shard: Shard) -> None:
+    """What a model has tried of a shard that was whole goes back to where attempts are written down one by one, so that
+    others are added and none is asked for again."""
+    if rows_in(shard.attempts) >= 0:
+        rows = {(row["number"], row["attempt"]): row for row in read_rows(shard.attempts)} | written(shard.partial)
+        write_text(shard.partial, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
 
 async def _attempt(

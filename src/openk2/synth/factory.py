@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
+from openk2.core.processes import ignore_interrupts, quiet_start
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
 from openk2.data.lake import (
@@ -33,6 +34,7 @@ from openk2.data.lake import (
     TASKS,
     TOOLS,
     Lake,
+    damaged_recipe,
     judged_schema,
     packages,
     refused_schema,
@@ -40,7 +42,7 @@ from openk2.data.lake import (
     write_table,
 )
 from openk2.synth.agents import Agent, agents_of
-from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, run_model, run_planner
+from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, reopen, run_model, run_planner, written
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches, split_of_domain
 from openk2.synth.real import MACHINE, needs_sandbox
@@ -64,10 +66,12 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
     if recipe.real.share:
         needs_sandbox()
     recipe.check_models()
+    _check_benchmarks(recipe)
     reporter = reporter or ConsoleReporter()
     folder = run / STAGE
     with locked(folder, "name another folder as --run"):
         _check_recipe(recipe, folder)
+        _drop_damaged(folder)
         domains = _domains(recipe, folder, reporter)
         agents = _agents(recipe, folder, domains)
         work = Workers(recipe, domains, agents, workers)
@@ -82,7 +86,7 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
 
 
 def _check_recipe(recipe: SynthRecipe, folder: Path) -> None:
-    """The folder is this recipe's; more tasks of the same are welcome."""
+    """The folder is this recipe's; more tasks of the same are welcome, and what is kept may be chosen otherwise."""
     path = folder / "recipe.json"
     wanted = recipe.model_dump(mode="json")
     if path.exists():
@@ -90,24 +94,60 @@ def _check_recipe(recipe: SynthRecipe, folder: Path) -> None:
             # What an older recipe did not say is what it says by default.
             before = SynthRecipe.model_validate_json(path.read_text(encoding="utf-8"))
         except ValueError as e:
-            raise UserError(f"{path} is damaged: delete the folder {folder} to begin anew") from e
+            raise damaged_recipe(path) from e
         found, plain = (one.model_dump(mode="json", exclude=_WITHOUT_EFFECT) for one in (before, recipe))
         count, had = plain["tasks"].pop("count"), found["tasks"].pop("count")
+        chosen, chose = plain.pop("filter"), found.pop("filter")
         if found != plain:
             keys = [key for key in plain if plain[key] != found.get(key)]
             raise UserError(f"{folder} holds a run with another {keys[0]}: name another folder as --run")
+        if (tried := _tried(recipe, folder)) > count:
+            raise UserError(
+                f"{folder} holds attempts at {tried} tasks, and {count} would leave some of them out: give --limit "
+                f"{tried}, or a larger one to add to them"
+            )
         if had != count:
+            _undecide(folder)
+        elif chose != chosen:
             (folder / "manifest.json").unlink(missing_ok=True)
             (folder / KEPT).unlink(missing_ok=True)
-            (folder / JUDGED).unlink(missing_ok=True)
     write_text(path, json.dumps(wanted, indent=2) + "\n")
+
+
+def _tried(recipe: SynthRecipe, folder: Path) -> int:
+    """How many tasks would be lost if there were fewer: those up to the last that was tried; 0 if none is beyond."""
+    _, pq = packages()
+    size, tried = recipe.tasks.per_shard, 0
+    for path in (folder / ATTEMPTS).glob("*.parquet"):
+        first = int(path.stem) * size
+        if first + size > recipe.tasks.count and rows_in(path) >= 0:
+            numbers = pq.read_table(path, columns=["number"])["number"].to_pylist()
+            # The last ones may be tasks that could not be made.
+            tried = max(tried, first + rows_in(folder / TASKS / path.name), *(number + 1 for number in numbers))
+    for path in (folder / ATTEMPTS).glob("*.partial.jsonl"):
+        tried = max(tried, *(number + 1 for number, _ in written(path)), 0)
+    return tried
+
+
+def _undecide(folder: Path) -> None:
+    """There will be other attempts: nothing is judged, and none is kept."""
+    for name in ("manifest.json", KEPT, JUDGED):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Take away files that cannot be read, so that they are made anew."""
+    for path in (folder / name for name in (DOMAINS, TOOLS, AGENTS, REFUSED, JUDGED, KEPT)):
+        if path.exists() and rows_in(path) < 0:
+            path.unlink()
 
 
 def _domains(recipe: SynthRecipe, folder: Path, reporter: Reporter) -> dict[str, str]:
     """Name -> declaration. Tools that are doubles of earlier ones are left out, and said which."""
     _, pq = packages()
     path = folder / DOMAINS
-    if not path.exists() or not (folder / TOOLS).exists():
+    made = [path, folder / TOOLS, *([folder / REFUSED] if recipe.domains.by_model else [])]
+    if not all(one.exists() for one in made):
         domain_rows, tool_rows = [], []
         doubles = Doubles()
 
@@ -233,22 +273,36 @@ def shards_of(recipe: SynthRecipe, folder: Path) -> Iterator[Shard]:
 
 
 def _tasks(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Reporter) -> None:
-    """The tasks of all shards. One that has grown is made anew, and so are the attempts at it."""
+    """The tasks of all shards. One that has grown is made anew; what a model has tried of it is not."""
     missing = []
     for shard in shards_of(recipe, folder):
         if rows_in(shard.tasks) != shard.last - shard.first:
+            if not recipe.tried_without_model:
+                reopen(shard)
             for path in (shard.tasks, shard.attempts):
                 path.unlink(missing_ok=True)
                 remove_stale(path)
             missing.append(shard)
+    _drop_beyond(recipe, folder)
     work.run("tasks", make_tasks, missing, recipe.tasks.count, reporter)
+
+
+def _drop_beyond(recipe: SynthRecipe, folder: Path) -> None:
+    """Take away tasks that are too many; attempts at them there are none."""
+    shards = {path for shard in shards_of(recipe, folder) for path in (shard.tasks, shard.attempts, shard.partial)}
+    for name, kinds in ((TASKS, ("*.parquet",)), (ATTEMPTS, ("*.parquet", "*.partial.jsonl"))):
+        for path in [path for kind in kinds for path in (folder / name).glob(kind)]:
+            if path not in shards:
+                path.unlink()
 
 
 def _attempts(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Reporter) -> None:
     missing = [shard for shard in shards_of(recipe, folder) if rows_in(shard.attempts) < 0]
     for shard in missing:
         remove_stale(shard.attempts)
-    if recipe.tried_by_program and not recipe.users.by_model:
+    if missing:
+        _undecide(folder)
+    if recipe.tried_without_model:
         work.run("attempts", run_planner, missing, recipe.tasks.count, reporter)
     elif missing:
         _with_model(work.bench, missing, folder, reporter)
@@ -307,6 +361,7 @@ def _bench(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) ->
 
 
 def _begin_worker(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> None:
+    ignore_interrupts()
     _shared["bench"] = _bench(recipe, domains, agents)
 
 
@@ -350,14 +405,19 @@ class Workers:
         if shards:
             self._start()
             assert self._pool is not None
-            for future in as_completed([self._pool.submit(_work, make, shard) for shard in shards]):
+            # Processes begin when there is something for them to do.
+            with quiet_start():
+                waiting = [self._pool.submit(_work, make, shard) for shard in shards]
+            for future in as_completed(waiting):
                 yield future.result()
 
     def warm(self) -> None:
         """Begin the processes now."""
         self._start()
         if self._pool is not None:
-            list(self._pool.map(abs, range(4 * self._count)))
+            with quiet_start():
+                found = self._pool.map(abs, range(4 * self._count))
+            list(found)
 
     def _start(self) -> None:
         if self._pool is None and self._count > 1:
@@ -468,10 +528,22 @@ def _kind_of(reason: str) -> str:
     return "another reason"
 
 
+def _check_benchmarks(recipe: SynthRecipe) -> None:
+    """Raises UserError if a folder with benchmark texts is not there."""
+    from openk2.data.decontaminate import check_pack
+
+    for folder in recipe.filter.against:
+        if not Path(folder).is_dir():
+            raise UserError(f"filter.against names {folder}, which is not a folder: correct it, or take it out")
+    if pack := os.environ.get("OPENK2_DATA"):
+        check_pack(Path(pack))
+
+
 def _benchmark_overlap(recipe: SynthRecipe) -> Callable[[str], bool] | None:
     """Whether a document shares text with a benchmark; None if there is none to compare with."""
     from openk2.data.decontaminate import BenchmarkIndex
 
+    _check_benchmarks(recipe)
     folders = [*recipe.filter.against, *([os.environ["OPENK2_DATA"]] if os.environ.get("OPENK2_DATA") else [])]
     if not folders:
         return None

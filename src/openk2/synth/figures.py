@@ -5,7 +5,6 @@ All is counted by DuckDB over the lake, so a run of any size needs little memory
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from openk2.core import UserError
 from openk2.core.rates import Tally
-from openk2.data.lake import ATTEMPTS, Lake
+from openk2.data.lake import ATTEMPTS, Lake, recipe_of
 
 _EDGES = 10
 _POINTS = 60
@@ -30,7 +29,7 @@ LENGTHS = {
 def figures_of(run: Path) -> dict[str, Any]:
     """All figures of a run, as JSON. Raises UserError if the folder is not a run, or one without attempts yet."""
     lake = begun(run)
-    recipe = json.loads((lake.folder / "recipe.json").read_text(encoding="utf-8"))
+    recipe = recipe_of(lake.folder)
     domains = _coverage(lake)
     return {
         "name": recipe["name"],

@@ -134,6 +134,11 @@ class SynthRecipe(_Section):
     def tried_by_program(self) -> bool:
         return self.attempts.model == PLANNER
 
+    @property
+    def tried_without_model(self) -> bool:
+        """Whether nothing of an attempt costs anything."""
+        return self.tried_by_program and not self.users.by_model
+
     def check_models(self) -> None:
         """Raises UserError if a stage is to have a model and none is named."""
         wanted = {"domains": self.domains.by_model, "users": self.users.by_model, "judge": self.judge.model}

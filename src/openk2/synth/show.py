@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openk2.core import Message, Trajectory
 from openk2.core.atif import from_atif
-from openk2.data.lake import KEPT
+from openk2.data.lake import KEPT, recipe_of
 from openk2.synth.figures import begun
 from openk2.synth.real import MACHINE, RealTask
 from openk2.worlds.apps.world import AppTask
@@ -25,7 +25,7 @@ def markdown(run: Path, *, n: int, seed: int, trajectories: bool = True) -> str:
     _, rows = lake.query("SELECT DISTINCT number FROM attempts ORDER BY number")
     numbers = [int(number) for (number,) in rows]
     drawn = sorted(random.Random(seed).sample(numbers, min(n, len(numbers))))
-    recipe = json.loads((lake.folder / "recipe.json").read_text(encoding="utf-8"))
+    recipe = recipe_of(lake.folder)
     parts = [
         f"# {len(drawn)} tasks of {recipe['name']}\n\n"
         f"Drawn at random (seed {seed}) from the {len(numbers):,} tasks that were tried, and not edited."

@@ -16,6 +16,7 @@ from typing import Any
 
 from openk2.core import Trajectory, UserError
 from openk2.core.atif import from_atif
+from openk2.core.processes import ignore_interrupts, quiet_start
 from openk2.core.progress import ConsoleReporter
 from openk2.data.lake import Lake
 from openk2.rollout import replay
@@ -41,6 +42,13 @@ class Verified:
         self.agreed += difference is None
         if difference is not None and len(self.differences) < _SHOWN:
             self.differences.append(f"{name}: {difference}")
+
+    def lack(self, count: int, where: Path) -> None:
+        """Note kept trajectories that are not there to be executed: they disagree."""
+        self.checked += count
+        self.differences.insert(
+            0, f"{count} kept trajectories are missing from {where}: the same synth run command makes them anew"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +80,11 @@ def _begin_worker(domains: dict[str, str]) -> None:
     _shared["apps"] = Apps(lambda name: Domain.model_validate_json(domains[name]))
 
 
+def _begin_process(domains: dict[str, str]) -> None:
+    ignore_interrupts()
+    _begin_worker(domains)
+
+
 def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
     async def all_of_them() -> list[tuple[str, str | None]]:
         found: list[tuple[str, str | None]] = []
@@ -86,18 +99,23 @@ def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
 
 
 def verify_run(run: Path, *, workers: int) -> Verified:
-    """Re-execute every kept trajectory of a run."""
+    """Re-execute every kept trajectory of a run; one that is missing disagrees."""
     lake = Lake(run)
     _, declared = lake.query("SELECT name, declaration FROM domains")
     domains = {str(name): str(text) for name, text in declared}
     total = int(lake.one("SELECT count(*) FROM trajectories"))
     verified = Verified()
-    rows = lake.stream("SELECT task, hash, atif FROM trajectories", _PIECE)
+    # A run that is not finished has no verdicts yet.
+    missing = max(int(lake.one("SELECT count(*) FROM verdicts WHERE dropped = ''")) - total, 0)
+    if missing:
+        verified.lack(missing, lake.folder)
+    # Where not one attempt is there, there is no such view.
+    rows = lake.stream("SELECT task, hash, atif FROM trajectories", _PIECE) if total else ()
     with ConsoleReporter().stage("verify") as bar:
         for results in _checked(_pieces(rows), domains, workers):
             for name, found in results:
                 verified.add(name, found)
-            bar(verified.checked, total)
+            bar(verified.checked, total + missing)
     return verified
 
 
@@ -120,10 +138,11 @@ def _checked(
         yield from map(_check, pieces)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _begin_worker, (domains,)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_process, (domains,)) as pool:
         waiting: list[Any] = []
         for piece in pieces:
-            waiting.append(pool.submit(_check, piece))
+            with quiet_start():
+                waiting.append(pool.submit(_check, piece))
             # A lake of any size passes through a few pieces.
             if len(waiting) >= 4 * workers:
                 yield waiting.pop(0).result()
