@@ -293,9 +293,7 @@ def must_answer(policy: Policy, trajectory: Trajectory, seconds: float) -> None:
         return
     last = trajectory.messages[-1]
     if last.role != "assistant" and not (last.role == "tool" and last.content == OUT_OF_TIME):
-        raise UserError(
-            f"{policy.name} did not answer within the {seconds:g} seconds of an attempt (attempts.seconds may be more)"
-        )
+        raise UserError(f"{policy.name} did not answer within the {seconds:g} seconds of an attempt")
 
 
 def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
