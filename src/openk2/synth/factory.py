@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     from openk2.synth.ask import Asker
     from openk2.synth.invent import Invented
 
-_WITHOUT_EFFECT = {"attempts": {"concurrency"}, "ask": {"concurrency", "seconds"}}
-"""How many questions are asked at a time, and how long an answer may take, changes nothing in the result."""
+_WITHOUT_EFFECT = {"attempts": {"concurrency", "seconds"}, "ask": {"concurrency", "seconds"}}
+"""How many questions are asked at a time, and how long an answer or an attempt may take, changes nothing in the result:
+a model whose time is over has not answered."""
 
 
 def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Reporter | None = None) -> dict[str, Any]:
