@@ -242,6 +242,17 @@ def _answered(plan: _Plan, turn: int, text: str) -> _Plan:
     return (*plan[:turn], plan[turn].model_copy(update={"answer": text}), *plan[turn + 1 :])
 
 
+def _reworded(
+    plan: _Plan, places: list[tuple[int, re.Match[str]]], rng: random.Random, other: Callable[[str], str]
+) -> _Plan | None:
+    """The plan with other words at one of these places of its answers; None if there are none."""
+    if not places:
+        return None
+    turn, match = rng.choice(places)
+    answer = plan[turn].answer
+    return _answered(plan, turn, f"{answer[: match.start()]}{other(match[0])}{answer[match.end() :]}")
+
+
 def _forgets(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """It says that it has done what it has not."""
     places = _writes_of(plan, writes)
@@ -267,21 +278,13 @@ def _at(plan: _Plan, at: tuple[int, int, int]) -> PlannedCall:
 def _misreads(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """A number in an answer, not of an id or a date, is another one."""
     places = [(t, match) for t, turn in enumerate(plan) for match in _NUMBER.finditer(turn.answer)]
-    if not places:
-        return None
-    turn, match = rng.choice(places)
-    answer, wrong = plan[turn].answer, int(match[0]) + rng.choice((1, 7))
-    return _answered(plan, turn, f"{answer[: match.start()]}{wrong}{answer[match.end() :]}")
+    return _reworded(plan, places, rng, lambda number: str(int(number) + rng.choice((1, 7))))
 
 
 def _denies(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """It says no for yes, or the other way round."""
     places = [(t, word) for t, turn in enumerate(plan) for word in _YES_OR_NO.finditer(turn.answer)]
-    if not places:
-        return None
-    turn, word = rng.choice(places)
-    answer = plan[turn].answer
-    return _answered(plan, turn, f"{answer[: word.start()]}{'no' if word[0] == 'yes' else 'yes'}{answer[word.end() :]}")
+    return _reworded(plan, places, rng, lambda word: "no" if word == "yes" else "yes")
 
 
 def _negates(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
@@ -292,11 +295,7 @@ def _negates(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
         if not REFUSAL.search(turn.answer)
         for word in re.finditer(r"\b(?:is|are) (?=[a-z])(?!one\b)", turn.answer)
     ]
-    if not places:
-        return None
-    turn, word = rng.choice(places)
-    answer = plan[turn].answer
-    return _answered(plan, turn, f"{answer[: word.end()]}not {answer[word.end() :]}")
+    return _reworded(plan, places, rng, lambda word: f"{word}not ")
 
 
 def _says_nothing(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
