@@ -89,6 +89,19 @@ def test_files_that_do_not_fit_together_are_one_sentence(run: Path) -> None:
         Lake(run)
 
 
+def test_a_run_of_another_version_is_named_and_nothing_of_it_is_lost(run: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = run / "synth" / "attempts" / "00001.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["malformed"]), path)
+    # What is exported is the ATIF alone.
+    readers = [read for name, read in READERS.items() if name != "export"]
+    for read in (*readers, lambda run: run_factory(SMALL, run, workers=1)):
+        with pytest.raises(UserError, match=r"has no column 'malformed': another version of this program"):
+            read(run)
+    assert path.exists()
+
+
 @pytest.mark.parametrize("names", [["attempts/00001"], ["tasks/00001"], ["attempts/00000", "attempts/00001"], None])
 def test_kept_trajectories_that_are_missing_disagree(names: list[str] | None, made: Path, run: Path) -> None:
     kept = Lake(run).status()["kept"]

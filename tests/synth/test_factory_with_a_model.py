@@ -20,6 +20,7 @@ from openk2.policy.scripted import ScriptedPolicy
 from openk2.rollout.loop import OUT_OF_TIME
 from openk2.synth.attempts import must_answer
 from openk2.synth.factory import run_factory
+from openk2.synth.planner import Planner
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.verify import verify_run
 from shared.played import Played, chunk, served
@@ -113,6 +114,16 @@ def test_a_call_that_takes_all_of_the_time_is_the_agents() -> None:
         must_answer(policy, trajectory, 5)
 
 
+@pytest.mark.parametrize("said", [[], [Message("user", "do"), Message("assistant", "Done.")]])
+def test_the_model_that_plays_the_user_may_be_the_one_that_hangs(said: list[Message]) -> None:
+    task = Task("t/0", "f", "", 0, "do", {})
+    trajectory = Trajectory(task=task, policy="m", tools=(), messages=said, stop="seconds")
+    for policy in (ScriptedPolicy([]), Planner([])):
+        must_answer(policy, trajectory, 5)
+        with pytest.raises(UserError, match=r"^played did not answer within the 5 seconds"):
+            must_answer(policy, trajectory, 5, "played")
+
+
 def test_no_endpoint_is_one_sentence(tmp_path: Path) -> None:
     many = recipe("http://127.0.0.1:1").model_copy(
         update={"tasks": recipe("http://x").tasks.model_copy(update={"count": 40})}
@@ -159,3 +170,32 @@ def test_damaged_tasks_are_made_anew_and_nobody_is_asked(tmp_path: Path) -> None
         (tmp_path / "synth" / "tasks" / "00001.parquet").write_bytes(b"PAR1")
         assert run_factory(recipe(url), tmp_path, workers=1)["finished"]
     assert len(played.asked) == asked and attempts.read_bytes() == whole
+
+
+def test_a_line_that_is_no_attempt_is_named(tmp_path: Path) -> None:
+    played = Played((200, SORRY))
+    with served(played) as url:
+        run_factory(recipe(url), tmp_path, workers=1)
+        shard = tmp_path / "synth" / "attempts" / "00001.parquet"
+        shard.unlink()
+        partial = shard.with_suffix(".partial.jsonl")
+        partial.write_text('{"number": 5, "attempt": 0}\n{"num\n', encoding="utf-8")
+        with pytest.raises(UserError, match=r"00001\.partial\.jsonl, line 2, is no attempt: delete that line"):
+            run_factory(recipe(url), tmp_path, workers=1)
+
+
+def test_a_call_that_cannot_be_read_is_no_data(tmp_path: Path) -> None:
+    """Also where the attempt has passed: what is trained on is right as a whole."""
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
+    broken = [chunk({"role": "assistant", "tool_calls": [call]}), chunk({}, "tool_calls"), "[DONE]"]
+
+    def tries_first(asked: Any) -> tuple[int, Any]:
+        return 200, SORRY if any(message["role"] == "tool" for message in asked["messages"]) else broken
+
+    with served(Played(tries_first)) as url:
+        tasks = {"count": 60, "in_a_row": 3, "per_shard": 30}
+        run_factory(SynthRecipe.model_validate(recipe(url).model_dump() | {"tasks": tasks}), tmp_path, workers=1)
+    _, rows = Lake(tmp_path).query("SELECT malformed, dropped FROM tried JOIN verdicts USING (number, attempt)")
+    assert {malformed for malformed, _ in rows} == {1}
+    reasons = {dropped for _, dropped in rows}
+    assert "a call that cannot be read" in reasons and "" not in reasons

@@ -52,7 +52,7 @@ def test_each_kind_of_change_and_of_mistake_is_made(run: Path) -> None:
         try_carelessly(
             Task(str(i), "apps", "", i, "", made.model_dump(mode="json")), apps(), random.Random(f"{seed} {i}")
         )
-        for seed in range(3)
+        for seed in range(12)
         for i, (made, _) in enumerate(tasks())
     ]
     assert {kind for kind, _ in tried} == set(selftest._MISTAKES)

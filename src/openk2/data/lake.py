@@ -34,7 +34,7 @@ _NEAR = 0.5
 """What has failed with so many points is nearly right: a negative to learn from."""
 _TASK_TEXTS = ("task", "domain", "category", "agent", "kinds", "data")
 _TEXTS = ("task", "hash", "policy", "tools", "calls", "stop", "reason", "atif")
-_COUNTS = ("number", "attempt", "steps", "n_calls", "user_turns", "prompt_tokens", "tokens")
+_COUNTS = ("number", "attempt", "steps", "n_calls", "malformed", "user_turns", "prompt_tokens", "tokens")
 
 
 def packages() -> tuple[Any, Any]:
@@ -54,7 +54,8 @@ def tasks_schema() -> pa.Schema:
 
 
 def attempts_schema() -> pa.Schema:
-    """The columns of an attempt. `tools` and `calls` are names with a blank between them."""
+    """The columns of an attempt. `tools` and `calls` are names with a blank between them; `malformed` counts the calls
+    that could not be read."""
     pa, _ = packages()
     counts = [(name, pa.int64()) for name in _COUNTS]
     return pa.schema(
@@ -90,12 +91,22 @@ def _dictionary(table: pa.Table) -> list[str]:
 
 
 def rows_in(path: Path) -> int:
-    """How many rows a Parquet file has; -1 if there is none that can be read."""
+    """How many rows a Parquet file has; -1 if there is none that can be read. Raises UserError if it has columns of
+    tasks or attempts missing: what a model has said is not thrown away."""
     _, pq = packages()
     try:
-        return int(pq.ParquetFile(path).metadata.num_rows)
+        file = pq.ParquetFile(path)
     except (OSError, ValueError):
         return -1
+    schemas = {TASKS: tasks_schema, ATTEMPTS: attempts_schema}
+    wanted = schemas[path.parent.name]().names if path.parent.name in schemas else []
+    missing = [name for name in wanted if name not in file.schema_arrow.names]
+    if missing:
+        raise UserError(
+            f"{path} has no column {missing[0]!r}: another version of this program has written it; "
+            "give synth run a new folder"
+        )
+    return int(file.metadata.num_rows)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

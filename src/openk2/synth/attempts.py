@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Limits, Policy, Seeded, Task, Trajectory, UserError, Verdict
+from openk2.core import Limits, Policy, Seeded, Task, ToolCall, Trajectory, UserError, Verdict
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.core.runs import write_text
@@ -243,8 +243,14 @@ def written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
     if path.exists():
         whole = path.read_text(encoding="utf-8").split("\n")[:-1]
         path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-        for row in map(json.loads, whole):
-            rows[row["number"], row["attempt"]] = row
+        for number, line in enumerate(whole, 1):
+            try:
+                row = json.loads(line)
+                rows[row["number"], row["attempt"]] = row
+            except (ValueError, LookupError, TypeError):
+                raise UserError(
+                    f"{path}, line {number}, is no attempt: delete that line, and the task is tried again"
+                ) from None
     return rows
 
 
@@ -274,7 +280,7 @@ async def _attempt(
         return row_of(trajectory, machine.score)
     world = PlayedWorld(apps, made, users, seed) if users else AppWorld(apps, made)
     trajectory = await rollout(policy, world, task, limits)
-    must_answer(policy, trajectory, config.seconds)
+    must_answer(policy, trajectory, config.seconds, None if users is None else users.model)
     if isinstance(world, PlayedWorld):
         # With what the user has said the task can be done again without the model that has said it.
         trajectory.task = replace(task, data=world.played.model_dump(mode="json"))
@@ -284,16 +290,24 @@ async def _attempt(
     return row_of(trajectory, world.grade.score if world.grade else 0.0)
 
 
-def must_answer(policy: Policy, trajectory: Trajectory, seconds: float) -> None:
-    """Raises UserError if the time was over while a model was to speak: that says nothing of what it would have done.
+def must_answer(policy: Policy, trajectory: Trajectory, seconds: float, users: str | None = None) -> None:
+    """Raises UserError if the time was over while a model was to speak: that says nothing of what the agent would have
+    done. `users` is the model that plays the user, if one does.
 
     A call that takes all of the time is the agent's own.
     """
-    if trajectory.stop != "seconds" or isinstance(policy, Planner) or not trajectory.messages:
+    if trajectory.stop != "seconds":
         return
-    last = trajectory.messages[-1]
-    if last.role != "assistant" and not (last.role == "tool" and last.content == OUT_OF_TIME):
-        raise UserError(f"{policy.name} did not answer within the {seconds:g} seconds of an attempt")
+    last = trajectory.messages[-1] if trajectory.messages else None
+    if last is None or last.role == "assistant":
+        # The user's model was to begin, or to say what it thinks of an answer.
+        silent = users
+    elif isinstance(policy, Planner) or (last.role == "tool" and last.content == OUT_OF_TIME):
+        silent = None
+    else:
+        silent = policy.name
+    if silent is not None:
+        raise UserError(f"{silent} did not answer within the {seconds:g} seconds of an attempt")
 
 
 def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
@@ -302,7 +316,9 @@ def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
     trajectory.seconds = 0.0
     for step in trajectory.steps:
         step.seconds = 0.0
-    calls = [call.name for message in trajectory.messages for call in message.tool_calls]
+    called = [call for message in trajectory.messages for call in message.tool_calls]
+    calls = [call.name for call in called]
+    sections = sum(step.turn.malformed is not None for step in trajectory.steps)
     usage = [step.turn.usage for step in trajectory.steps if step.turn.usage]
     return {
         "policy": trajectory.policy,
@@ -314,12 +330,21 @@ def row_of(trajectory: Trajectory, score: float | None) -> dict[str, Any]:
         "atif": json.dumps(to_atif(trajectory).to_json_dict(), separators=(",", ":")),
         "steps": len(trajectory.steps),
         "n_calls": len(calls),
+        "malformed": sections + sum(map(_is_malformed, called)),
         "user_turns": sum(message.role == "user" for message in trajectory.messages),
         "prompt_tokens": sum(one.prompt_tokens for one in usage),
         "tokens": sum(one.completion_tokens for one in usage),
         "passed": trajectory.verdict.passed,
         "score": score,
     }
+
+
+def _is_malformed(call: ToolCall) -> bool:
+    try:
+        call.parsed()
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def content_hash(trajectory: Trajectory) -> str:

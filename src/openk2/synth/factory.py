@@ -472,10 +472,12 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
     text = "atif" if overlap is not None else "''"
     with reporter.stage("keep") as bar:
         found = lake.stream(
-            f"SELECT number, attempt, hash, tools, calls, passed, reason, domain, {text} "
+            f"SELECT number, attempt, hash, tools, calls, passed, malformed, reason, domain, {text} "
             "FROM attempts ORDER BY number, attempt"
         )
-        for done, (number, attempt, digest, tools, calls, passed, reason, domain, atif) in enumerate(found, 1):
+        for done, (number, attempt, digest, tools, calls, passed, malformed, reason, domain, atif) in enumerate(
+            found, 1
+        ):
             key = f"{tools}|{calls}".encode()
             dropped = ""
             if passed is None:
@@ -484,6 +486,8 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
                 dropped = judged[number, attempt]
             elif not passed:
                 dropped = "failed: " + _kind_of(reason)
+            elif malformed:
+                dropped = "a call that cannot be read"
             elif bytes.fromhex(digest) in hashes:
                 dropped = "the same trajectory"
             # On a machine the tools are always the same: what is called is in the arguments.

@@ -46,6 +46,8 @@ _CLAIMS = (
     "Sorry for the wait. That is done now, as you asked.",
     "No problem, I had nothing against it: that is done now.",
 )
+_NOBODY = ("Quillon Varga", "Zephyrine", "XQ-7719")
+_LIST = re.compile(r"\bThere (?:is one|are \d+): [^.:]+(?=\.(?:\s|$))")
 _YES_OR_NO = re.compile(r"(?<=: )(yes|no)\b")
 _Plan = tuple[PlanTurn, ...]
 
@@ -287,6 +289,12 @@ def _denies(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     return _reworded(plan, places, rng, lambda word: "no" if word == "yes" else "yes")
 
 
+def _pads(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
+    """A list has one more, which is nowhere."""
+    places = [(t, listed) for t, turn in enumerate(plan) for listed in _LIST.finditer(turn.answer)]
+    return _reworded(plan, places, rng, lambda listed: f"{listed}, {rng.choice(_NOBODY)}")
+
+
 def _negates(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """It says that something is not what it is."""
     places = [
@@ -330,6 +338,7 @@ _MISTAKES: dict[str, Callable[[_Plan, set[str], random.Random], _Plan | None]] =
     "a wrong argument": _mistypes,
     "a wrong number in the answer": _misreads,
     "yes for no": _denies,
+    "a list has one more": _pads,
     "something is denied": _negates,
     "nothing is told": _says_nothing,
     "what can be done is refused": _gives_up,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openk2.worlds.apps.told import Numbers, names, refuses
+from openk2.worlds.apps.told import Numbers, added, names, refuses
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,23 @@ def test_numbers_that_nothing_says() -> None:
     ):  # fmt: skip
         assert known.others(text) == [], text
     assert known.others("It costs 148.28, or 1,500 for 11.") == ["148.28", "1,500", "11"]
+
+
+@pytest.mark.parametrize(
+    "text, more",
+    [
+        ("There are 2: Ada Byron, Bob Stone.", None),
+        ("There are 3: Ada Byron, Bob Stone, Quillon Varga.", "Quillon Varga"),
+        ("There are 3: Quillon Varga, Ada Byron and Bob Stone.", "Quillon Varga"),
+        ("These are Ada Byron, Bob Stone and Zephyrine.", "Zephyrine"),
+        ("- Ada Byron\n- **Quillon Varga** (pending)\n- Bob Stone", "Quillon Varga"),
+        ("1. Ada Byron (ORD-1)\n2. Bob Stone (ORD-2)\n3. ORD-7719", "ORD-7719"),
+        ("Sure, Ada Byron and Bob Stone are pending, I checked it.", None),
+        ("Hello! Ada Byron (Pending) and Bob Stone (ORD-2), both since Monday, May 4.", None),
+        ("Byron, Ada; Stone, Bob", None),
+        ("Ada Byron and Bob Stone. Best Regards, Quillon Varga", None),
+    ],
+)
+def test_what_is_added_to_a_list(text: str, more: str | None) -> None:
+    known = '{"id": "ORD-1", "name": "Ada Byron", "status": "pending"} {"id": "ORD-2", "name": "Bob Stone"}'
+    assert added(text, ["Ada Byron", "Bob Stone"], known) == more

@@ -25,6 +25,12 @@ _WHOLE = re.compile(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!-?\d)"
 _NUMBER = re.compile(r"(?<![\w.:#-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w:-]*\d)(?!\w)")
 _LINE_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.M)
 _DENIED = re.compile(r"\b(no|not|never|none|neither|cannot|un(?:available|able|used|paid))\b|n't\b", re.I)
+_CALLED = r"[A-Z0-9][\w'’-]*(?:[ ][A-Z0-9][\w'’-]*)*"
+"""What somebody or something is called, as it stands in a list."""
+_NEXT = re.compile(rf"\**(?: \([^)]*\))?(?:,? and|,|;)\s+\**({_CALLED})")
+_LAST = re.compile(rf"(?:[a-z:,;]|\band) \**({_CALLED})\**(?: \([^)]*\))?(?:,? and|,|;)\s+\**$")
+_ITEM = re.compile(rf"^\s*(?:[-*•]|\d+[.)])\s+\**({_CALLED})", re.M)
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SENTENCE = 3
 """Fewer words say neither yes nor no without the word."""
 _NOT = re.compile(r"(?:\b(?:not|no longer|never|isn t|aren t|wasn t|rather than|instead of)|n't) (?:\w+ )?$")
@@ -59,6 +65,16 @@ def names(text: str, value: str) -> bool:
             return True
         return bool(_DENIED.search(text)) == (value == "no") and len(text.split()) >= _SENTENCE
     return any(not _NOT.search(_spaced(text[: match.start()]) + " ") for match in _found(text, value))
+
+
+def added(text: str, values: Sequence[str], known: str) -> str | None:
+    """What stands beside values in a list of them though nothing in `known` says it; None if nothing does."""
+    listed = _ITEM.findall(text)
+    for value in values:
+        for match in _found(text, value):
+            listed += [one[1] for one in (_NEXT.match(text, match.end()), _LAST.search(text[: match.start()])) if one]
+    words = {*re.findall(r"\w+", known.lower()), *re.findall(r"\w+", " ".join(values).lower()), *_MONTHS, *_DAYS, "i"}
+    return next((one for one in listed if not words.issuperset(re.findall(r"\w+", one.lower()))), None)
 
 
 def _found(text: str, value: str) -> Iterator[re.Match[str]]:

@@ -19,7 +19,7 @@ from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
 from openk2.worlds.apps.state import State
-from openk2.worlds.apps.told import Numbers, names, refuses
+from openk2.worlds.apps.told import Numbers, added, names, refuses
 from openk2.worlds.apps.user import PlayedUser, Reply, ScriptedUser, UserTurn
 
 _FAULTS = ("timeout", "rate_limit", "stale")
@@ -157,6 +157,7 @@ class AppWorld:
         )
         self._reached: list[str] = []
         self._said: list[list[str]] = [[] for _ in task.turns]
+        self._heard = [task.system, self.user.opening()]
         self._known = Numbers()
         self._known.add(task.system)
         self._known.add(self.user.opening())
@@ -177,6 +178,7 @@ class AppWorld:
     def execute(self, call: ToolCall) -> ToolResult:
         """One call, unless a fault comes between."""
         result = self._executed(call)
+        self._heard.append(result.content)
         self._known.add_result(call.arguments)
         self._known.add_result(result.content)
         return result
@@ -230,6 +232,7 @@ class AppWorld:
         ]
         said = self.user.reply(text)
         if said is not None:
+            self._heard.append(said)
             self._known.add(said)
         if self.user.at > at:
             self._reached.append(self.state.hash())
@@ -267,6 +270,8 @@ class AppWorld:
                 wrong.append(f"in turn {number} the user was not told {missing[0]}")
             elif wrongly := [value for value in turn.others if any(names(text, value) for text in said)]:
                 wrong.append(f"in turn {number} the user was told {wrongly[0]}, which is none of them")
+            elif turn.others and (more := self._added(said, turn.tell)):
+                wrong.append(f"in turn {number} the user was told {more}, which nothing says")
             elif turn.refuse and not refuses(said):
                 wrong.append(f"in turn {number} the user was not told that it cannot be")
             else:
@@ -280,6 +285,11 @@ class AppWorld:
         }
         score = sum(weight * parts.get(name, 0.0) for name, weight in rubric.weights.items())
         return Grade(round(score / sum(rubric.weights.values()), 4), not wrong, tuple(wrong))
+
+    def _added(self, said: Sequence[str], values: Sequence[str]) -> str | None:
+        """What an answer lists that is nowhere."""
+        known = "\n".join(self._heard)
+        return next((more for text in said if (more := added(text, values, known)) is not None), None)
 
     def _changed(self, name: str, state: State) -> bool:
         begun = self._apps.state(name, self.task.state_seed)
