@@ -55,12 +55,17 @@ def to_atif(trajectory: Trajectory) -> atif.Trajectory:
             total_steps=len(steps),
         ),
         extra={
-            "task": dataclasses.asdict(trajectory.task),
+            "task": _fields(trajectory.task),
             "stop": trajectory.stop,
-            "verdict": dataclasses.asdict(trajectory.verdict),
+            "verdict": _fields(trajectory.verdict),
             "seconds": trajectory.seconds,
         },
     )
+
+
+def _fields(value: Task | Verdict) -> dict[str, Any]:
+    # What is in them is JSON and not copied, as `asdict` would: a task's data can be most of a trajectory.
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _counted(turn: Turn) -> Usage:

@@ -18,6 +18,8 @@ from openk2.worlds.apps.expression import Row
 
 _SQL_TYPES = {"integer": "INTEGER", "number": "REAL", "boolean": "INTEGER"}
 _FIRST_ID = 1001
+_FEW = 200
+"""With so many rows one that has changed is read again, and not all of them."""
 
 
 class State:
@@ -77,16 +79,17 @@ class State:
     def _read(self, entity: str) -> dict[str, Row]:
         known = self._known.get(entity)
         if known is None:
-            names, booleans = self._names[entity], self._booleans[entity]
-            known = {}
-            for values in self._connection.execute(f'SELECT * FROM "{entity}" ORDER BY id'):
-                row = dict(zip(names, values, strict=True))
-                for field in booleans:
-                    if row[field] is not None:
-                        row[field] = row[field] == 1
-                known[row["id"]] = row
+            found = self._connection.execute(f'SELECT * FROM "{entity}" ORDER BY id')
+            known = {values[0]: self._as_row(entity, values) for values in found}
             self._known[entity] = known
         return known
+
+    def _as_row(self, entity: str, values: tuple[Any, ...]) -> Row:
+        row = dict(zip(self._names[entity], values, strict=True))
+        for field in self._booleans[entity]:
+            if row[field] is not None:
+                row[field] = row[field] == 1
+        return row
 
     def _forget(self, entity: str) -> None:
         """What was read of an entity that is written to."""
@@ -105,9 +108,14 @@ class State:
 
     def update(self, entity: str, key: str, values: Mapping[str, Any]) -> None:
         """Other values in a row."""
+        known = self._known.get(entity)
         self._forget(entity)
         fields = ", ".join(f'"{field}" = ?' for field in values)
         self._connection.execute(f'UPDATE "{entity}" SET {fields} WHERE id = ?', (*values.values(), key))
+        if known is not None and len(known) <= _FEW:
+            # The others are what they were.
+            row = self._connection.execute(f'SELECT * FROM "{entity}" WHERE id = ?', (key,)).fetchone()
+            self._known[entity] = known | {key: self._as_row(entity, row)}
 
     def delete(self, entity: str, key: str) -> None:
         """Take a row away."""

@@ -35,6 +35,8 @@ _SENTENCE = 3
 """Fewer words say neither yes nor no without the word."""
 _NOT = re.compile(r"(?:\b(?:not|no longer|never|isn t|aren t|wasn t|rather than|instead of)|n't) (?:\w+ )?$")
 """What stands before a value that is denied."""
+_BEFORE = 100
+"""So many letters before a value are looked at."""
 _WORDS = (
     "no|none|nothing|zero", "one|a single|once", "two|twice", "three", "four", "five", "six", "seven", "eight", "nine",
     "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -64,7 +66,11 @@ def names(text: str, value: str) -> bool:
         if re.search(rf"\b{value}\b", text, re.I):
             return True
         return bool(_DENIED.search(text)) == (value == "no") and len(text.split()) >= _SENTENCE
-    return any(not _NOT.search(_spaced(text[: match.start()]) + " ") for match in _found(text, value))
+    for match in _found(text, value):
+        before = text[max(0, match.start() - _BEFORE) : match.start()]
+        if not _NOT.search(_spaced(before) + " "):
+            return True
+    return False
 
 
 def added(text: str, values: Sequence[str], known: str) -> str | None:

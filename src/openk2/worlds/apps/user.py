@@ -80,7 +80,7 @@ class ScriptedUser:
     def reply(self, message: str) -> str | None:
         """The answer to a message without calls; None when there is nothing left to say."""
         facts = self._turns[self._at].facts
-        message = _COURTESY.sub("", message)
+        message = _COURTESY.sub("", message) if "?" in message else ""
         if "?" in message and self._empty < MOST_QUESTIONS:
             asked = asked_words(message)
             wanted = [i for i, fact in enumerate(facts) if asked.intersection(fact.words)]
