@@ -6,10 +6,12 @@ HTTP is written in Python: together more than half of what a turn costs here.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
@@ -27,6 +29,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[tuple[str, str], tuple[URL | None, dict[str, str]]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """As httpx asks for it. Raises httpx's RequestErrors."""
@@ -35,15 +38,17 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             # How many requests there are at a time is for those to say who send them.
             connector = aiohttp.TCPConnector(limit=0, ssl=httpx2.create_ssl_context())
             jar = aiohttp.DummyCookieJar()
-            self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=jar, auto_decompress=False, trust_env=True
-            )
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
         limits = request.extensions.get("timeout", {})
         with _as_httpx(request):
+            proxy, to_proxy = self._proxy(request.url.scheme, request.url.host)
             response = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
-                headers=request.headers.multi_items(),
+                proxy=proxy,
+                proxy_headers=to_proxy,
+                # A proxy is told who asks when a tunnel is opened, and without one with the request.
+                headers=[*request.headers.multi_items(), *(to_proxy.items() if request.url.scheme == "http" else ())],
                 data=body or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
@@ -54,6 +59,22 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             response.status, headers=response.raw_headers, stream=_Stream(response, request), extensions=reason
         )
+
+    def _proxy(self, scheme: str, host: str) -> tuple[URL | None, dict[str, str]]:
+        """The proxy that the environment names for a host, looked up once, and what it is told of who asks.
+
+        aiohttp asks the environment in threads, two for each request, and sends what a .netrc says in place of a key.
+        """
+        if (scheme, host) not in self._proxies:
+            proxies = {} if proxy_bypass(host) else getproxies()
+            named = proxies.get(scheme) or proxies.get("all")
+            url = None if named is None else URL(named if "://" in named else f"http://{named}")
+            headers = {}
+            if url is not None and url.user is not None:
+                said = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+                headers["Proxy-Authorization"] = f"Basic {said}"
+            self._proxies[scheme, host] = (None if url is None else url.with_user(None)), headers
+        return self._proxies[scheme, host]
 
     async def aclose(self) -> None:
         """Close all connections."""
