@@ -139,17 +139,25 @@ class Numbers:
 
     def __init__(self) -> None:
         self._found: set[float] = set()
+        self._unread: list[tuple[str, bool]] = []
+        """What was not looked through yet: most answers have no numbers."""
 
     def add(self, text: str) -> None:
         """All numbers in a text, also parts of other things."""
-        self._found.update(float(number.replace(",", "")) for number in _DIGITS.findall(text))
-        self._found.update((int(hour) - 1) % _HOURS + 1 for hour in _CLOCK.findall(text))
+        self._unread.append((text, False))
 
     def add_result(self, text: str) -> None:
         """As `add`, and the lengths of the lists in it, which is JSON."""
-        self.add(text)
-        with suppress(ValueError, RecursionError):
-            self._count(json.loads(text))
+        self._unread.append((text, True))
+
+    def _read(self) -> None:
+        for text, is_json in self._unread:
+            self._found.update(float(number.replace(",", "")) for number in _DIGITS.findall(text))
+            self._found.update((int(hour) - 1) % _HOURS + 1 for hour in _CLOCK.findall(text))
+            if is_json:
+                with suppress(ValueError, RecursionError):
+                    self._count(json.loads(text))
+        self._unread.clear()
 
     def _count(self, value: Any) -> None:
         if isinstance(value, dict):
@@ -165,6 +173,7 @@ class Numbers:
         return [number for number in _NUMBER.findall(_LINE_NUMBER.sub("", text)) if not self._said(number)]
 
     def _said(self, number: str) -> bool:
+        self._read()
         plain = number.replace(",", "")
         value, digits = abs(float(plain)), len(plain.partition(".")[2])
         if value in self._found:
