@@ -60,8 +60,27 @@ def serve(
         typer.Option(
             "--imported",
             metavar="FILE",
-            help="Serve the simulated part of a server in a file of `worlds mcp import --out`.",
+            help="Serve a server in a file of `worlds mcp import --out`: what of it is simulated.",
             show_default=False,
+            parser=given_path,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="M",
+            help="Plays the imported tools whose meaning is not known, such as openai:NAME@URL.",
+            show_default=False,
+        ),
+    ] = "",
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help="Keep the records of the tools that the model plays there (SQLite).",
+            show_default="as long as the session",
             parser=given_path,
         ),
     ] = None,
@@ -71,11 +90,18 @@ def serve(
     The state lives as long as the session. A client's settings name this command, such as
     {"command": "openk2", "args": ["worlds", "serve", "dairy_farm"]}
 
+    Imported tools are inferred, or with --model model-backed: _meta of each says which ("openk2/label"). A model's
+    answers are kept in FILE.asked, and the same calls give the same results without it.
+
     Example: ./k2 worlds serve dairy_farm --seed 7
     """
+    if model and imported is None:
+        raise UserError("--model plays tools that were imported: name their file with --imported")
+    if state is not None and not model:
+        raise UserError("--state is for the records of tools that a model plays: name it with --model")
     from openk2.worlds.mcp.serve import serve
 
-    serve(name, seed, imported)
+    serve(name, seed, imported, model, state)
 
 
 @app.command("play")

@@ -18,6 +18,7 @@ from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches
 from openk2.worlds.mcp.imports import import_file, read_imported
 from openk2.worlds.mcp.serve import Session
+from shared.played import Played, chunk, served
 
 SHOP = Path(__file__).parents[1] / "apps" / "shop.toml"
 MAIN = [sys.executable, "-c", "from openk2.cli.main import main; main()"]
@@ -59,7 +60,7 @@ async def test_a_client_lists_and_calls_and_sees_what_it_has_changed() -> None:
                 if parameter.ref
             }
             there = await session.call_tool(tool.name, filled)
-            mine = here.call(tool.name, filled)
+            mine = await here.call(tool.name, filled)
             assert (there.content[0].text, there.is_error) == (mine.content, mine.error)
 
 
@@ -98,6 +99,49 @@ async def test_a_simulation_of_an_imported_server(tmp_path: Path) -> None:
     out.write_text("{")
     with pytest.raises(UserError, match="line 1 is not what"):
         read_imported(out, "Boxes")
+
+
+async def test_a_model_plays_what_is_not_inferred(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    text, need = {"type": "string"}, ["boxTitle"]
+    tools = [
+        {"name": "createBox", "input_schema": {"type": "object", "properties": {"boxTitle": text}, "required": need}},
+        {"name": "getBox", "input_schema": {"type": "object", "properties": {"boxId": text}, "required": ["boxId"]}},
+        {"name": "forecast", "input_schema": {"type": "object"}},
+    ]
+    given, out, state = tmp_path / "given.jsonl", tmp_path / "out.jsonl", tmp_path / "state.db"
+    given.write_text(json.dumps({"server": "Boxes", "tools": tools}) + "\n")
+    import_file(given, out, as_json=True)
+    rain = {"collection": "days", "id": "today", "record": {"sky": "rain"}}
+    said = [chunk({"role": "assistant", "content": json.dumps({"result": "rain", "changes": [rain]})}),
+            chunk({}, "stop"), "[DONE]"]  # fmt: skip
+    with served(played := Played((200, said))) as url:
+        options = ("Boxes", "--imported", str(out), "--model", f"openai:m@{url}", "--state", str(state))
+        for answers in (1, 2):
+            async with Client(stdio_client(parameters(*options))) as client:
+                listed = {tool.name: tool.meta for tool in (await client.list_tools()).tools}
+                assert listed == {
+                    "createBox": {"openk2/label": "inferred"},
+                    "getBox": {"openk2/label": "inferred"},
+                    "forecast": {"openk2/label": "model-backed"},
+                }
+                assert json.loads((await client.call_tool("createBox", {"boxTitle": "red"})).content[0].text)["id"]
+                assert (await client.call_tool("forecast", {})).content[0].text == '"rain"'
+            assert len(played.asked) == answers
+    # The second session knows what the first one has written, and what the simulated tools have made.
+    assert "red" in json.dumps(played.asked[0]) and '{\\"sky\\":\\"rain\\"}' in json.dumps(played.asked[1])
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--model", "nano"], "name their file with --imported"),
+        (["--state", "x.db"], "name it with --model"),
+    ],
+)
+def test_options_that_need_each_other(options: list[str], words: str) -> None:
+    done = subprocess.run([*MAIN, "worlds", "serve", SKETCH.name, *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == "" and words in " ".join(done.stderr.split())
 
 
 def test_nothing_but_mcp_on_stdout_and_the_end_is_an_end() -> None:

@@ -25,7 +25,7 @@ from openk2.core.messages import compact_json
 from openk2.worlds.apps.declaration import GIVEN, Domain, read_domain, row_name
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
-from openk2.worlds.mcp.specs import Spec
+from openk2.worlds.mcp.specs import Spec, misfit, validator_of
 
 _CREATE = frozenset({"create", "add", "new", "insert", "post", "register", "save", "make", "store"})
 _GET = frozenset({"get", "read", "fetch", "retrieve", "show", "describe", "view", "load", "lookup"})
@@ -563,16 +563,10 @@ class Simulated:
     """A simulated server: the tools as they are declared by the original, over a state of its own."""
 
     def __init__(self, simulation: Simulation, specs: Sequence[Spec], seed: int = 0) -> None:
-        from jsonschema import Draft202012Validator
-        from jsonschema.validators import validator_for
-
         self._simulation = simulation
         domain = read_domain(simulation.declaration)
         self.specs = {spec.name: spec for spec in specs if spec.name in simulation.bridges}
-        self._validators = {
-            spec.name: validator_for(spec.schema, default=Draft202012Validator)(spec.schema)
-            for spec in self.specs.values()
-        }
+        self._validators = {spec.name: validator_of(spec) for spec in self.specs.values()}
         self._interpreter = Interpreter(domain)
         self.state = fill(domain, seed)
         self._given = {"today": today_of(seed), "user": ""}
@@ -586,9 +580,8 @@ class Simulated:
             given = call.parsed()
         except (ValueError, RecursionError) as e:
             return _error(f"the arguments are no JSON object ({e})")
-        problem = next(self._validators[call.name].iter_errors(given), None)
-        if problem is not None:
-            return _error(f"{'.'.join(map(str, problem.path)) or call.name}: {problem.message[:300]}")
+        if (problem := misfit(self._validators[call.name], call.name, given)) is not None:
+            return _error(problem)
         arguments: dict[str, Any] = {}
         for original, value in given.items():
             name = bridge.arguments.get(original)

@@ -1,4 +1,4 @@
-"""A simulated app as an MCP server over stdio: any MCP client can work in it.
+"""A simulated app as an MCP server over stdio: any MCP client can work in it, and in what was imported.
 
 The state begins with the session and ends with it. Nothing but MCP is written to stdout.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,12 @@ from openk2.worlds.mcp.specs import MISSING
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
 
+    from openk2.synth.ask import Asker
     from openk2.worlds.mcp.imports import ImportedServer
+
+
+LABEL = "openk2/label"
+"""Under this key of a tool's `_meta` a client finds whether it is inferred or model-backed."""
 
 
 class Served(Protocol):
@@ -34,8 +39,10 @@ class Served(Protocol):
     title: str
     instructions: str
     tools: Sequence[ToolSpec]
+    labels: Mapping[str, str]
+    """What of a tool's meaning is known, by name, where it is not all: inferred or model-backed."""
 
-    def call(self, name: str, arguments: dict[str, Any]) -> ToolResult: ...
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult: ...
 
 
 class Session:
@@ -54,26 +61,54 @@ class Session:
             singular = domain.entities[domain.users].singular.replace("_", " ")
             lines.append(f"You act for the {singular} {self._given['user']}.")
         self.instructions = " ".join([*lines, *domain.policy])
+        self.labels: Mapping[str, str] = {}
 
-    def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         return self._interpreter.execute(self.state, ToolCall("", name, compact_json(arguments)), self._given)
 
 
 class ImportedSession:
-    """The simulated part of an imported server, its tools as that server declares them."""
+    """An imported server, its tools as that server declares them: those that are simulated, and with an `asker` those
+    that a model plays, whose records are in `path` if it is given."""
 
-    def __init__(self, server: ImportedServer, seed: int) -> None:
+    def __init__(self, server: ImportedServer, seed: int, asker: Asker | None = None, path: Path | None = None) -> None:
+        from openk2.synth.simulator import Records, Simulator
         from openk2.worlds.mcp.infer import Simulated
 
-        if server.simulation is None:
-            raise UserError(f"{server.server} is model-backed: no tool of it is simulated, so it cannot be served")
+        if server.simulation is None and asker is None:
+            raise UserError(
+                f"{server.server} is model-backed: no tool of it is simulated, and to serve it takes a model that "
+                "plays them, --model"
+            )
         self.name = self.title = server.server
-        self._app = Simulated(server.simulation, server.specs, seed)
-        self.tools: Sequence[ToolSpec] = [spec.tool() for spec in self._app.specs.values()]
-        self.instructions = f"A simulation of {server.server}, inferred from its tools. Today is {today_of(seed)}."
+        simulation = server.simulation
+        self._app = None if simulation is None else Simulated(simulation, server.specs, seed)
+        inferred = {} if self._app is None else self._app.specs
+        self._played: Simulator | None = None
+        if asker is not None:
+            others = [spec for spec in server.specs if spec.name not in inferred]
+            self._played = Simulator(server.server, server.category, others, asker, Records(path), seed=seed)
+        played = {} if self._played is None else self._played.specs
+        offered = [spec for spec in server.specs if spec.name in inferred or spec.name in played]
+        self.tools: Sequence[ToolSpec] = [spec.tool() for spec in offered]
+        self.labels: Mapping[str, str] = {spec.name: server.label_of(spec) for spec in offered}
+        by = f"; {', '.join(played)}: played by a model" if played else ""
+        self.instructions = (
+            f"A simulation of {server.server}. Inferred from their declarations: {', '.join(inferred) or 'none'}{by}. "
+            f"Today is {today_of(seed)}."
+        )
 
-    def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        return self._app.call(ToolCall("", name, compact_json(arguments)))
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        call = ToolCall("", name, compact_json(arguments))
+        if self._played is not None and name in self._played.specs:
+            rows = None if self._app is None else self._app.state.content()
+            try:
+                return await self._played.call(call, rows)
+            except UserError as e:
+                return ToolResult(compact_json({"error": f"the simulation has failed, not the call: {e}"}), error=True)
+        if self._app is not None:
+            return self._app.call(call)
+        return ToolResult(compact_json({"error": f"there is no tool {name!r}"}), error=True)
 
 
 def server_of(session: Served) -> Server[Any]:
@@ -82,7 +117,12 @@ def server_of(session: Served) -> Server[Any]:
     from mcp.server.lowlevel import Server
 
     tools = [
-        types.Tool(name=spec.name, description=spec.description, input_schema=dict(spec.parameters))
+        types.Tool(
+            name=spec.name,
+            description=spec.description,
+            input_schema=dict(spec.parameters),
+            _meta={LABEL: session.labels[spec.name]} if spec.name in session.labels else None,
+        )
         for spec in session.tools
     ]
 
@@ -90,7 +130,7 @@ def server_of(session: Served) -> Server[Any]:
         return types.ListToolsResult(tools=tools)
 
     async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
-        result = session.call(params.name, params.arguments or {})
+        result = await session.call(params.name, params.arguments or {})
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=result.content)], is_error=result.error
         )
@@ -105,16 +145,28 @@ def server_of(session: Served) -> Server[Any]:
     )
 
 
-def _session(name: str, seed: int, imported: Path | None) -> Served:
+def _session(name: str, seed: int, imported: Path | None, model: str, state: Path | None) -> Served:
     if imported is None:
         return Session(domain_of(name, seed), seed)
     from openk2.worlds.mcp.imports import read_imported
 
-    return ImportedSession(read_imported(imported, name), seed)
+    server = read_imported(imported, name)
+    if not model:
+        return ImportedSession(server, seed)
+    from openk2.policy.resolve import resolve_policy
+    from openk2.synth.ask import Asker
+    from openk2.synth.recipe import AskConfig
+
+    config = AskConfig(temperature=0.0)
+    policy = resolve_policy(model, temperature=config.temperature, seed=seed)
+    # What was answered once is not asked again: the same calls give the same results, also without the model.
+    kept = imported.with_name(f"{imported.name}.asked")
+    return ImportedSession(server, seed, Asker(policy, kept, config), state)
 
 
-def serve(name: str, seed: int, imported: Path | None = None) -> None:
-    """Serve a world on stdin and stdout until the client closes them: one by its name, or of those imported."""
+def serve(name: str, seed: int, imported: Path | None = None, model: str = "", state: Path | None = None) -> None:
+    """Serve a world on stdin and stdout until the client closes them: one by its name, or of those imported, with a
+    model for the tools whose meaning is not known."""
     try:
         import anyio
         from mcp.server.stdio import stdio_server
@@ -122,7 +174,7 @@ def serve(name: str, seed: int, imported: Path | None = None) -> None:
         raise UserError(MISSING) from None
     if sys.stdin is None or sys.stdout is None:
         raise UserError("stdin or stdout is closed: a client speaks MCP over both of them")
-    server = server_of(_session(name, seed, imported))
+    server = server_of(_session(name, seed, imported, model, state))
     if sys.stdin.isatty():
         print(f"{name} waits for an MCP client on stdin; Ctrl-C ends it", file=sys.stderr)
 

@@ -93,6 +93,20 @@ def schema_problem(schema: object) -> str | None:
     return None
 
 
+def validator_of(spec: Spec) -> Any:
+    """What checks arguments by a tool's schema, in the dialect that the schema names."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import validator_for
+
+    return validator_for(spec.schema, default=Draft202012Validator)(spec.schema)
+
+
+def misfit(validator: Any, name: str, arguments: Mapping[str, Any]) -> str | None:
+    """What is wrong with the arguments of a call, in a sentence; None if they fit."""
+    problem = next(validator.iter_errors(arguments), None)
+    return None if problem is None else f"{'.'.join(map(str, problem.path)) or name}: {problem.message[:300]}"
+
+
 def _depth(value: Any) -> int:
     """Of nesting. Level by level, since Python's own stack is not deep."""
     depth, level = 0, [value]

@@ -1,0 +1,184 @@
+"""Tools without a declared meaning, played by a model over a state that code keeps.
+
+The specs of an imported MCP server say what a tool takes, and seldom what it does. Here a model says what a call gives
+and which records it adds, changes or takes away; both are checked, and the records are in SQLite, so that what was
+written once is read again. Arguments are checked against the declared schema before anybody is asked. A failed call
+changes nothing. What a model plays proves nothing: such tools are labelled model-backed wherever they are named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from openk2.core import Message, ToolCall, ToolResult, UserError
+from openk2.core.messages import compact_json, is_unicode
+from openk2.synth.ask import Asker, NoAnswer, fitting
+from openk2.worlds.mcp.specs import Spec, misfit, validator_of
+
+_SYSTEM = (
+    "You simulate the tools of {server} ({category}) for a test. You are the server: exact, consistent and brief. You "
+    "keep records in collections, such as users or files, and nothing else: what is not in a record did not happen. "
+    "Answer in JSON alone."
+)
+_CALL = """The tools: {tools}
+
+The records, by collection and id: {records}
+{others}
+The last calls: {calls}
+
+The call to answer: {name} with {arguments}
+
+Give as `result` what the real tool would return, as JSON, in the form that its description promises, and as \
+`changes` the records that the call adds, replaces (give the whole record) or removes (record null). What the call \
+asks about and is not there: if it would exist in a real system in use, make it up, and add it as a record, so that \
+the next call finds it; if not, give an `error` and no changes. A call that only reads changes nothing that is there."""
+_CALLS = 8
+"""So many of the last calls are told again."""
+_MOST_LETTERS = 60_000
+"""Of all records together, as JSON."""
+_SHORT = 600
+_Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class _Change(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    collection: _Id
+    id: _Id
+    record: dict[str, Any] | None
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    result: Any = None
+    error: Annotated[str, StringConstraints(max_length=2000)] = ""
+    changes: Annotated[tuple[_Change, ...], Field(max_length=100)] = ()
+
+
+class Records:
+    """Records of any form in collections. With `path` they are in a file, and there the next time."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        try:
+            self._connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS records "
+                "(collection TEXT, id TEXT, record TEXT, PRIMARY KEY (collection, id))"
+            )
+        except sqlite3.Error as e:
+            raise UserError(f"the state {path} cannot be used: {e}; name a new file, or one of a session before") from e
+
+    def content(self) -> dict[str, dict[str, Any]]:
+        """Collection -> id -> record, in order."""
+        found: dict[str, dict[str, Any]] = {}
+        rows = self._connection.execute("SELECT collection, id, record FROM records ORDER BY collection, id")
+        for collection, key, record in rows:
+            found.setdefault(collection, {})[key] = json.loads(record)
+        return found
+
+    def apply(self, changes: Sequence[tuple[str, str, Mapping[str, Any] | None]]) -> None:
+        """All changes or none. Raises UserError naming the first that cannot be."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for collection, key, record in changes:
+                if record is None:
+                    gone = self._connection.execute(
+                        "DELETE FROM records WHERE collection = ? AND id = ?", (collection, key)
+                    )
+                    if not gone.rowcount:
+                        raise UserError(f"there is no record {key!r} in {collection!r} to be removed")
+                else:
+                    text = compact_json(record)
+                    if not is_unicode(text + collection + key):
+                        raise UserError(f"the record {key!r} has half a character in it")
+                    self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (collection, key, text))
+            (letters,) = self._connection.execute("SELECT coalesce(sum(length(record)), 0) FROM records").fetchone()
+            if letters > _MOST_LETTERS:
+                raise UserError(f"the records would have more than {_MOST_LETTERS} letters: add fewer or shorter ones")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Simulator:
+    """Tools of one server that a model plays. `others` are rows that other tools of the server keep, which it may read.
+
+    `failures` counts the calls that had no usable answer: they say nothing of who has called.
+    """
+
+    def __init__(
+        self, server: str, category: str, specs: Sequence[Spec], asker: Asker, records: Records, *, seed: int = 0
+    ) -> None:
+        self.specs = {spec.name: spec for spec in specs}
+        self.records, self.failures = records, 0
+        self._asker, self._seed = asker, seed
+        self._system = Message("system", _SYSTEM.format(server=server, category=category))
+        self._validators = {spec.name: validator_of(spec) for spec in specs}
+        self._calls: list[str] = []
+        self._one = asyncio.Lock()
+
+    async def call(self, call: ToolCall, others: Mapping[str, Any] | None = None) -> ToolResult:
+        """What a call returns. Raises UserError if the model cannot be asked."""
+        spec = self.specs.get(call.name)
+        if spec is None:
+            return _error(f"there is no tool {call.name!r}")
+        try:
+            arguments = call.parsed()
+        except (ValueError, RecursionError) as e:
+            return _error(f"the arguments are no JSON object ({e})")
+        if (problem := misfit(self._validators[call.name], call.name, arguments)) is not None:
+            return _error(problem)
+        # What one call writes the next one reads.
+        async with self._one:
+            return await self._played(spec, arguments, others)
+
+    async def _played(self, spec: Spec, arguments: Mapping[str, Any], others: Mapping[str, Any] | None) -> ToolResult:
+        asked = _CALL.format(
+            tools=compact_json([one.tool().to_openai()["function"] for one in self._relevant(spec)]),
+            records=compact_json(self.records.content()),
+            others=f"Rows of the server's other tools, to be read: {compact_json(others)}\n" if others else "",
+            calls="\n".join(self._calls[-_CALLS:]) or "none",
+            name=spec.original,
+            arguments=compact_json(arguments),
+        )
+        try:
+            answer = await self._asker.ask([self._system, Message("user", asked)], _Answer, self._read, seed=self._seed)
+        except NoAnswer as e:
+            self.failures += 1
+            return _error(f"the simulation has failed, not the call: {e}")
+        result = _error(answer.error) if answer.error else ToolResult(compact_json(answer.result))
+        said = f"{spec.original} with {compact_json(arguments)[:_SHORT]}: {result.content[:_SHORT]}"
+        self._calls.append(said)
+        return result
+
+    def _relevant(self, spec: Spec) -> list[Spec]:
+        """The tool itself, and the names of the others: what a server does is clearer from all of them."""
+        others = [Spec(one.name, one.original, one.description[:200], {}) for one in self.specs.values() if one != spec]
+        return [spec, *others[:40]]
+
+    def _read(self, raw: dict[str, Any]) -> _Answer:
+        answer = fitting(_Answer)(raw)
+        if answer.error and answer.changes:
+            raise UserError("a call with an error must not have changes")
+        if "result" not in raw and not answer.error:
+            raise UserError("result: give one, or an error")
+        if not is_unicode(compact_json(raw)):
+            raise UserError("the answer has half a character in it")
+        self.records.apply([(change.collection, change.id, change.record) for change in answer.changes])
+        return answer
+
+
+def _error(sentence: str) -> ToolResult:
+    return ToolResult(compact_json({"error": sentence}), error=True)
