@@ -6,6 +6,7 @@ agent looks for all that a turn is about before it changes anything.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -178,6 +179,25 @@ class Goals:
         except Refused as e:
             return e
         return after
+
+    def independent(self, before: State, goals: Sequence[Goal]) -> bool:
+        """Whether their calls give the same in any order: one that has to be tried again comes behind the others."""
+        if len(goals) == 1:
+            return True
+        outcomes = set()
+        for order in itertools.permutations(goals):
+            state = before.copy()
+            try:
+                told = {
+                    goal.tool.name: compact_json(self.interpreter.run(state, goal.tool, goal.arguments, self._given))
+                    for goal in order
+                }
+                outcomes.add((state.hash(), *(told[goal.tool.name] for goal in goals)))
+            except Refused:
+                return False
+            finally:
+                state.close()
+        return len(outcomes) == 1
 
     def variants(self, goal: Goal) -> Iterator[tuple[str, dict[str, Any]]]:
         """The arguments of a goal with another value in one place, and the name of that place."""

@@ -138,7 +138,7 @@ class TaskMaker:
         self.checkpoints.append(self.goals.state.hash())
         self.used.update(call.name for wave in plan.waves for call in wave)
 
-    def _add_goals(self, goals: Sequence[Goal]) -> None:
+    def _add_goals(self, before: State, goals: Sequence[Goal]) -> None:
         say = self._joined([goal.words + goal.also for goal in goals])
         facts = tuple(fact for goal in goals for fact in goal.facts)
         tell = tuple(value for goal in goals for value in goal.tell)
@@ -147,13 +147,13 @@ class TaskMaker:
         answer = " ".join(goal.answer for goal in goals)
         if goals[0].tool.writes:
             answer = self.rng.choice(_OPENINGS) + answer
-        plan = PlanTurn(question=question, waves=self._waves(goals), answer=answer)
+        plan = PlanTurn(question=question, waves=self._waves(before, goals), answer=answer)
         # What may come up for another reason is no wrong answer.
         open_to = " ".join([say, answer, *(fact.answer for fact in facts)])
         others = tuple(dict.fromkeys(one for goal in goals for one in goal.others if not names(open_to, one)))
         self._add("goals", UserTurn(say=say, facts=facts, tell=tell, others=others), plan)
 
-    def _waves(self, goals: Sequence[Goal]) -> tuple[tuple[PlannedCall, ...], ...]:
+    def _waves(self, before: State, goals: Sequence[Goal]) -> tuple[tuple[PlannedCall, ...], ...]:
         """What finds the rows first, the goals behind: side by side where nothing waits for a result."""
         waves: list[list[Call]] = []
         known: list[Call] = []
@@ -166,7 +166,7 @@ class TaskMaker:
                     known.append(way[level])
             waves.append(wave)
         last = [(goal.tool.name, goal.arguments) for goal in goals]
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 and self.goals.independent(before, goals):
             waves.append(last)
         else:
             waves += [[call] for call in last]
@@ -194,7 +194,7 @@ class TaskMaker:
             return False
         if self.rng.random() < 0.35:
             self.goals.hold_back(self.rng.choice(goals))
-        self._add_goals(goals)
+        self._add_goals(before, goals)
         return True
 
     def _forbidden(self) -> bool:
@@ -211,7 +211,7 @@ class TaskMaker:
             self.forbidden.add(goal.tool.name)
             self.goals.withheld.add(goal.tool.name)
             turn = UserTurn(say=self._joined([goal.words]), refuse=True)
-            waves = (*self._waves([goal])[:-1], (rule.look,))
+            waves = (*self._waves(before, [goal])[:-1], (rule.look,))
             self._add("forbidden", turn, PlanTurn(waves=waves, answer=f"I'm sorry, I cannot do that: {rule.reason}"))
             return True
         return False
@@ -284,7 +284,7 @@ class TaskMaker:
                 self.goals.state = before
                 turn = UserTurn(say=self._joined([first.words]), refuse=True)
                 answer = f"I'm sorry, that is not possible. {_sentence(refused)}"
-                self._add("recovery", turn, PlanTurn(waves=self._waves([first]), answer=answer))
+                self._add("recovery", turn, PlanTurn(waves=self._waves(before, [first]), answer=answer))
                 self.goals.state = after
                 say = self.rng.choice(_INSTEAD).format(value=said(goal.arguments[name]), label=_label(goal, name))
                 call = PlannedCall(name=goal.tool.name, arguments=goal.arguments)
@@ -312,7 +312,7 @@ class TaskMaker:
                 # Amounts add up: only what sets a value can be set again.
                 if isinstance(changed, Refused) or isinstance(again, Refused) or again.hash() != changed.hash():
                     continue
-                self._add_goals([self.goals.silent(goal)])
+                self._add_goals(before, [self.goals.silent(goal)])
                 self.goals.state = changed
                 called = _label(goal, name)
                 say = self.rng.choice(_CHANGED).format(called, said(other), said(goal.arguments[name]))

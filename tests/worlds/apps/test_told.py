@@ -52,6 +52,9 @@ from openk2.worlds.apps.told import Numbers, added, names, refuses
         ("The room isn't free then.", "yes", False),
         ("The room is not free then.", "no", True),
         ("Done.", "yes", False),
+        ("The edge is infinity.", "infinity", True),
+        ("It is 12 and nan.", "nan", True),
+        ("It is 100000.", "1e5", True),
     ],
 )
 def test_names(text: str, value: str, named: bool) -> None:

@@ -21,6 +21,7 @@ REFUSAL = re.compile(
     re.I,
 )
 _DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
+_A_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _WHOLE = re.compile(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!-?\d)")
 _NUMBER = re.compile(r"(?<![\w.:#-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w:-]*\d)(?!\w)")
 _LINE_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.M)
@@ -85,11 +86,11 @@ def added(text: str, values: Sequence[str], known: str) -> str | None:
 
 def _found(text: str, value: str) -> Iterator[re.Match[str]]:
     """Where a value stands in a text."""
-    try:
-        wanted = float(value)
-    except ValueError:
+    # Not whatever Python reads as a number: an infinity edge is none.
+    if not _A_NUMBER.fullmatch(value):
         yield from _pattern(value).finditer(text)
         return
+    wanted = float(value)
     # The parts of a date or of an id are no numbers.
     for match in _WHOLE.finditer(text):
         if abs(float(match[0].replace(",", "")) - wanted) < 0.005:
