@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _common import parser_of
+from _common import add_out, machine, parser_of, table, write_results
 
 from openk2.core.progress import ConsoleReporter
 from openk2.data.lake import Lake
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=3000, help="how many of those")
     parser.add_argument("--tau2", metavar="PYTHON", help="a Python with inspect-evals")
     parser.add_argument("--calls", type=int, default=300, help="of each side, for --tau2")
-    parser.add_argument("--out", type=Path, help="write the JSON there")
+    add_out(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, Any] = {"workers": options.workers}
@@ -58,10 +58,29 @@ def main() -> None:
             found["endpoint"] = measure_endpoint(Path(folder) / "asked", options.rollouts)
         if options.tau2:
             found["tau2"] = measure_tau2(options.tau2, options.calls)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    write_results(options.out, "synth", {"machine": machine()} | found, as_markdown(found))
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """What was measured, in a table."""
+    rows = [
+        ["domains, tools, agents", f"{found['domains']:,}, {found['tools']:,}, {found['agents']:,}"],
+        ["structures of tools that write, up to renaming; schemas", f"{found['structures']:,}; {found['schemas']:,}"],
+        ["made in", f"{found['seconds']['domains'] + found['seconds']['agents']:.0f} s"],
+        ["calls, user turns each", f"{found['calls each']}, {found['user turns each']}"],
+        ["tasks made per second", str(found["tasks made per second"])],
+        ["tried and judged per second", str(found["tried and judged per second"])],
+        ["executed again per second", str(found["executed again per second"])],
+        ["agreed, of those kept", f"{found['agreed']:,} of {found['kept']:,}"],
+        ["largest process", f"{max(found['peak MB here'], found['peak MB of a worker']):,} MB"],
+    ]
+    if asked := found.get("endpoint"):
+        rows.append([f"lost, {asked['at a time']} at a time, 2 s latency, one core", f"{asked['lost']:.1%}"])
+    for name in ("with states", "calls alone"):
+        if other := found.get("tau2"):
+            middle, low, high = other[f"{name}, ratio"]
+            rows.append([f"calls per second, {name}, ours to tau2's", f"**{middle}x** ({low} to {high})"])
+    return f"# The data factory, {found['workers']} worker(s)\n\n{table(['', 'measured'], rows)}"
 
 
 @contextmanager
