@@ -14,7 +14,8 @@ from openk2.core import ToolCall, ToolResult, UserError
 from openk2.worlds.apps.declaration import read_domain
 from openk2.worlds.mcp import specs
 from openk2.worlds.mcp.imports import DOUBLE, ImportedServer, Report, import_file, imported
-from openk2.worlds.mcp.infer import Simulated, tokens
+from openk2.worlds.mcp.infer import tokens
+from openk2.worlds.mcp.simulated import Simulated
 
 TEXT = {"type": "string"}
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openk2.core import UserError
 from openk2.core.messages import compact_json
-from openk2.worlds.mcp.infer import Simulation, infer, tokens
+from openk2.worlds.mcp.infer import infer, tokens
+from openk2.worlds.mcp.simulated import Simulation
 from openk2.worlds.mcp.specs import Names, Spec, checked
 
 DOUBLE = "a near double of an earlier tool"

@@ -73,7 +73,7 @@ class ImportedSession:
 
     def __init__(self, server: ImportedServer, seed: int, asker: Asker | None = None, path: Path | None = None) -> None:
         from openk2.synth.simulator import Records, Simulator
-        from openk2.worlds.mcp.infer import Simulated
+        from openk2.worlds.mcp.simulated import Simulated
 
         if server.simulation is None and asker is None:
             raise UserError(
