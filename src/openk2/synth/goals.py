@@ -291,17 +291,16 @@ class Goals:
         if not 1 <= len(rows) <= 4 or "id" not in rows[0]:
             return False
         entity = self.domain.entities[str(goal.tool.returns.rows)]
-        goal.tell = [str(row.get(entity.label or "id") or row["id"]) for row in rows]
-        if len(set(goal.tell)) < len(rows):
-            goal.tell = [row["id"] for row in rows]
-        begun = self._begun[str(goal.tool.returns.rows)]
-        if any(row["id"] in goal.tell and row["id"] not in begun for row in rows):
+        key = str(entity.label) if entity.label and all(row.get(entity.label) for row in rows) else "id"
+        if len({row[key] for row in rows}) < len(rows):
+            key = "id"
+        goal.tell = [str(row[key]) for row in rows]
+        listed = {row["id"] for row in rows}
+        if key == "id" and not listed.issubset(self._begun[str(goal.tool.returns.rows)]):
             return False
-        goal.others = [
-            called
-            for row in self.state.rows(str(goal.tool.returns.rows))
-            if (called := str(row.get(entity.label or "id") or row["id"])) not in goal.tell
-        ]
+        # Called as the others are: who looks up more of those that are listed may also say that.
+        left = [row for row in self.state.rows(str(goal.tool.returns.rows)) if row["id"] not in listed and row[key]]
+        goal.others = [called for row in left if (called := str(row[key])) not in goal.tell]
         goal.answer = f"There {'is one' if len(rows) == 1 else f'are {len(rows)}'}: {', '.join(goal.tell)}."
         return True
 
