@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from openk2.core import Message, UserError
 from openk2.synth.ask import Asker, NoAnswer, fitting
 from openk2.synth.goals import Goals
-from openk2.worlds.apps.declaration import Domain, read_domain
+from openk2.worlds.apps.declaration import KINDS, Domain, read_domain
 from openk2.worlds.apps.expression import FUNCTIONS, OVER_ROWS
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
@@ -37,7 +37,7 @@ _DECLARE = """Declare the app {about}.
 The format: `entities` are tables by their plural names in snake_case, each with a `prefix` of its ids (1 to 6 capital \
 letters, each its own), a `singular` and `fields`. A field has a `type` (text, integer, number, boolean, date, time), \
 or `ref`, the entity whose ids it holds, or `values`, all texts it can be; it may be `optional`. Texts have \
-`examples`. No field is called id: every row has one. \
+`examples`; what a value looks like otherwise is its `kind`, one of {kinds}. No field is called id: every row has one. \
 `label` is the field that people call a row by. `users` is the entity of the \
 people who talk to the assistant.
 
@@ -165,7 +165,11 @@ async def _declared(
         return domain
 
     question = _DECLARE.format(
-        about=" / ".join(idea), category=idea[0], functions=", ".join(FUNCTIONS), over=", ".join(OVER_ROWS)
+        about=" / ".join(idea),
+        category=idea[0],
+        functions=", ".join(FUNCTIONS),
+        over=", ".join(OVER_ROWS),
+        kinds=", ".join(KINDS),
     )
     try:
         return await asker.ask([Message("system", _SYSTEM), Message("user", question)], Domain, read, seed=seed)
