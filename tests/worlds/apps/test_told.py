@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openk2.worlds.apps.told import Numbers, added, names, refuses
+from openk2.worlds.apps.told import Numbers, names, refuses
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,28 @@ from openk2.worlds.apps.told import Numbers, added, names, refuses
         ("The edge is infinity.", "infinity", True),
         ("It is 12 and nan.", "nan", True),
         ("It is 100000.", "1e5", True),
+        ("The status isn’t open.", "open", False),
+        ("The stock isn’t 12.", "12", False),
+        ("It isn’t enabled at the moment", "yes", False),
+        ("It isn’t enabled at the moment", "no", True),
+        ("The status is not **open**.", "open", False),
+        ("It is **not** open.", "open", False),
+        ('It is not "open".', "open", False),
+        ("It is not yet fully open.", "open", False),
+        ("Neither Assam nor Sencha is in stock.", "Sencha", False),
+        ("They are all in stock except Assam.", "Assam", False),
+        ("Not only Assam but also Sencha is in stock.", "Assam", True),
+        ("It is _Assam_.", "Assam", True),
+        ("There are _12_ pieces, and __Assam__.", "12", True),
+        ("The balance is \u22125.", "-5", True),
+        ("The balance is minus 5.", "-5", True),
+        ("The balance is -$5.", "-5", True),
+        ("There are 1\u202f200 of them.", "1200", True),
+        ("It is due on 2026/02/27.", "2026-02-27", True),
+        ("It begins at noon.", "12:00", True),
+        ("That is O’Brien.", "O'Brien", True),
+        ("It is false.", "no", True),
+        ("I could not cancel the order. The seal is intact: yes.", "no", False),
     ],
 )
 def test_names(text: str, value: str, named: bool) -> None:
@@ -70,6 +92,13 @@ def test_names(text: str, value: str, named: bool) -> None:
         (["Sorry for the wait. That is done now, as you asked."], False),
         (["No problem, I had nothing against it: that is done now."], False),
         (["It is against our policy."], True),
+        (["I’m sorry, but I can’t do that."], True),
+        (["It isn’t allowed."], True),
+        (["I don’t have a tool for that."], True),
+        (["I wasn’t able to do it."], True),
+        (["Sorry, the policy prohibits this."], True),
+        (["By the rules the request is denied."], True),
+        (["That isn't something I can do."], True),
     ],
 )
 def test_refusals(texts: list[str], no: bool) -> None:
@@ -86,23 +115,3 @@ def test_numbers_that_nothing_says() -> None:
     ):  # fmt: skip
         assert known.others(text) == [], text
     assert known.others("It costs 148.28, or 1,500 for 11.") == ["148.28", "1,500", "11"]
-
-
-@pytest.mark.parametrize(
-    "text, more",
-    [
-        ("There are 2: Ada Byron, Bob Stone.", None),
-        ("There are 3: Ada Byron, Bob Stone, Quillon Varga.", "Quillon Varga"),
-        ("There are 3: Quillon Varga, Ada Byron and Bob Stone.", "Quillon Varga"),
-        ("These are Ada Byron, Bob Stone and Zephyrine.", "Zephyrine"),
-        ("- Ada Byron\n- **Quillon Varga** (pending)\n- Bob Stone", "Quillon Varga"),
-        ("1. Ada Byron (ORD-1)\n2. Bob Stone (ORD-2)\n3. ORD-7719", "ORD-7719"),
-        ("Sure, Ada Byron and Bob Stone are pending, I checked it.", None),
-        ("Hello! Ada Byron (Pending) and Bob Stone (ORD-2), both since Monday, May 4.", None),
-        ("Byron, Ada; Stone, Bob", None),
-        ("Ada Byron and Bob Stone. Best Regards, Quillon Varga", None),
-    ],
-)
-def test_what_is_added_to_a_list(text: str, more: str | None) -> None:
-    known = '{"id": "ORD-1", "name": "Ada Byron", "status": "pending"} {"id": "ORD-2", "name": "Bob Stone"}'
-    assert added(text, ["Ada Byron", "Bob Stone"], known) == more

@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 REFUSAL = re.compile(
-    r"\b(cannot|can't|can not|could not|couldn't|unable|not able|not possible|impossible|not allowed|isn't allowed|"
-    r"may not|must not|not permitted|not eligible|against (?:the |our |my )?(?:polic|rule)\w*|no tool|no way to|"
-    r"no permission|(?:don't|do not) have (?:a |the |any )?(?:tool|way|permission)|refuse|won't|will not)\b|"
+    r"\b(cannot|can't|can not|could not|couldn't|unable|not able|(?:is|are|was|were)n't able|not possible|impossible|not allowed|"
+    r"isn't allowed|may not|must not|not permitted|not eligible|against (?:the |our |my )?(?:polic|rule)\w*|no tool|"
+    r"no way to|no permission|(?:don't|do not) have (?:a |the |any )?(?:tool|way|permission)|refuse|won't|will not|"
+    r"prohibit\w*|forbid\w*|(?:not|isn't) something (?:that )?I can|(?:is|was|been|be) (?:denied|declined|refused))\b|"
     r"(?:^|[.,!;:]\s)no(?=[.,!;]|$)",
     re.I,
 )
@@ -26,15 +27,12 @@ _WHOLE = re.compile(r"(?<![\w.-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!-?\d)"
 _NUMBER = re.compile(r"(?<![\w.:#-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w:-]*\d)(?!\w)")
 _LINE_NUMBER = re.compile(r"^\s*\d+[.)]\s", re.M)
 _DENIED = re.compile(r"\b(no|not|never|none|neither|cannot|un(?:available|able|used|paid))\b|n't\b", re.I)
-_CALLED = r"[A-Z0-9][\w'’-]*(?:[ ][A-Z0-9][\w'’-]*)*"
-"""What somebody or something is called, as it stands in a list."""
-_NEXT = re.compile(rf"\**(?: \([^)]*\))?(?:,? and|,|;)\s+\**({_CALLED})")
-_LAST = re.compile(rf"(?:[a-z:,;]|\band) \**({_CALLED})\**(?: \([^)]*\))?(?:,? and|,|;)\s+\**$")
-_ITEM = re.compile(rf"^\s*(?:[-*•]|\d+[.)])\s+\**({_CALLED})", re.M)
-_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SENTENCE = 3
 """Fewer words say neither yes nor no without the word."""
-_NOT = re.compile(r"(?:\b(?:not|no longer|never|isn t|aren t|wasn t|rather than|instead of)|n't) (?:\w+ )?$")
+_NOT = re.compile(
+    r"(?:\b(?:not(?! only)|no longer|never|rather than|instead of|except|excluding|neither|nor|other than)|n't) "
+    r"(?:(?:yet|fully|currently|really|exactly|at|in|a|an|the|all|any) ){0,3}(?:\w+ )?$"
+)
 """What stands before a value that is denied."""
 _BEFORE = 100
 """So many letters before a value are looked at."""
@@ -51,9 +49,23 @@ _HOURS = 12
 _CLOCK = re.compile(r"\b(\d\d):\d\d\b")
 
 
+_AS_TYPED = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\u2212": "-", "\u00a0": " ", "\u202f": " "})
+_MARKUP = re.compile(r"[*`\"]+|(?<!\w)_+|_+(?!\w)")
+_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
+_MINUS = re.compile(r"\b(?:minus|negative) (?=\d)|-[$€£](?=\d)", re.I)
+_YES_OR_NO = {"yes": re.compile(r"\b(?:yes|true)\b", re.I), "no": re.compile(r"\b(?:no|false)\b", re.I)}
+
+
+@lru_cache(maxsize=4096)
+def plain(text: str) -> str:
+    """A text without emphasis and quotes, with the apostrophes, blanks and signs that keyboards have."""
+    text = _THOUSANDS.sub("", text).translate(_AS_TYPED)
+    return _MINUS.sub("-", _MARKUP.sub("", text))
+
+
 def refuses(texts: Sequence[str]) -> bool:
     """Whether one of the answers of a turn is a no."""
-    return any(REFUSAL.search(text) for text in texts)
+    return any(REFUSAL.search(plain(text)) for text in texts)
 
 
 def names(text: str, value: str) -> bool:
@@ -63,29 +75,22 @@ def names(text: str, value: str) -> bool:
     27/2/2026; `13:45` also as 1:45 PM; words as words, `in_repair` also as `in repair`; and `yes` and `no` by whether
     something is denied.
     """
-    if value in ("yes", "no"):
-        if re.search(rf"\b{value}\b", text, re.I):
+    text, value = plain(text), plain(value)
+    if value in _YES_OR_NO:
+        if _YES_OR_NO[value].search(text):
             return True
+        if _YES_OR_NO["no" if value == "yes" else "yes"].search(text):
+            return False
         return bool(_DENIED.search(text)) == (value == "no") and len(text.split()) >= _SENTENCE
-    for match in _found(text, value):
+    for match in found(text, value):
         before = text[max(0, match.start() - _BEFORE) : match.start()]
         if not _NOT.search(_spaced(before) + " "):
             return True
     return False
 
 
-def added(text: str, values: Sequence[str], known: str) -> str | None:
-    """What stands beside values in a list of them though nothing in `known` says it; None if nothing does."""
-    listed = _ITEM.findall(text)
-    for value in values:
-        for match in _found(text, value):
-            listed += [one[1] for one in (_NEXT.match(text, match.end()), _LAST.search(text[: match.start()])) if one]
-    words = {*re.findall(r"\w+", known.lower()), *re.findall(r"\w+", " ".join(values).lower()), *_MONTHS, *_DAYS, "i"}
-    return next((one for one in listed if not words.issuperset(re.findall(r"\w+", one.lower()))), None)
-
-
-def _found(text: str, value: str) -> Iterator[re.Match[str]]:
-    """Where a value stands in a text."""
+def found(text: str, value: str) -> Iterator[re.Match[str]]:
+    """Where a value stands in a text, denied or not; both are `plain`."""
     # Not whatever Python reads as a number: an infinity edge is none.
     if not _A_NUMBER.fullmatch(value):
         yield from _pattern(value).finditer(text)
@@ -109,6 +114,7 @@ def _pattern(value: str) -> re.Pattern[str]:
         hour, minute = int(match[1]), match[2]
         half = "a" if hour < _HOURS else "p"
         minutes = rf"(?:[:.]{minute})?" if minute == "00" else f"[:.]{minute}"
+        forms += ["noon"] if value.startswith("12:00") else ["midnight"] if value.startswith("00:00") else []
         forms += [rf"{(hour - 1) % _HOURS + 1}{minutes}\s*{half}\.?m\b", rf"0?{hour}[:.]{minute}"]
     return re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.I)
 
@@ -123,6 +129,7 @@ def _dates(day: date) -> list[str]:
         rf"0?{number}{ending} (?:of )?{month}(?:,? {day.year})?",
         rf"0?{day.month}[/.]0?{number}[/.]{day.year}",
         rf"0?{number}[/.]0?{day.month}[/.]{day.year}",
+        rf"{day.year}/0?{day.month}/0?{number}",
     ]
 
 
@@ -171,7 +178,7 @@ class Numbers:
 
     def others(self, text: str) -> list[str]:
         """The numbers in a text that are none of these."""
-        return [number for number in _NUMBER.findall(_LINE_NUMBER.sub("", text)) if not self._said(number)]
+        return [number for number in _NUMBER.findall(_LINE_NUMBER.sub("", plain(text))) if not self._said(number)]
 
     def _said(self, number: str) -> bool:
         self._read()

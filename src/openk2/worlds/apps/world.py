@@ -18,8 +18,9 @@ from openk2.core.messages import compact_json
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
+from openk2.worlds.apps.lists import added
 from openk2.worlds.apps.state import State
-from openk2.worlds.apps.told import Numbers, added, names, refuses
+from openk2.worlds.apps.told import Numbers, names, refuses
 from openk2.worlds.apps.user import PlayedUser, Reply, ScriptedUser, UserTurn
 
 _FAULTS = ("timeout", "rate_limit", "stale")
@@ -288,7 +289,10 @@ class AppWorld:
 
     def _added(self, said: Sequence[str], values: Sequence[str]) -> str | None:
         """What an answer lists that is nowhere."""
-        known = "\n".join(self._heard)
+        declared = [
+            f"{tool.name} {tool.description} {' '.join(tool.parameters.get('properties', ()))}" for tool in self.tools
+        ]
+        known = "\n".join([*self._heard, *declared])
         return next((more for text in said if (more := added(text, values, known)) is not None), None)
 
     def _changed(self, name: str, state: State) -> bool:
