@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ async def test_the_records_of_a_file_are_there_the_next_time(tmp_path: Path) -> 
         ({"result": 1, "changes": [TEA, TEA | {"id": "x", "record": None}]}, "there is no record 'x'"),
         ({"result": 1, "changes": [TEA | {"record": {"text": "x" * 70_000}}]}, "more than 60000 letters"),
         ({"result": "\ud800"}, "half a character"),
+        ('{"result": 1e999}', "too large to be written"),
         ('{"result": NaN}', "cannot be read"),
     ],
 )
@@ -120,3 +122,48 @@ async def test_an_error_of_the_tool_is_an_error(tmp_path: Path) -> None:
     played = simulator(Model({"error": "no such note"}), tmp_path)
     result = await played.call(call("get_note", title="tea"))
     assert result.error and json.loads(result.content) == {"error": "no such note"}
+
+
+async def test_what_could_not_be_used_is_asked_for_again(tmp_path: Path) -> None:
+    model = Model("", "", "", {"result": 1})
+    played = Simulator("Notes", "", SPECS, Asker(model, tmp_path, AskConfig(), again=True), Records())
+    assert (await played.call(call("add_note", title="tea"))).error
+    assert (await played.call(call("add_note", title="tea"))).content == "1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"result": 1, "error": None, "changes": None}, {"result": 1, "jsonrpc": "2.0"}, {"result": 1, "error": " "}],
+)
+async def test_what_models_write_for_nothing_is_nothing(answer: Any, tmp_path: Path) -> None:
+    assert (await simulator(Model(answer), tmp_path).call(call("add_note", title="tea"))).content == "1"
+
+
+async def test_a_state_that_breaks_is_no_end(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    played = simulator(Model({"result": 1, "changes": [TEA]}, {"result": 2, "changes": [TEA]}), tmp_path, path)
+    await played.call(call("add_note", title="tea"))
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE records SET record = '{'")
+    result = await played.call(call("add_note", title="milk"))
+    assert result.error and "the simulation has failed, not the call" in result.content
+    with sqlite3.connect(path) as other:
+        other.execute("DROP TABLE records")
+    assert (await played.call(call("add_note", title="milk"))).error and played.failures == 2
+
+
+@pytest.mark.parametrize("table, words", [("other (x)", "of another program"), ("records (x)", "no such column")])
+def test_another_programs_database_is_left_alone(table: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=words):
+        Records(path)
+    assert path.read_bytes() == before
+
+
+def test_a_state_needs_a_folder(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "no" / "x.db", "there is no folder"), (tmp_path, "it is a folder")):
+        with pytest.raises(UserError, match=words):
+            Records(path)

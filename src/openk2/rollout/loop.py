@@ -188,6 +188,9 @@ class _Rollout:
         self._say(reply)
 
     async def _verdict(self) -> Verdict:
+        if not self.trajectory.messages:
+            # The world was not set up in time: there is nothing that it could look at.
+            return Verdict(False, f"not begun ({self.trajectory.stop})")
         verdict = await self.world.verify(tuple(self.trajectory.messages))
         if verdict.passed and not self.trajectory.finished:
             return Verdict(False, f"not finished ({self.trajectory.stop})")

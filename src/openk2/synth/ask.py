@@ -1,7 +1,7 @@
 """Asks a model for JSON that fits a form: mistakes are told to it, and no question is asked twice.
 
-Answers are kept in the run folder under the hash of what was asked (model, sampling, messages, schema, seed), so that a
-run that was stopped reads again what it has paid for. What a model says is data and never trusted: it is read as JSON,
+Answers are kept in a folder under the hash of what was asked (model, sampling, messages, schema, seed), so that a run
+that was stopped reads again what it has paid for. What a model says is data and never trusted: it is read as JSON,
 checked by the form, and refused with one sentence.
 """
 
@@ -73,9 +73,10 @@ class Counts:
 
 
 class Asker:
-    """Asks one model. `folder` is where its answers are kept."""
+    """Asks one model. `folder` is where its answers are kept; with `again` not those that cannot be used."""
 
-    def __init__(self, policy: Policy, folder: Path, config: AskConfig) -> None:
+    def __init__(self, policy: Policy, folder: Path, config: AskConfig, *, again: bool = False) -> None:
+        self._again = again
         self.model = policy.name
         self.counts = Counts()
         self._policy, self._folder, self._config = policy, folder, config
@@ -95,14 +96,15 @@ class Asker:
 
         Raises NoAnswer if nothing can be used, UserError if the model cannot be asked.
         """
-        said, mistake = list(messages), UserError()
+        said, mistake, kept = list(messages), UserError(), list[Path]()
         schema = compact_json(form.model_json_schema())
         said[-1] = Message(said[-1].role, f"{said[-1].content}\n\nAnswer with one JSON object of this schema: {schema}")
         for number in range(1 + REPAIRS):
             try:
-                answer = await self._answer(said, form, seed)
+                answer, path = await self._answer(said, form, seed)
             except ContextOverflow as e:
                 raise NoAnswer(f"{self.model} cannot be asked: {e}") from e
+            kept.append(path)
             try:
                 return read(found_object(answer.text, cut=answer.cut))
             except UserError as e:
@@ -111,12 +113,19 @@ class Asker:
                 self.counts.corrected += 1
                 again = f"That cannot be used: {mistake}. Give the whole JSON object again, corrected, without more."
                 said += [Message("assistant", answer.text or "(nothing)"), Message("user", again)]
+        for path in kept if self._again else ():
+            path.unlink(missing_ok=True)
         raise NoAnswer(
             f"{self.model} gave nothing that can be used in {1 + REPAIRS} answers: {mistake}",
             readable=not isinstance(mistake, Unreadable),
         )
 
-    async def _answer(self, said: Sequence[Message], form: type[BaseModel], seed: int) -> _Kept:
+    async def close(self) -> None:
+        """Close the policy."""
+        await self._policy.close()
+
+    async def _answer(self, said: Sequence[Message], form: type[BaseModel], seed: int) -> tuple[_Kept, Path]:
+        """An answer, and where it is kept."""
         schema = form.model_json_schema()
         sampling = [self._config.temperature, self._config.tokens, seed]
         key = sha256_text(compact_json([self.model, sampling, schema, [message.to_openai() for message in said]]))
@@ -131,7 +140,7 @@ class Asker:
             self.counts.kept += 1
         self.counts.prompt_tokens += kept.prompt_tokens
         self.counts.completion_tokens += kept.completion_tokens
-        return kept
+        return kept, path
 
     async def _asked(self, said: Sequence[Message], name: str, schema: Mapping[str, Any], seed: int) -> _Kept:
         policy = self._policy.seeded(seed) if isinstance(self._policy, Seeded) else self._policy

@@ -208,10 +208,11 @@ async def _asker(recipe: SynthRecipe, model: str, folder: Path) -> AsyncIterator
     from openk2.synth.ask import Asker
 
     policy = resolve_policy(model, temperature=recipe.ask.temperature, seed=recipe.seed)
+    asker = Asker(policy, folder / ASKED, recipe.ask)
     try:
-        yield Asker(policy, folder / ASKED, recipe.ask)
+        yield asker
     finally:
-        await policy.close()
+        await asker.close()
 
 
 def _domain_row(domain: Domain) -> dict[str, Any]:

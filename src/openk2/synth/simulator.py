@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from openk2.core import Message, ToolCall, ToolResult, UserError
 from openk2.core.messages import compact_json, is_unicode
@@ -44,11 +44,14 @@ _CALLS = 8
 _MOST_LETTERS = 60_000
 """Of all records together, as JSON."""
 _SHORT = 600
+_LONGEST = 20_000
+"""Of other tools' rows, as JSON."""
+_LONGEST_ARGUMENTS = 20_000
 _Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class _Change(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")
 
     collection: _Id
     id: _Id
@@ -56,24 +59,43 @@ class _Change(BaseModel):
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")
 
     result: Any = None
-    error: Annotated[str, StringConstraints(max_length=2000)] = ""
+    error: Annotated[str, StringConstraints(max_length=2000, strip_whitespace=True)] = ""
     changes: Annotated[tuple[_Change, ...], Field(max_length=100)] = ()
+
+    @field_validator("error", "changes", mode="before")
+    @classmethod
+    def _none(cls, value: Any, info: ValidationInfo) -> Any:
+        # Models write null for what there is not.
+        return value if value is not None else "" if info.field_name == "error" else ()
 
 
 class Records:
     """Records of any form in collections. With `path` they are in a file, and there the next time."""
 
     def __init__(self, path: Path | None = None) -> None:
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            problem = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise UserError(f"the state {path} cannot be used: {problem}; name a file in a folder that is there")
         try:
-            self._connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None)
+            self._connection = sqlite3.connect(":memory:" if path is None else path, isolation_level=None, timeout=1)
+            tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
+            if path is not None and tables and "records" not in tables:
+                raise UserError(
+                    f"{path} is the database of another program: name a new file, or one of a session before"
+                )
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS records "
                 "(collection TEXT, id TEXT, record TEXT, PRIMARY KEY (collection, id))"
             )
-        except sqlite3.Error as e:
+            # Whether it has these columns and can be written is better known now than at the first call.
+            self._connection.execute("SELECT collection, id, record FROM records LIMIT 1").fetchall()
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("ROLLBACK")
+            self.content()
+        except (sqlite3.Error, ValueError) as e:
             raise UserError(f"the state {path} cannot be used: {e}; name a new file, or one of a session before") from e
 
     def content(self) -> dict[str, dict[str, Any]]:
@@ -96,12 +118,11 @@ class Records:
                     if not gone.rowcount:
                         raise UserError(f"there is no record {key!r} in {collection!r} to be removed")
                 else:
-                    text = compact_json(record)
-                    if not is_unicode(text + collection + key):
-                        raise UserError(f"the record {key!r} has half a character in it")
-                    self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (collection, key, text))
-            (letters,) = self._connection.execute("SELECT coalesce(sum(length(record)), 0) FROM records").fetchone()
-            if letters > _MOST_LETTERS:
+                    row = (collection, key, compact_json(record))
+                    self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", row)
+            letters = "coalesce(sum(length(collection) + length(id) + length(record)), 0)"
+            ((all_letters,),) = self._connection.execute(f"SELECT {letters} FROM records")
+            if all_letters > _MOST_LETTERS:
                 raise UserError(f"the records would have more than {_MOST_LETTERS} letters: add fewer or shorter ones")
         except BaseException:
             self._connection.execute("ROLLBACK")
@@ -140,15 +161,22 @@ class Simulator:
             return _error(f"the arguments are no JSON object ({e})")
         if (problem := misfit(self._validators[call.name], call.name, arguments)) is not None:
             return _error(problem)
+        if len(call.arguments) > _LONGEST_ARGUMENTS:
+            return _error(f"the arguments have more than {_LONGEST_ARGUMENTS} letters")
         # What one call writes the next one reads.
         async with self._one:
-            return await self._played(spec, arguments, others)
+            try:
+                return await self._played(spec, arguments, others)
+            except (sqlite3.Error, OSError, ValueError) as e:
+                self.failures += 1
+                return failed(str(e))
 
     async def _played(self, spec: Spec, arguments: Mapping[str, Any], others: Mapping[str, Any] | None) -> ToolResult:
+        rows = f"Rows of the server's other tools, to be read: {compact_json(others)[:_LONGEST]}\n" if others else ""
         asked = _CALL.format(
             tools=compact_json([one.tool().to_openai()["function"] for one in self._relevant(spec)]),
             records=compact_json(self.records.content()),
-            others=f"Rows of the server's other tools, to be read: {compact_json(others)}\n" if others else "",
+            others=rows,
             calls="\n".join(self._calls[-_CALLS:]) or "none",
             name=spec.original,
             arguments=compact_json(arguments),
@@ -157,11 +185,16 @@ class Simulator:
             answer = await self._asker.ask([self._system, Message("user", asked)], _Answer, self._read, seed=self._seed)
         except NoAnswer as e:
             self.failures += 1
-            return _error(f"the simulation has failed, not the call: {e}")
+            return failed(str(e))
         result = _error(answer.error) if answer.error else ToolResult(compact_json(answer.result))
         said = f"{spec.original} with {compact_json(arguments)[:_SHORT]}: {result.content[:_SHORT]}"
         self._calls.append(said)
         return result
+
+    async def close(self) -> None:
+        """Close the model and the records."""
+        await self._asker.close()
+        self.records.close()
 
     def _relevant(self, spec: Spec) -> list[Spec]:
         """The tool itself, and the names of the others: what a server does is clearer from all of them."""
@@ -174,10 +207,18 @@ class Simulator:
             raise UserError("a call with an error must not have changes")
         if "result" not in raw and not answer.error:
             raise UserError("result: give one, or an error")
-        if not is_unicode(compact_json(raw)):
-            raise UserError("the answer has half a character in it")
+        try:
+            if not is_unicode(compact_json(raw, finite=True)):
+                raise UserError("the answer has half a character in it")
+        except ValueError:
+            raise UserError("a number in the answer is too large to be written") from None
         self.records.apply([(change.collection, change.id, change.record) for change in answer.changes])
         return answer
+
+
+def failed(problem: str) -> ToolResult:
+    """The result of a call that nothing can be said of."""
+    return _error(f"the simulation has failed, not the call: {problem}")
 
 
 def _error(sentence: str) -> ToolResult:

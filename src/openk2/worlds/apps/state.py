@@ -56,7 +56,9 @@ class State:
         return other
 
     def copy(self) -> State:
-        """A state of its own with the same rows and the same beginning."""
+        """A state of its own with the same rows and the same beginning. Not within a transaction: what it would copy is
+        not decided yet."""
+        assert not self._connection.in_transaction
         other = State.__new__(State)
         other.domain, other._names, other._booleans = self.domain, self._names, self._booleans
         other._targets, other._digests, other._known = self._targets, dict(self._digests), dict(self._known)
@@ -114,8 +116,8 @@ class State:
         self._connection.execute(f'UPDATE "{entity}" SET {fields} WHERE id = ?', (*values.values(), key))
         if known is not None and len(known) <= _FEW:
             # The others are what they were.
-            row = self._connection.execute(f'SELECT * FROM "{entity}" WHERE id = ?', (key,)).fetchone()
-            self._known[entity] = known | {key: self._as_row(entity, row)}
+            for row in self._connection.execute(f'SELECT * FROM "{entity}" WHERE id = ?', (key,)):
+                self._known[entity] = known | {key: self._as_row(entity, row)}
 
     def delete(self, entity: str, key: str) -> None:
         """Take a row away."""

@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 REFUSAL = re.compile(
-    r"\b(cannot|can't|can not|could not|couldn't|unable|not able|(?:is|are|was|were)n't able|not possible|impossible|not allowed|"
-    r"isn't allowed|may not|must not|not permitted|not eligible|against (?:the |our |my )?(?:polic|rule)\w*|no tool|"
-    r"no way to|no permission|(?:don't|do not) have (?:a |the |any )?(?:tool|way|permission)|refuse|won't|will not|"
-    r"prohibit\w*|forbid\w*|(?:not|isn't) something (?:that )?I can|(?:is|was|been|be) (?:denied|declined|refused))\b|"
+    r"\b(cannot|can't|can not|could not|couldn't|unable|not able|(?:is|are|was|were)n't able|not possible|impossible|"
+    r"not allowed|isn't allowed|may not|must not|not permitted|not eligible|"
+    r"against (?:the |our |my )?(?:polic|rule)\w*|no tool|no way to|no permission|"
+    r"(?:don't|do not) have (?:a |the |any )?(?:tool|way|permission)|refuse|won't|will not|prohibit\w*|forbid\w*|"
+    r"(?:not|isn't) something (?:that )?I can|(?:is|was|been|be) (?:denied|declined|refused))\b|"
     r"(?:^|[.,!;:]\s)no(?=[.,!;]|$)",
     re.I,
 )

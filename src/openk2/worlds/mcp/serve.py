@@ -44,6 +44,8 @@ class Served(Protocol):
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult: ...
 
+    async def close(self) -> None: ...
+
 
 class Session:
     """A domain with a state of its own."""
@@ -62,6 +64,9 @@ class Session:
             lines.append(f"You act for the {singular} {self._given['user']}.")
         self.instructions = " ".join([*lines, *domain.policy])
         self.labels: Mapping[str, str] = {}
+
+    async def close(self) -> None:
+        self.state.close()
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         return self._interpreter.execute(self.state, ToolCall("", name, compact_json(arguments)), self._given)
@@ -98,6 +103,10 @@ class ImportedSession:
             f"Today is {today_of(seed)}."
         )
 
+    async def close(self) -> None:
+        if self._played is not None:
+            await self._played.close()
+
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         call = ToolCall("", name, compact_json(arguments))
         if self._played is not None and name in self._played.specs:
@@ -105,7 +114,9 @@ class ImportedSession:
             try:
                 return await self._played.call(call, rows)
             except UserError as e:
-                return ToolResult(compact_json({"error": f"the simulation has failed, not the call: {e}"}), error=True)
+                from openk2.synth.simulator import failed
+
+                return failed(str(e))
         if self._app is not None:
             return self._app.call(call)
         return ToolResult(compact_json({"error": f"there is no tool {name!r}"}), error=True)
@@ -161,7 +172,7 @@ def _session(name: str, seed: int, imported: Path | None, model: str, state: Pat
     policy = resolve_policy(model, temperature=config.temperature, seed=seed)
     # What was answered once is not asked again: the same calls give the same results, also without the model.
     kept = imported.with_name(f"{imported.name}.asked")
-    return ImportedSession(server, seed, Asker(policy, kept, config), state)
+    return ImportedSession(server, seed, Asker(policy, kept, config, again=True), state)
 
 
 def serve(name: str, seed: int, imported: Path | None = None, model: str = "", state: Path | None = None) -> None:
@@ -174,13 +185,15 @@ def serve(name: str, seed: int, imported: Path | None = None, model: str = "", s
         raise UserError(MISSING) from None
     if sys.stdin is None or sys.stdout is None:
         raise UserError("stdin or stdout is closed: a client speaks MCP over both of them")
-    server = server_of(_session(name, seed, imported, model, state))
+    session = _session(name, seed, imported, model, state)
+    server = server_of(session)
     if sys.stdin.isatty():
         print(f"{name} waits for an MCP client on stdin; Ctrl-C ends it", file=sys.stderr)
 
     async def run() -> None:
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
+        await session.close()
 
     # The thread that waits for stdin cannot be interrupted, and there is nothing to tidy up.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -103,7 +103,14 @@ def validator_of(spec: Spec) -> Any:
 
 def misfit(validator: Any, name: str, arguments: Mapping[str, Any]) -> str | None:
     """What is wrong with the arguments of a call, in a sentence; None if they fit."""
-    problem = next(validator.iter_errors(arguments), None)
+    from referencing.exceptions import Unresolvable
+
+    try:
+        problem = next(validator.iter_errors(arguments), None)
+    except (RecursionError, Unresolvable):
+        return (
+            f"{name}: its schema cannot be applied, since it refers to itself without end or to what it does not have"
+        )
     return None if problem is None else f"{'.'.join(map(str, problem.path)) or name}: {problem.message[:300]}"
 
 
