@@ -97,7 +97,7 @@ def test_a_run_of_another_version_is_named_and_nothing_of_it_is_lost(run: Path) 
     # What is exported is the ATIF alone.
     readers = [read for name, read in READERS.items() if name != "export"]
     for read in (*readers, lambda run: run_factory(SMALL, run, workers=1)):
-        with pytest.raises(UserError, match=r"has no column 'malformed': another version of this program"):
+        with pytest.raises(UserError, match=r"has no column 'malformed' as it is now: another version of this program"):
             read(run)
     assert path.exists()
 

@@ -15,7 +15,7 @@ pytest.importorskip("openai")
 
 from openk2.core import Message, Task, Trajectory, UserError
 from openk2.core.atif import from_atif
-from openk2.data.lake import Lake
+from openk2.data.lake import Lake, read_rows
 from openk2.policy.scripted import ScriptedPolicy
 from openk2.rollout.loop import OUT_OF_TIME
 from openk2.synth.attempts import must_answer
@@ -177,11 +177,38 @@ def test_a_line_that_is_no_attempt_is_named(tmp_path: Path) -> None:
     with served(played) as url:
         run_factory(recipe(url), tmp_path, workers=1)
         shard = tmp_path / "synth" / "attempts" / "00001.parquet"
+        row = next(iter(read_rows(shard)))
         shard.unlink()
         partial = shard.with_suffix(".partial.jsonl")
-        partial.write_text('{"number": 5, "attempt": 0}\n{"num\n', encoding="utf-8")
-        with pytest.raises(UserError, match=r"00001\.partial\.jsonl, line 2, is no attempt: delete that line"):
-            run_factory(recipe(url), tmp_path, workers=1)
+        good = json.dumps(row)
+        old = json.dumps({name: value for name, value in row.items() if name != "malformed"})
+        for bad in ('{"num', b"\xff\xfe", "[" * 100_000, '{"number": 5, "attempt": 0}', old,
+                    json.dumps(row | {"n_calls": "two"}), json.dumps(row | {"atif": None}), "5"):  # fmt: skip
+            line = bad if isinstance(bad, bytes) else bad.encode()
+            partial.write_bytes(good.encode() + b"\n" + line + b"\n")
+            with pytest.raises(UserError, match=r"00001\.partial\.jsonl, line 2, is no attempt of this version"):
+                run_factory(recipe(url), tmp_path, workers=1)
+        assert not shard.exists()
+        partial.write_text(good + "\n", encoding="utf-8")
+        asked = len(played.asked)
+        assert run_factory(recipe(url), tmp_path, workers=1)["finished"] and len(played.asked) > asked
+
+
+def test_a_users_model_that_hangs_at_its_first_word_is_one_sentence(tmp_path: Path) -> None:
+    gone = threading.Event()
+
+    def hang(asked: Any) -> tuple[int, Any]:
+        gone.wait(20)
+        return 200, SORRY
+
+    raw = recipe("x").model_dump() | {"users": {"by_model": True}}
+    with served(Played(hang)) as url:
+        raw["attempts"] |= {"model": f"openai:m@{url}", "seconds": 2.0, "concurrency": 20}
+        try:
+            with pytest.raises(UserError, match=r"did not answer within the 2 seconds of an attempt"):
+                run_factory(SynthRecipe.model_validate(raw), tmp_path, workers=1)
+        finally:
+            gone.set()
 
 
 def test_a_call_that_cannot_be_read_is_no_data(tmp_path: Path) -> None:

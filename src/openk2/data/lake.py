@@ -99,13 +99,14 @@ def rows_in(path: Path) -> int:
     except (OSError, ValueError):
         return -1
     schemas = {TASKS: tasks_schema, ATTEMPTS: attempts_schema}
-    wanted = schemas[path.parent.name]().names if path.parent.name in schemas else []
-    missing = [name for name in wanted if name not in file.schema_arrow.names]
-    if missing:
-        raise UserError(
-            f"{path} has no column {missing[0]!r}: another version of this program has written it; "
-            "give synth run a new folder"
-        )
+    if path.parent.name in schemas:
+        there = {field.name: field.type for field in file.schema_arrow}
+        wrong = [field.name for field in schemas[path.parent.name]() if there.get(field.name) != field.type]
+        if wrong:
+            raise UserError(
+                f"{path} has no column {wrong[0]!r} as it is now: another version of this program has written it; "
+                "look at it with that one, or make a run in a new folder"
+            )
     return int(file.metadata.num_rows)
 
 

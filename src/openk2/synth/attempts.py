@@ -19,7 +19,7 @@ from openk2.core import Limits, Policy, Seeded, Task, ToolCall, Trajectory, User
 from openk2.core.atif import to_atif
 from openk2.core.messages import compact_json
 from openk2.core.runs import write_text
-from openk2.data.lake import attempts_schema, read_rows, rows_in, tasks_schema, write_table
+from openk2.data.lake import attempts_schema, packages, read_rows, rows_in, tasks_schema, write_table
 from openk2.rollout import rollout
 from openk2.rollout.loop import OUT_OF_TIME
 from openk2.synth import real
@@ -238,19 +238,26 @@ async def run_model(
 
 
 def written(path: Path) -> dict[tuple[int, int], dict[str, Any]]:
-    """What is in a file of attempts; a last line that was cut off is left out."""
+    """What is in a file of attempts; a last line that was cut off is left out. Raises UserError for any other line that
+    is no attempt."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     if path.exists():
-        whole = path.read_text(encoding="utf-8").split("\n")[:-1]
-        path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+        whole = path.read_bytes().split(b"\n")[:-1]
+        path.write_bytes(b"".join(line + b"\n" for line in whole))
+        pa, _ = packages()
+        schema = attempts_schema()
         for number, line in enumerate(whole, 1):
             try:
                 row = json.loads(line)
-                rows[row["number"], row["attempt"]] = row
-            except (ValueError, LookupError, TypeError):
+                if set(row) != set(schema.names) or not isinstance(row["atif"], str):
+                    raise ValueError
+                pa.RecordBatch.from_pylist([row], schema=schema)
+            except (ValueError, TypeError, RecursionError):
                 raise UserError(
-                    f"{path}, line {number}, is no attempt: delete that line, and the task is tried again"
+                    f"{path}, line {number}, is no attempt of this version: delete that line, and the task is tried "
+                    "again"
                 ) from None
+            rows[row["number"], row["attempt"]] = row
     return rows
 
 
