@@ -15,6 +15,8 @@ pytest.importorskip("openai")
 
 import httpx2
 
+from openk2.core import Message, UserError
+from openk2.policy.endpoint import OpenAIPolicy
 from openk2.policy.transport import AiohttpTransport
 
 
@@ -71,10 +73,40 @@ def test_the_environments_proxy_is_used(
     assert get("http://nowhere.invalid/v1") == "ok" and "proxy-authorization" not in requests[2]
 
 
-def test_a_proxy_that_is_not_there_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "proxy, words",
+    [
+        ("http://127.0.0.1:1", r"cannot be reached: the proxy 127\.0\.0\.1:1 does not answer$"),
+        (
+            "socks5://127.0.0.1:1080",
+            r"http_proxy \(socks5://127\.0\.0\.1:1080\) is no HTTP proxy: correct it",
+        ),
+        ("http://", r"http_proxy \(http://\) is no HTTP proxy"),
+        ("://", "is no HTTP proxy"),
+        ("http://[bad", "is no HTTP proxy"),
+        ("http://host:port", "is no HTTP proxy"),
+        ("socks5://me:secret@host", r"http_proxy \(its value\) is no HTTP proxy"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(proxy: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+
+    async def asked() -> None:
+        policy = OpenAIPolicy("m", "http://nowhere.invalid/v1", retries=0)
+        try:
+            await policy.act([Message("user", "hello")], (), max_tokens=8)
+        finally:
+            await policy.close()
+
+    with pytest.raises(UserError, match=words):
+        asyncio.run(asked())
+
+
+def test_no_proxy_may_name_a_port(heard: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    at, requests = heard
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    with pytest.raises(httpx2.ConnectError):
-        get("http://nowhere.invalid/v1")
+    monkeypatch.setenv("no_proxy", at)
+    assert get(f"http://{at}/v1") == "ok" and requests[0]["path"] == "/v1"
 
 
 def test_a_netrc_does_not_speak_for_the_key(

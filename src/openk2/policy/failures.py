@@ -67,6 +67,8 @@ def failed(where: str, error: Exception, package: Any) -> UserError:
         return EndpointError(f"{where} sends from address to address without an end: is it the right one?")
     if isinstance(cause, httpx2.DecodingError):
         return EndpointError(f"{where} gives answers that cannot be read ({cause})")
+    if isinstance(cause, httpx2.ProxyError | httpx2.UnsupportedProtocol):
+        return EndpointError(f"{where} cannot be reached: {cause}")
     if isinstance(error, package.APIConnectionError):
         return EndpointError(f"{where} cannot be reached ({cause}): is a server running there?")
     if isinstance(error, BrokenOff | httpx2.RequestError):

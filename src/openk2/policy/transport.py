@@ -41,7 +41,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
         limits = request.extensions.get("timeout", {})
         with _as_httpx(request):
-            proxy, to_proxy = self._proxy(request.url.scheme, request.url.host)
+            proxy, to_proxy = self._proxy(request.url.scheme, request.url.host, request.url.port)
             response = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
@@ -60,26 +60,39 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             response.status, headers=response.raw_headers, stream=_Stream(response, request), extensions=reason
         )
 
-    def _proxy(self, scheme: str, host: str) -> tuple[URL | None, dict[str, str]]:
-        """The proxy that the environment names for a host, looked up once, and what it is told of who asks.
+    def _proxy(self, scheme: str, host: str, port: int | None) -> tuple[URL | None, dict[str, str]]:
+        """The proxy that the environment names for a host, looked up once, and what it is told of who asks. Raises
+        ValueError if it is none that can be used.
 
         aiohttp asks the environment in threads, two for each request, and sends what a .netrc says in place of a key.
         """
-        if (scheme, host) not in self._proxies:
-            proxies = {} if proxy_bypass(host) else getproxies()
-            named = proxies.get(scheme) or proxies.get("all")
-            url = None if named is None else URL(named if "://" in named else f"http://{named}")
-            headers = {}
-            if url is not None and url.user is not None:
-                said = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-                headers["Proxy-Authorization"] = f"Basic {said}"
-            self._proxies[scheme, host] = (None if url is None else url.with_user(None)), headers
-        return self._proxies[scheme, host]
+        key = scheme, f"{host if ':' not in host else f'[{host}]'}:{port or (443 if scheme == 'https' else 80)}"
+        if key not in self._proxies:
+            proxies = {} if proxy_bypass(key[1]) else getproxies()
+            name = next((name for name in (scheme, "all") if proxies.get(name)), "")
+            self._proxies[key] = _read_proxy(f"{name}_proxy", proxies[name]) if name else (None, {})
+        return self._proxies[key]
 
     async def aclose(self) -> None:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _read_proxy(variable: str, text: str) -> tuple[URL, dict[str, str]]:
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+        right = url.scheme in ("http", "https") and bool(url.host)
+    except ValueError:
+        right = False
+    if not right:
+        shown = text if "@" not in text else "its value"
+        raise ValueError(f"the environment's {variable} ({shown}) is no HTTP proxy: correct it, or unset it")
+    headers = {}
+    if url.user is not None:
+        said = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+        headers["Proxy-Authorization"] = f"Basic {said}"
+    return url.with_user(None), headers
 
 
 class _Stream(httpx2.AsyncByteStream):
@@ -107,6 +120,10 @@ def _as_httpx(request: httpx2.Request) -> Iterator[None]:
         connecting = isinstance(e, aiohttp.ConnectionTimeoutError)
         kind = httpx2.ConnectTimeout if connecting else httpx2.ReadTimeout
         raise kind(str(e), request=request) from e
+    except aiohttp.ClientProxyConnectionError as e:
+        raise httpx2.ProxyError(f"the proxy {e.host}:{e.port} does not answer", request=request) from e
+    except aiohttp.ClientHttpProxyError as e:
+        raise httpx2.ProxyError(f"the proxy answers {e.status} {e.message}".rstrip(), request=request) from e
     except aiohttp.ClientConnectorError as e:
         number = e.os_error.errno or 0
         raise httpx2.ConnectError(os.strerror(number) if number > 0 else str(e.os_error), request=request) from e

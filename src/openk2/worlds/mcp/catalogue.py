@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -179,20 +182,33 @@ def print_description(name: str, seed: int, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(whole))
         return
-    print(f"{domain.title} ({domain.name}; {domain.category})")
-    print(f"{len(domain.entities)} entities, {len(domain.tools)} tools")
+    for line in _in_words(domain, whole):
+        indent = len(line) - len(line.lstrip())
+        print(_folded(line, " " * (indent + 4)) if sys.stdout.isatty() else line)
+
+
+def _in_words(domain: Domain, whole: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a description."""
+    yield f"{domain.title} ({domain.name}; {domain.category})"
+    yield f"{len(domain.entities)} entities, {len(domain.tools)} tools"
     for sentence in domain.policy:
-        print(f"policy: {sentence}")
+        yield f"policy: {sentence}"
     for entity, fields in whole["entities"].items():
-        print(f"\n{entity}")
+        yield from ("", entity)
         for field, kind in fields.items():
-            print(f"  {field}: {kind}")
+            yield f"  {field}: {kind}"
     for tool in whole["tools"]:
-        print(f"\n{tool['name']}({', '.join(tool['parameters'])})")
-        print(f"  {tool['description']}")
+        yield from ("", f"{tool['name']}({', '.join(tool['parameters'])})")
+        yield f"  {tool['description']}"
         for parameter, kind in tool["parameters"].items():
-            print(f"  takes {parameter}: {kind}")
+            yield f"  takes {parameter}: {kind}"
         for label in ("requires", "effects"):
             for line in tool[label]:
-                print(f"  {label.removesuffix('s') if label == 'effects' else label}: {line}")
-        print(f"  returns: {tool['returns']}")
+                yield f"  {label.removesuffix('s') if label == 'effects' else label}: {line}"
+        yield f"  returns: {tool['returns']}"
+
+
+def _folded(line: str, indent: str) -> str:
+    """A line at the width of the screen."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True)

@@ -328,4 +328,4 @@ def write_whole(path: Path, text: str) -> None:
         part.replace(path)
     except OSError as e:
         part.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {e.strerror}") from None
+        raise UserError(f"{path} cannot be written: {e.strerror}; name a file in a folder that is there") from None
