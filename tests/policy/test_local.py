@@ -15,7 +15,8 @@ from openk2.chat import parse_completion, render
 from openk2.core import ContextOverflow, Message, Policy, ToolCall, ToolSpec, Turn, UserError
 from openk2.engine import Batch, Engine, Request
 from openk2.engine.sequence import Sequence
-from openk2.policy import LocalPolicy, resolve_policy
+from openk2.policy.local import LocalPolicy
+from openk2.policy.resolve import resolve_policy
 
 TOOLS = [ToolSpec("ping", "", {"type": "object", "properties": {"way": {"enum": ["up", "down"]}}})]
 

@@ -8,8 +8,10 @@ import pytest
 
 from openk2.core import Message, UserError
 from openk2.model import save
-from openk2.policy import LocalPolicy, ScriptedPolicy, resolve_policy
 from openk2.policy.endpoint import AnthropicPolicy, OpenAIPolicy
+from openk2.policy.local import LocalPolicy
+from openk2.policy.resolve import resolve_policy
+from openk2.policy.scripted import ScriptedPolicy
 
 
 async def test_a_saved_folder_answers_like_the_model_it_came_from(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openk2.core import Message, Policy, ToolCall, UserError
-from openk2.policy import ScriptedPolicy
+from openk2.policy.scripted import ScriptedPolicy
 
 CALLS = Message("assistant", "on it", (ToolCall("", "f", "{}"), ToolCall("", "g", '{"a":1}')))
 MORE = Message("assistant", tool_calls=(ToolCall("", "f", "{}"), ToolCall("mine", "f", "{}")))

@@ -47,7 +47,7 @@ def acquire_policy(model: str, *, device: str, grammar: bool = True) -> Policy:
     console = Console(stderr=True)
     with console.status(Text("loading the model ...", style="dim")) if console.is_terminal else nullcontext():
         # Here and not above: this is what takes the time.
-        from openk2.policy import resolve_policy
+        from openk2.policy.resolve import resolve_policy
 
         return resolve_policy(model, device=device, grammar=grammar)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 from openk2.chat import ArgumentsPart, CallBegin, CallEnd, Event, TextPart
 from openk2.core import Message, UserError
-from openk2.policy import ScriptedPolicy
+from openk2.policy.scripted import ScriptedPolicy
 from openk2.serve.answer import End, Ready, Said
 from openk2.serve.errors import invalid
 from openk2.serve.prompt import Asked, tool_names

@@ -20,8 +20,10 @@ from sse_starlette.sse import AppStatus
 
 from openk2.core import UserError
 from openk2.core.endpoints import is_key
-from openk2.policy import LocalPolicy, ScriptedPolicy, resolve_policy
 from openk2.policy.endpoint import OpenAIPolicy
+from openk2.policy.local import LocalPolicy
+from openk2.policy.resolve import resolve_policy
+from openk2.policy.scripted import ScriptedPolicy
 from openk2.serve.app import create_app
 from openk2.serve.local import LocalService
 from openk2.serve.proxy import Proxy
