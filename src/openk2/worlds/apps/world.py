@@ -24,7 +24,7 @@ from openk2.worlds.apps.told import Numbers, names, refuses
 from openk2.worlds.apps.user import PlayedUser, Reply, ScriptedUser, UserTurn
 
 _FAULTS = ("timeout", "rate_limit", "stale")
-_STATES = 512
+_STATES = 64
 
 
 class Faults(BaseModel):
