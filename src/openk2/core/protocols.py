@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from openk2.core.messages import Message, ToolCall, ToolSpec
+from openk2.core.messages import Message, ToolCall, ToolSpec, compact_json
 
 FinishReason = Literal["stop", "tool_calls", "length"]
 Split = Literal["train", "test"]
@@ -63,6 +63,11 @@ class ToolResult:
 
     content: str
     error: bool = False
+
+    @classmethod
+    def failure(cls, sentence: str) -> ToolResult:
+        """What went wrong, as JSON."""
+        return cls(compact_json({"error": sentence}), error=True)
 
 
 @dataclass(frozen=True, slots=True)

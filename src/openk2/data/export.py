@@ -22,6 +22,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -355,8 +356,8 @@ def _check_apart(source: Path, target: Path, given: Path) -> None:
 
 def _need_pyarrow() -> None:
     try:
-        # Imported to see whether it can be: an installation may be there and broken.
-        import pyarrow.parquet  # noqa: F401
+        # Not only looked for: an installation may be there and broken.
+        import_module("pyarrow.parquet")
     except ImportError as e:
         raise UserError("Parquet needs pyarrow: pip install 'openk2[data]'") from e
 

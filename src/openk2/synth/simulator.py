@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from openk2.core import Message, ToolCall, ToolResult, UserError
 from openk2.core.messages import compact_json, is_unicode
-from openk2.synth.ask import Asker, NoAnswer, fitting
-from openk2.worlds.mcp.specs import Spec, misfit, validator_of
+from openk2.synth.ask import Asker, fitting
+from openk2.worlds.mcp.specs import Spec, arguments_of, validator_of
 
 _SYSTEM = (
     "You simulate the tools of {server} ({category}) for a test. You are the server: exact, consistent and brief. You "
@@ -151,25 +151,23 @@ class Simulator:
         self._one = asyncio.Lock()
 
     async def call(self, call: ToolCall, others: Mapping[str, Any] | None = None) -> ToolResult:
-        """What a call returns. Raises UserError if the model cannot be asked."""
+        """What a call returns."""
         spec = self.specs.get(call.name)
         if spec is None:
-            return _error(f"there is no tool {call.name!r}")
+            return ToolResult.failure(f"there is no tool {call.name!r}")
         try:
-            arguments = call.parsed()
-        except (ValueError, RecursionError) as e:
-            return _error(f"the arguments are no JSON object ({e})")
-        if (problem := misfit(self._validators[call.name], call.name, arguments)) is not None:
-            return _error(problem)
+            arguments = arguments_of(call, self._validators[call.name])
+        except UserError as e:
+            return ToolResult.failure(str(e))
         if len(call.arguments) > _LONGEST_ARGUMENTS:
-            return _error(f"the arguments have more than {_LONGEST_ARGUMENTS} letters")
+            return ToolResult.failure(f"the arguments have more than {_LONGEST_ARGUMENTS} letters")
         # What one call writes the next one reads.
         async with self._one:
             try:
                 return await self._played(spec, arguments, others)
-            except (sqlite3.Error, OSError, ValueError) as e:
+            except (UserError, sqlite3.Error, OSError, ValueError) as e:
                 self.failures += 1
-                return failed(str(e))
+                return ToolResult.failure(f"the simulation has failed, not the call: {e}")
 
     async def _played(self, spec: Spec, arguments: Mapping[str, Any], others: Mapping[str, Any] | None) -> ToolResult:
         rows = f"Rows of the server's other tools, to be read: {compact_json(others)[:_LONGEST]}\n" if others else ""
@@ -181,14 +179,9 @@ class Simulator:
             name=spec.original,
             arguments=compact_json(arguments),
         )
-        try:
-            answer = await self._asker.ask([self._system, Message("user", asked)], _Answer, self._read, seed=self._seed)
-        except NoAnswer as e:
-            self.failures += 1
-            return failed(str(e))
-        result = _error(answer.error) if answer.error else ToolResult(compact_json(answer.result))
-        said = f"{spec.original} with {compact_json(arguments)[:_SHORT]}: {result.content[:_SHORT]}"
-        self._calls.append(said)
+        answer = await self._asker.ask([self._system, Message("user", asked)], _Answer, self._read, seed=self._seed)
+        result = ToolResult.failure(answer.error) if answer.error else ToolResult(compact_json(answer.result))
+        self._calls.append(f"{spec.original} with {compact_json(arguments)[:_SHORT]}: {result.content[:_SHORT]}")
         return result
 
     async def close(self) -> None:
@@ -214,12 +207,3 @@ class Simulator:
             raise UserError("a number in the answer is too large to be written") from None
         self.records.apply([(change.collection, change.id, change.record) for change in answer.changes])
         return answer
-
-
-def failed(problem: str) -> ToolResult:
-    """The result of a call that nothing can be said of."""
-    return _error(f"the simulation has failed, not the call: {problem}")
-
-
-def _error(sentence: str) -> ToolResult:
-    return ToolResult(compact_json({"error": sentence}), error=True)

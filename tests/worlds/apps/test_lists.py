@@ -24,7 +24,7 @@ from openk2.worlds.apps.lists import added
 )
 def test_what_is_added_to_a_list(text: str, more: str | None) -> None:
     known = '{"id": "ORD-1", "name": "Ada Byron", "status": "pending"} {"id": "ORD-2", "name": "Bob Stone"}'
-    assert added(text, ["Ada Byron", "Bob Stone"], known) == more
+    assert added(text, ["Ada Byron", "Bob Stone"], lambda: known) == more
 
 
 TEAS = '{"id": "TEA-1", "name": "Assam", "start_time": "09:00", "unit_price": 4.5} {"id": "TEA-2", "name": "Sencha"}'
@@ -57,7 +57,7 @@ TEAS = '{"id": "TEA-1", "name": "Assam", "start_time": "09:00", "unit_price": 4.
     ],
 )
 def test_what_is_written_around_a_list_is_no_name(text: str) -> None:
-    assert added(text, ["Assam", "Sencha"], TEAS) is None
+    assert added(text, ["Assam", "Sencha"], lambda: TEAS) is None
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_what_is_written_around_a_list_is_no_name(text: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["Oolong", "Écru Blend", "TEA-9"])
 def test_a_name_from_nowhere_is_seen_in_all_forms_of_lists(form: str, name: str) -> None:
-    assert added(form.format(name), ["Assam", "Sencha"], TEAS) == name
+    assert added(form.format(name), ["Assam", "Sencha"], lambda: TEAS) == name

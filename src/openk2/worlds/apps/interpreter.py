@@ -99,7 +99,7 @@ class Interpreter:
                 raise Refused(f"the arguments are no JSON object ({e})") from None
             return ToolResult(compact_json(self.run(state, tool, arguments, given)))
         except Refused as e:
-            return ToolResult(compact_json({"error": str(e)}), error=True)
+            return ToolResult.failure(str(e))
 
     def run(self, state: State, tool: Tool, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         """The value that a call gives. Raises Refused if it may not be, and then nothing has changed."""

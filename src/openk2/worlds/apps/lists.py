@@ -8,7 +8,8 @@ its tools or of plain English makes no name, so that a summary below a list is n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from openk2.worlds.apps.told import found, plain
 
@@ -23,6 +24,7 @@ _AFTER = re.compile(
 _BEFORE = re.compile(
     rf"(?:[:,;]|\b(?:are|is|includes?|and|namely))\s+({_WORD}(?: {_WORD}){{0,3}})(?: \([^)]*\))?[,;]?(?: and)?\s+$"
 )
+_BETWEEN = re.compile(r"[\W_]+")
 _ID = re.compile(r"[A-Z]{1,6}-\d+")
 _LONGEST_NAME = 5
 _PLAIN_ENGLISH = frozenset(re.findall(r"\w+", """
@@ -46,21 +48,21 @@ _PLAIN_ENGLISH = frozenset(re.findall(r"\w+", """
 """Words that people write around a list, capitalised too."""
 
 
-def added(text: str, values: Sequence[str], known: str) -> str | None:
-    """What stands beside values in a list of them though nothing in `known` says it; None if nothing does."""
+def added(text: str, values: Sequence[str], heard: Callable[[], str]) -> str | None:
+    """What stands beside values in a list of them though nothing that was `heard` says it; None if nothing does."""
     text = plain(text)
-    words = {word for word in re.split(r"[\W_]+", f"{known} {' '.join(values)}".lower()) if word} | _PLAIN_ENGLISH
-    spelled = known.lower()
-    for name in (*_of_lines(text, values), *_of_sentences(text, values)):
-        own = re.split(r"[\W_]+", name.lower())
-        if any(_begins(name, value) for value in values):
-            continue
+    names = [*_of_lines(text, values), *_of_sentences(text, values)]
+    beside = [name for name in names if not any(_begins(name, value) for value in values)]
+    if not beside:
+        return None
+    known = heard().lower()
+    words = {*re.split(_BETWEEN, f"{known} {' '.join(values).lower()}"), *_PLAIN_ENGLISH}
+    for name in beside:
+        own = re.split(_BETWEEN, name.lower())
         if _ID.fullmatch(name):
-            if name.lower() not in spelled:
+            if name.lower() not in known:
                 return name
-        elif not any(word in _PLAIN_ENGLISH for word in own) and any(
-            word not in words and not word.isdigit() for word in own if word
-        ):
+        elif _PLAIN_ENGLISH.isdisjoint(own) and any(word not in words and not word.isdigit() for word in own if word):
             return name
     return None
 
@@ -71,44 +73,48 @@ def _begins(text: str, value: str) -> bool:
 
 def _of_lines(text: str, values: Sequence[str]) -> Iterator[str]:
     """Beginnings of items, and cells, that stand as those with a value do."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    kinds: list[tuple[str, str] | None] = []
-    contents: list[str] = []
-    for line in lines:
-        match = _MARKER.match(line)
-        assert match is not None
-        content = line[match.end() :].strip()
-        contents.append(content)
-        kinds.append((match[1], re.sub(r"\w+", "1", match[2])))
-    there = [any(_begins(content, value) for value in values) for content in contents]
+    lines = [_line(line) for line in text.split("\n") if line.strip()]
+    rows = [line.cells for line in lines if line.cells]
+    there = [any(_begins(line.content, value) for value in values) for line in lines]
     for at, line in enumerate(lines):
-        if line.lstrip().startswith("|"):
-            yield from _of_row(lines, at, values)
-        elif kinds[at] is not None and not there[at]:
-            beside = [other for other in range(len(lines)) if there[other] and kinds[other] == kinds[at]]
-            marker = kinds[at][1]  # type: ignore[index]
+        if line.cells:
+            yield from _of_row(rows, line.cells, values)
+        elif not there[at]:
+            beside = [other for other in range(len(lines)) if there[other] and lines[other].stands == line.stands]
             # Without a mark only a line that says nothing else, next to one with a value.
-            if beside and (marker or (min(abs(other - at) for other in beside) == 1 and _NAME.fullmatch(contents[at]))):
-                end = _HEAD_ENDS.search(contents[at])
-                head = contents[at][: end.start()] if end else contents[at]
-                if (name := _NAME.fullmatch(head.strip())) and len(name[0].split()) <= _LONGEST_NAME:
-                    yield name[0]
+            alone = any(abs(other - at) == 1 for other in beside) and _NAME.fullmatch(line.content)
+            if beside and (line.stands[1] or alone):
+                head = _HEAD_ENDS.split(line.content, maxsplit=1)[0].strip()
+                if _NAME.fullmatch(head) and len(head.split()) <= _LONGEST_NAME:
+                    yield head
 
 
-def _of_row(lines: Sequence[str], at: int, values: Sequence[str]) -> Iterator[str]:
-    """The cells of a table's row that are in a column of values."""
-    cells = [cell.strip() for cell in lines[at].strip().strip("|").split("|")]
-    heads = at + 1 < len(lines) and re.fullmatch(r"[\s|:-]+", lines[at + 1])
-    if heads or any(_begins(cell, value) for cell in cells for value in values):
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """How far in and behind which kind of mark it stands, what it says, and its cells if it is a table's row."""
+
+    stands: tuple[str, str]
+    content: str
+    cells: tuple[str, ...]
+
+
+def _line(text: str) -> _Line:
+    match = _MARKER.match(text)
+    assert match is not None
+    is_row = text.lstrip().startswith("|")
+    cells = tuple(cell.strip() for cell in text.strip().strip("|").split("|")) if is_row else ()
+    return _Line((match[1], re.sub(r"\w+", "1", match[2])), text[match.end() :].strip(), cells)
+
+
+def _of_row(rows: Sequence[Sequence[str]], cells: Sequence[str], values: Sequence[str]) -> Iterator[str]:
+    """The cells of a table's row, not of its head, that are in a column of values."""
+    is_head = cells is rows[0] and len(rows) > 1 and all(re.fullmatch(r"[\s:-]*", cell) for cell in rows[1])
+    if is_head or any(_begins(cell, value) for cell in cells for value in values):
         return
-    for other in lines:
-        if not other.lstrip().startswith("|"):
-            continue
-        beside = [cell.strip() for cell in other.strip().strip("|").split("|")]
-        for mine, theirs in zip(cells, beside, strict=False):
-            name = _NAME.fullmatch(mine)
-            if name and any(_begins(theirs, value) for value in values):
-                yield name[0]
+    for row in rows:
+        for mine, theirs in zip(cells, row, strict=False):
+            if _NAME.fullmatch(mine) and any(_begins(theirs, value) for value in values):
+                yield mine
 
 
 def _of_sentences(text: str, values: Sequence[str]) -> Iterator[str]:

@@ -48,8 +48,6 @@ _MONTHS = (
 )  # fmt: skip
 _HOURS = 12
 _CLOCK = re.compile(r"\b(\d\d):\d\d\b")
-
-
 _AS_TYPED = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\u2212": "-", "\u00a0": " ", "\u202f": " "})
 _MARKUP = re.compile(r"[*`\"]+|(?<!\w)_+|_+(?!\w)")
 _THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
@@ -57,7 +55,7 @@ _MINUS = re.compile(r"\b(?:minus|negative) (?=\d)|-[$€£](?=\d)", re.I)
 _YES_OR_NO = {"yes": re.compile(r"\b(?:yes|true)\b", re.I), "no": re.compile(r"\b(?:no|false)\b", re.I)}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def plain(text: str) -> str:
     """A text without emphasis and quotes, with the apostrophes, blanks and signs that keyboards have."""
     text = _THOUSANDS.sub("", text).translate(_AS_TYPED)

@@ -187,7 +187,7 @@ class AppWorld:
     def _executed(self, call: ToolCall) -> ToolResult:
         domain = self._home.get(call.name)
         if domain is None:
-            return ToolResult(compact_json({"error": f"there is no tool {call.name!r}"}), error=True)
+            return ToolResult.failure(f"there is no tool {call.name!r}")
         if domain not in self.states:
             self.states[domain] = self._apps.state(domain, self.task.state_seed)
         state, interpreter = self.states[domain], self._apps.interpreter(domain)
@@ -287,13 +287,13 @@ class AppWorld:
         score = sum(weight * parts.get(name, 0.0) for name, weight in rubric.weights.items())
         return Grade(round(score / sum(rubric.weights.values()), 4), not wrong, tuple(wrong))
 
+    def _all_heard(self) -> str:
+        """What the agent can know names from."""
+        return "\n".join([*self._heard, *(compact_json(tool.to_openai()) for tool in self.tools)])
+
     def _added(self, said: Sequence[str], values: Sequence[str]) -> str | None:
         """What an answer lists that is nowhere."""
-        declared = [
-            f"{tool.name} {tool.description} {' '.join(tool.parameters.get('properties', ()))}" for tool in self.tools
-        ]
-        known = "\n".join([*self._heard, *declared])
-        return next((more for text in said if (more := added(text, values, known)) is not None), None)
+        return next((more for text in said if (more := added(text, values, self._all_heard)) is not None), None)
 
     def _changed(self, name: str, state: State) -> bool:
         begun = self._apps.state(name, self.task.state_seed)

@@ -115,17 +115,17 @@ class FunctionsWorld:
         """One call, at once. A call that does not fit its schema changes nothing."""
         schema = self._schemas.get(call.name)
         if schema is None:
-            return failed(f"there is no tool {clean(call.name)}")
+            return ToolResult.failure(f"there is no tool {clean(call.name)}")
         try:
             arguments = call.parsed()
             written = compact_json(arguments, finite=True)
         except (ValueError, RecursionError) as e:
-            return failed(f"the arguments are not a JSON object: {e}")
+            return ToolResult.failure(f"the arguments are not a JSON object: {e}")
         if not is_unicode(written):
-            return failed("the arguments hold half a character (a lone surrogate)")
+            return ToolResult.failure("the arguments hold half a character (a lone surrogate)")
         problem = mismatch(arguments, schema)
         if problem:
-            return failed(problem)
+            return ToolResult.failure(problem)
         self._calls += 1
         if "ask" in self._task.data and not self._asked:
             self._early = True
@@ -140,7 +140,7 @@ class FunctionsWorld:
         for before in reversed(self._made):
             if before["name"] == call.name and same(before["arguments"], arguments):
                 return ToolResult(before["result"], before["error"])
-        return failed("nothing found for these arguments")
+        return ToolResult.failure("nothing found for these arguments")
 
     async def reply(self, message: Message) -> Message | None:
         return self.answer(message)
@@ -181,10 +181,6 @@ class FunctionsWorld:
 
     async def close(self) -> None:
         return None
-
-
-def failed(problem: str) -> ToolResult:
-    return ToolResult(compact_json({"error": problem}), error=True)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -118,7 +118,7 @@ class LiveServer:
                 result = await self._session.call_tool(name, arguments)
         except TimeoutError:
             if not clock.expired():
-                return _error("the connection to the server timed out")
+                return ToolResult.failure("the connection to the server timed out")
             self.fault = self.fault or f"it did not answer {name} within {self._timeout:g} s"
             await self.close()
             return self._gone()
@@ -126,17 +126,19 @@ class LiveServer:
             if self._stop.is_set():
                 return self._gone()
             said = _first_line(e)
-            return _error(said if isinstance(e, MCPError) else f"the result of {name} cannot be read: {said}")
+            return ToolResult.failure(
+                said if isinstance(e, MCPError) else f"the result of {name} cannot be read: {said}"
+            )
         text = shown(result)
         size = len(text.encode())
         if size > LARGEST_RESULT:
-            return _error(
+            return ToolResult.failure(
                 f"the result of {name} has {size} bytes, and at most {LARGEST_RESULT} are taken: ask for less"
             )
         return ToolResult(text, result.is_error)
 
     def _gone(self) -> ToolResult:
-        return _error(f"the server was cut off: {self.fault or 'it is not open'}")
+        return ToolResult.failure(f"the server was cut off: {self.fault or 'it is not open'}")
 
     async def close(self) -> None:
         """End the server and everything that it has started. May be called twice."""
@@ -377,10 +379,6 @@ async def _end(process: Process, *, at_once: bool) -> None:
 def _signal(process: Process, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
-
-
-def _error(sentence: str) -> ToolResult:
-    return ToolResult(compact_json({"error": sentence}), error=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -110,16 +110,10 @@ class ImportedSession:
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         call = ToolCall("", name, compact_json(arguments))
         if self._played is not None and name in self._played.specs:
-            rows = None if self._app is None else self._app.state.content()
-            try:
-                return await self._played.call(call, rows)
-            except UserError as e:
-                from openk2.synth.simulator import failed
-
-                return failed(str(e))
+            return await self._played.call(call, None if self._app is None else self._app.state.content())
         if self._app is not None:
             return self._app.call(call)
-        return ToolResult(compact_json({"error": f"there is no tool {name!r}"}), error=True)
+        return ToolResult.failure(f"there is no tool {name!r}")
 
 
 def server_of(session: Served) -> Server[Any]:

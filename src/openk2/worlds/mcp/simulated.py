@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from openk2.core import ToolCall, ToolResult
+from openk2.core import ToolCall, ToolResult, UserError
 from openk2.core.messages import compact_json
 from openk2.worlds.apps.declaration import read_domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
-from openk2.worlds.mcp.specs import Spec, misfit, validator_of
+from openk2.worlds.mcp.specs import Spec, arguments_of, validator_of
 
 
 class Bridge(BaseModel):
@@ -56,13 +56,11 @@ class Simulated:
         """What a call returns, once its arguments fit the original schema."""
         bridge = self._simulation.bridges.get(call.name)
         if bridge is None:
-            return _error(f"there is no tool {call.name!r}")
+            return ToolResult.failure(f"there is no tool {call.name!r}")
         try:
-            given = call.parsed()
-        except (ValueError, RecursionError) as e:
-            return _error(f"the arguments are no JSON object ({e})")
-        if (problem := misfit(self._validators[call.name], call.name, given)) is not None:
-            return _error(problem)
+            given = arguments_of(call, self._validators[call.name])
+        except UserError as e:
+            return ToolResult.failure(str(e))
         arguments: dict[str, Any] = {}
         for original, value in given.items():
             name = bridge.arguments.get(original)
@@ -91,7 +89,3 @@ def _decoded(value: Any) -> Any:
     except (TypeError, ValueError):
         # Rows that a state begins with hold plain text there.
         return value
-
-
-def _error(sentence: str) -> ToolResult:
-    return ToolResult(compact_json({"error": sentence}), error=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from openk2.core import ToolSpec, UserError
+from openk2.core import ToolCall, ToolSpec, UserError
 from openk2.core.messages import as_unicode, compact_json
 
 _USABLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -101,17 +101,24 @@ def validator_of(spec: Spec) -> Any:
     return validator_for(spec.schema, default=Draft202012Validator)(spec.schema)
 
 
-def misfit(validator: Any, name: str, arguments: Mapping[str, Any]) -> str | None:
-    """What is wrong with the arguments of a call, in a sentence; None if they fit."""
+def arguments_of(call: ToolCall, validator: Any) -> dict[str, Any]:
+    """The arguments of a call. Raises UserError with what is wrong if they do not fit the tool's schema."""
     from referencing.exceptions import Unresolvable
 
     try:
+        arguments = call.parsed()
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"the arguments are no JSON object ({e})") from None
+    try:
         problem = next(validator.iter_errors(arguments), None)
     except (RecursionError, Unresolvable):
-        return (
-            f"{name}: its schema cannot be applied, since it refers to itself without end or to what it does not have"
-        )
-    return None if problem is None else f"{'.'.join(map(str, problem.path)) or name}: {problem.message[:300]}"
+        raise UserError(
+            f"{call.name}: its schema cannot be applied, since it refers to itself without end or to what it does not "
+            "have"
+        ) from None
+    if problem is not None:
+        raise UserError(f"{'.'.join(map(str, problem.path)) or call.name}: {problem.message[:300]}")
+    return arguments
 
 
 def _depth(value: Any) -> int:

@@ -154,11 +154,11 @@ class _ServerWorld:
     def _refused(self, call: ToolCall) -> ToolResult | None:
         """The answer to a call that need not reach anybody."""
         if call.name not in self._originals:
-            return _error(f"there is no tool {call.name!r}")
+            return ToolResult.failure(f"there is no tool {call.name!r}")
         try:
             call.parsed()
         except (ValueError, RecursionError) as e:
-            return _error(f"the arguments are no JSON object ({e})")
+            return ToolResult.failure(f"the arguments are no JSON object ({e})")
         return None
 
     async def reply(self, message: Message) -> Message | None:
@@ -248,7 +248,7 @@ class ReplayWorld(_ServerWorld):
         times = self._had[key]
         often = f"only {times} time{'s' if times > 1 else ''}" if times else "not"
         refused = self._refused(call)
-        return self._noted(call, refused or _error(f"this call of {call.name} was {often} recorded"))
+        return self._noted(call, refused or ToolResult.failure(f"this call of {call.name} was {often} recorded"))
 
     async def close(self) -> None:
         return None
@@ -286,10 +286,6 @@ def _new_session(folder: Path, task: str) -> tuple[Path, TextIO]:
 
 def _within(wanted: dict[str, Any], arguments: dict[str, Any]) -> bool:
     return all(name in arguments and arguments[name] == value for name, value in wanted.items())
-
-
-def _error(sentence: str) -> ToolResult:
-    return ToolResult(compact_json({"error": sentence}), error=True)
 
 
 async def add(launch: Launch, name: str, out: Path, *, timeout: float) -> ServerFile:
