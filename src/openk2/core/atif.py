@@ -55,17 +55,22 @@ def to_atif(trajectory: Trajectory) -> atif.Trajectory:
             total_steps=len(steps),
         ),
         extra={
-            "task": _fields(trajectory.task),
+            "task": _task_fields(trajectory.task),
             "stop": trajectory.stop,
-            "verdict": _fields(trajectory.verdict),
+            "verdict": _verdict(trajectory.verdict),
             "seconds": trajectory.seconds,
         },
     )
 
 
-def _fields(value: Task | Verdict) -> dict[str, Any]:
-    # What is in them is JSON and not copied, as `asdict` would: a task's data can be most of a trajectory.
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+def _task_fields(task: Task) -> dict[str, Any]:
+    # What is in it is JSON and not copied, as `asdict` would: a task's data can be most of a trajectory.
+    return {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    graded = {"score": verdict.score, "penalties": dict(verdict.penalties)}
+    return {"passed": verdict.passed, "reason": verdict.reason} | {k: v for k, v in graded.items() if v not in (None, {})}
 
 
 def _counted(turn: Turn) -> Usage:

@@ -72,10 +72,22 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the task was solved, computed by code without looking at the model. None: nothing can verify it."""
+    """Whether the task was solved, computed by code without looking at the model. None: nothing can verify it.
+
+    `score` in [0, 1] is for what can be solved in part; without it there is only `passed`. `penalties` are faults that
+    count apart from that, by name, such as a claim that is not true, and are at least 0.
+    """
 
     passed: bool | None
     reason: str = ""
+    score: float | None = None
+    penalties: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def reward(self) -> float | None:
+        """What reinforcement learning makes larger: the score, or 1 for passed, less the penalties."""
+        score = self.score if self.score is not None or self.passed is None else float(self.passed)
+        return None if score is None else score - sum(self.penalties.values())
 
 
 @dataclass(frozen=True, slots=True)

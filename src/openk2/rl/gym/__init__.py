@@ -1,0 +1,42 @@
+"""The gym: every family of tasks whose end code can judge, and those that only a critic can, behind one interface.
+
+A family is `core.Family`: tasks by seed, a world for each, and how an expert solves it. Families of the room `worlds`
+are in the gym as they are; those of one question and one answer are `QuestionFamily`s.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from openk2.core import Family, UserError
+
+_PLACES = {
+    "functions": "openk2.worlds.families.functions:FunctionsFamily",
+    "notebook": "openk2.worlds.families.notebook:NotebookFamily",
+    "shell": "openk2.worlds.families.shell:ShellFamily",
+    "apps": "openk2.synth.family:AppsFamily",
+    "reasoning": "openk2.rl.gym.reasoning:ReasoningFamily",
+    "math": "openk2.rl.gym.word_problems:WordProblemsFamily",
+    "instructions": "openk2.rl.gym.instructions:InstructionsFamily",
+    "code": "openk2.rl.gym.code:CodeFamily",
+    "faithfulness": "openk2.rl.gym.faithfulness:FaithfulnessFamily",
+    "safety": "openk2.rl.gym.safety:SafetyFamily",
+    "reports": "openk2.rl.gym.reports:ReportsFamily",
+}
+GYM: tuple[str, ...] = tuple(_PLACES)
+"""The names of all families."""
+
+
+def gym_family(name: str) -> Family:
+    """The family of that name; its module is imported when it is asked for.
+
+    `NAME:OPTION` gives a family that takes one its option, such as `reasoning:countdown`. Raises UserError for an
+    unknown name or option.
+    """
+    known, _, option = name.partition(":")
+    if known not in _PLACES:
+        raise UserError(f"there is no task family {known!r}: use one of {', '.join(GYM)}")
+    module, _, maker = _PLACES[known].partition(":")
+    make = getattr(import_module(module), maker)
+    family: Family = make(option) if option else make()
+    return family
