@@ -70,7 +70,8 @@ def _task_fields(task: Task) -> dict[str, Any]:
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     graded = {"score": verdict.score, "penalties": dict(verdict.penalties)}
-    return {"passed": verdict.passed, "reason": verdict.reason} | {k: v for k, v in graded.items() if v not in (None, {})}
+    found = {key: value for key, value in graded.items() if value not in (None, {})}
+    return {"passed": verdict.passed, "reason": verdict.reason} | found
 
 
 def _counted(turn: Turn) -> Usage:
