@@ -24,7 +24,8 @@ def apps() -> Apps:
 
 @cache
 def agents() -> list[Agent]:
-    return [agent for domain in domains().values() for agent in agents_of(domain, 2, 1, domains())]
+    names = {domain.name: [tool.name for tool in domain.tools] for domain in domains().values()}
+    return [agent for domain in domains().values() for agent in agents_of(domain, 2, 1, names)]
 
 
 @cache

@@ -15,7 +15,7 @@ kept, and `near_misses`, those that have failed with half of the points or more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ REFUSED, JUDGED, ASKED = "refused.parquet", "judged.parquet", "asked"
 TASKS, ATTEMPTS = "tasks", "attempts"
 _NEAR = 0.5
 """What has failed with so many points is nearly right: a negative to learn from."""
+_PACKED_AT_ONCE = 2048
 _TASK_TEXTS = ("task", "domain", "category", "agent", "kinds", "data")
 _TEXTS = ("task", "hash", "policy", "tools", "calls", "stop", "reason", "atif")
 _COUNTS = ("number", "attempt", "steps", "n_calls", "malformed", "user_turns", "prompt_tokens", "tokens")
@@ -78,10 +79,36 @@ def judged_schema() -> pa.Schema:
     )
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema | None = None) -> None:
+class Rows:
+    """Rows that become a table, packed as they come: as dicts, some ten thousand take hundreds of megabytes."""
+
+    def __init__(self, schema: pa.Schema | None = None) -> None:
+        self._schema = schema
+        self._packed: list[pa.Table] = []
+        self._loose: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._loose.append(row)
+        if len(self._loose) == _PACKED_AT_ONCE:
+            self._pack()
+
+    def table(self) -> pa.Table:
+        """All rows, in their order."""
+        pa, _ = packages()
+        if self._loose or not self._packed:
+            self._pack()
+        return pa.concat_tables(self._packed).combine_chunks()
+
+    def _pack(self) -> None:
+        pa, _ = packages()
+        self._packed.append(pa.Table.from_pylist(self._loose, schema=self._schema))
+        self._loose = []
+
+
+def write_table(path: Path, rows: Iterable[dict[str, Any]] | Rows, schema: pa.Schema | None = None) -> None:
     """A Parquet file, atomically: the same rows give the same bytes. Raises UserError if it cannot be written."""
     pa, pq = packages()
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    table = rows.table() if isinstance(rows, Rows) else pa.Table.from_pylist(list(rows), schema=schema)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=3, use_dictionary=_dictionary(table))
 

@@ -54,13 +54,13 @@ def agents_of(
     domain: Domain,
     count: int,
     seed: int,
-    others: Mapping[str, Domain],
+    others: Mapping[str, Sequence[str]],
     *,
     tools: tuple[int, int] = (12, 24),
     distractors: int = 8,
 ) -> list[Agent]:
     """Agents of a domain, each with a part of its tools that belongs together: so many at least and at most. Most have
-    some of another domain besides, at most `distractors`."""
+    some of another domain besides, at most `distractors`; `others` are the names of their tools by domain."""
     rng = random.Random(f"agents {seed} {domain.name}")
     agents = []
     for number in range(count):
@@ -68,10 +68,10 @@ def agents_of(
         chosen = next(filter(None, (_tool_set(domain, rng, tools) for _ in range(_TRIES))), ())
         strange: dict[str, tuple[str, ...]] = {}
         if others and distractors and rng.random() < _WITH_DISTRACTORS:
-            other = others[rng.choice(sorted(others))]
-            if other.name != domain.name:
-                extra = [tool.name for tool in other.tools if tool.name not in domain.by_name]
-                strange[other.name] = tuple(
+            other = rng.choice(sorted(others))
+            if other != domain.name:
+                extra = [name for name in others[other] if name not in domain.by_name]
+                strange[other] = tuple(
                     sorted(rng.sample(extra, min(len(extra), rng.randint(min(2, distractors), distractors))))
                 )
         agents.append(

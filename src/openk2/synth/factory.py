@@ -34,6 +34,7 @@ from openk2.data.lake import (
     TASKS,
     TOOLS,
     Lake,
+    Rows,
     damaged_recipe,
     judged_schema,
     packages,
@@ -149,7 +150,8 @@ def _domains(recipe: SynthRecipe, folder: Path, reporter: Reporter) -> dict[str,
     path = folder / DOMAINS
     made = [path, folder / TOOLS, *([folder / REFUSED] if recipe.domains.by_model else [])]
     if not all(one.exists() for one in made):
-        domain_rows, tool_rows = [], []
+        domain_rows: list[dict[str, Any]] = []
+        tool_rows = Rows()
         doubles = Doubles()
 
         def add(domain: Domain, never: Mapping[str, str]) -> bool:
@@ -235,15 +237,15 @@ def _agents(recipe: SynthRecipe, folder: Path, domains: dict[str, str]) -> list[
     _, pq = packages()
     path = folder / AGENTS
     if not path.exists():
-        parsed = {name: Domain.model_validate_json(text) for name, text in domains.items()}
+        names = {name: [tool["name"] for tool in json.loads(text)["tools"]] for name, text in domains.items()}
         agents = [
             agent
-            for domain in parsed.values()
+            for text in domains.values()
             for agent in agents_of(
-                domain,
+                Domain.model_validate_json(text),
                 recipe.agents.per_domain,
                 recipe.seed,
-                parsed,
+                names,
                 tools=recipe.agents.tools,
                 distractors=recipe.agents.distractors,
             )
