@@ -131,6 +131,18 @@ def test_head_loss(dtype: torch.dtype, rows: int) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 700])
+def test_token_logprobs(dtype: torch.dtype, rows: int) -> None:
+    target, weight_M = torch.randint(0, 50, (rows,)), torch.randn(rows)
+    compare(
+        lambda x, w: (kernels.token_logprobs(x, w, target) * weight_M).sum(),
+        lambda x, w: (-F.cross_entropy(x @ w.T, target, reduction="none") * weight_M).sum(),
+        [torch.randn(rows, 16), torch.randn(50, 16)],
+        dtype,
+    )
+
+
 def test_head_loss_in_bf16_sees_losses_far_below_its_resolution() -> None:
     """A token predicted with probability 0.9997 has a loss of 0.0003; 1 - p in bf16 would be 0."""
     weight = torch.zeros(50, 8, dtype=torch.bfloat16)

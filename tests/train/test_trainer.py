@@ -127,7 +127,7 @@ def test_micro_batches_add_up_to_one_large_batch(tmp_path: Path, shards: Shards)
         one = Trainer(model, plan, plan, cfg, tmp_path / "run")
         loss, tokens, _ = one._forward_backward(lambda: False)
         assert tokens == 128
-        gradients.append((loss, one._grad_P.clone()))
+        gradients.append((loss, one.precision.grad_P.clone()))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     torch.testing.assert_close(gradients[0][1], gradients[1][1], rtol=1e-3, atol=1e-6)
 
@@ -135,7 +135,7 @@ def test_micro_batches_add_up_to_one_large_batch(tmp_path: Path, shards: Shards)
 def test_working_copies_give_the_gradient_of_the_masters(tmp_path: Path, shards: Shards) -> None:
     one = trainer(tmp_path / "run", shards, config(dtype="float32"))
     one._forward_backward(lambda: False)
-    ours = one._grad_P.clone()
+    ours = one.precision.grad_P.clone()
     for layer in one.model.moe_layers():
         layer.gate.e_score_correction_bias.zero_()
     for parameter in one.model.parameters():
@@ -153,7 +153,7 @@ def test_divergence_is_one_sentence(tmp_path: Path, shards: Shards) -> None:
     broken = trainer(tmp_path / "run", shards, config())
     with torch.no_grad():
         broken.model.lm_head.weight.fill_(float("nan"))
-    broken._refresh_working_copies()
+    broken.precision.refresh()
     with pytest.raises(UserError, match="diverged"):
         broken.run()
 

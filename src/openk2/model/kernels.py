@@ -269,6 +269,34 @@ class _HeadLoss(torch.autograd.Function):
         return grad_x * grad, grad_weight * grad, None
 
 
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MD: Tensor, weight_WD: Tensor, target_M: Tensor) -> Tensor:
+        logprob_M = torch.empty(x_MD.shape[0], dtype=torch.float32, device=x_MD.device)
+        for start in range(0, x_MD.shape[0], _HEAD_ROWS):
+            rows = slice(start, start + _HEAD_ROWS)
+            logits = F.linear(x_MD[rows], weight_WD).float()
+            hit = logits.gather(1, target_M[rows, None])[:, 0]
+            logprob_M[rows] = hit - logits.logsumexp(-1)
+        ctx.save_for_backward(x_MD, weight_WD, target_M)
+        return logprob_M
+
+    @staticmethod
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, Tensor, None]:
+        x_MD, weight_WD, target_M = ctx.saved_tensors
+        grad_x = torch.empty_like(x_MD)
+        grad_weight = torch.zeros_like(weight_WD, dtype=torch.float32)
+        for start in range(0, x_MD.shape[0], _HEAD_ROWS):
+            rows = slice(start, start + _HEAD_ROWS)
+            x, grad = x_MD[rows], grad_M[rows, None]
+            p = F.linear(x, weight_WD).float().softmax(-1).mul_(-grad)
+            p.scatter_add_(1, target_M[rows, None], grad)
+            p = p.to(x.dtype)
+            torch.mm(p, weight_WD, out=grad_x[rows])
+            grad_weight += p.T @ x
+        return grad_x, grad_weight.to(weight_WD.dtype), None
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension."""
     if not torch.is_grad_enabled():
@@ -320,3 +348,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, want_max: bo
 def head_loss(x_MD: Tensor, weight_WD: Tensor, target_M: Tensor) -> Tensor:
     """cross_entropy(x W^T, target, reduction="sum") without ever holding all logits; fp32 scalar."""
     return cast(Callable[..., Tensor], _HeadLoss.apply)(x_MD, weight_WD, target_M)
+
+
+def token_logprobs(x_MD: Tensor, weight_WD: Tensor, target_M: Tensor) -> Tensor:
+    """-cross_entropy(x W^T, target, reduction="none") without ever holding all logits; fp32 [M].
+
+    Logits are computed as the sampler computes them, so that both see the same log-probs.
+    """
+    return cast(Callable[..., Tensor], _TokenLogprobs.apply)(x_MD, weight_WD, target_M)

@@ -1,13 +1,12 @@
 """The training loop for pre-training and fine-tuning: forward, backward, all-reduce, MuonClip, router balance.
 
-Master weights are fp32. The forward pass runs on bf16 copies that are refreshed once a step (no casting per operation);
-the router's weight stays fp32, because rounding there changes which experts are chosen. Data-parallel ranks each run
-their micro-batches of a step, add up one flat fp32 gradient buffer, and make the same update.
+Data-parallel ranks each run their micro-batches of a step, add up one flat fp32 gradient buffer (`MixedPrecision`), and
+make the same update.
 
 A step draws no random number and data order is a function of (seed, step), so a run that goes on from a checkpoint
 makes the same bytes as one that was never stopped.
 
-Shapes: P all parameters, flattened; B rows, T time; L layers with experts, E experts.
+Shapes: B rows, T time; L layers with experts, E experts.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from openk2.data.batches import Batch, BatchPlan
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip, StepStats
 from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
+from openk2.train.precision import MixedPrecision
 from openk2.train.recipe import TrainConfig
 
 
@@ -113,38 +113,7 @@ class Trainer:
             final_lr=config.lr * config.final_lr_fraction,
         )
         self._loss = _Loss(model)
-        self._masters = list(model.parameters())
-        self._make_working_copies()
-        self._make_gradient_buffer()
-
-    def _make_working_copies(self) -> None:
-        dtype = getattr(torch, self.config.dtype)
-        self._casts: list[tuple[Tensor, Tensor]] = []
-        self._working: dict[str, Tensor] = {}
-        for name, master in self.model.named_parameters():
-            if dtype == master.dtype or name.endswith("mlp.gate.weight"):
-                copy = master.detach()
-            else:
-                copy = torch.empty_like(master, dtype=dtype)
-                self._casts.append((copy, master))
-            self._working[f"model.{name}"] = copy.requires_grad_()
-        self._refresh_working_copies()
-
-    @torch.no_grad()
-    def _refresh_working_copies(self) -> None:
-        if self._casts:
-            copies, masters = zip(*self._casts, strict=True)
-            torch._foreach_copy_(list(copies), list(masters))
-
-    def _make_gradient_buffer(self) -> None:
-        self._grad_P = torch.zeros(sum(p.numel() for p in self._masters), device=self.device)
-        self._grad_views: list[Tensor] = []
-        offset = 0
-        for master in self._masters:
-            view = self._grad_P[offset : offset + master.numel()].view_as(master)
-            master.grad = view
-            self._grad_views.append(view)
-            offset += master.numel()
+        self.precision = MixedPrecision(self.model, getattr(torch, config.dtype))
 
     def resume(self) -> bool:
         """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""
@@ -167,7 +136,7 @@ class Trainer:
             ) from e
         self.step = step
         self.valid_loss = state["valid_loss"]
-        self._refresh_working_copies()
+        self.precision.refresh()
         self._truncate_logs()
         return True
 
@@ -198,7 +167,7 @@ class Trainer:
             loss, step_tokens, stop = self._forward_backward(should_stop)
             self.optimizer.set_lr(lr)
             stats = self.optimizer.step()
-            self._refresh_working_copies()
+            self.precision.refresh()
             self.step += 1
             tokens += step_tokens
             last = self.step == self.config.steps
@@ -226,7 +195,7 @@ class Trainer:
             torch.autograd.backward(loss / supervised)
             loss_sum += loss.item()
             tokens += batch.input_ids_BT.size
-            self._take_gradients(first=turn == 0)
+            self.precision.take_gradients(first=turn == 0)
         # fp64 carries the counts exactly.
         stop = float(self.rank == 0 and should_stop())
         moe = self.model.moe_layers()
@@ -234,7 +203,7 @@ class Trainer:
         head = torch.tensor([loss_sum, float(tokens), stop], dtype=torch.float64, device=self.device)
         shared = torch.cat([head, *(count_E.double() for count_E in counts)])
         if self.group is not None:
-            dist.all_reduce(self._grad_P, group=self.group)
+            dist.all_reduce(self.precision.grad_P, group=self.group)
             dist.all_reduce(shared, group=self.group)
             offset = len(head)
             for count_E in counts:
@@ -253,20 +222,7 @@ class Trainer:
     def _forward(self, batch: Batch) -> tuple[Tensor, int]:
         input_ids_BT = torch.from_numpy(batch.input_ids_BT).to(self.device)
         targets_BT = torch.from_numpy(batch.targets_BT).to(self.device)
-        result = torch.func.functional_call(self._loss, self._working, (input_ids_BT, targets_BT))
-        return cast(tuple[Tensor, int], result)
-
-    @torch.no_grad()
-    def _take_gradients(self, first: bool) -> None:
-        """Move the working copies' gradients to the flat fp32 buffer."""
-        grads = []
-        for view, working in zip(self._grad_views, self._working.values(), strict=True):
-            grads.append(working.grad if working.grad is not None else torch.zeros_like(view))
-            working.grad = None
-        if first:
-            torch._foreach_copy_(self._grad_views, grads)
-        else:
-            torch._foreach_add_(self._grad_views, grads)
+        return cast(tuple[Tensor, int], self.precision.call(self._loss, input_ids_BT, targets_BT))
 
     @torch.no_grad()
     def validate(self) -> float:
