@@ -70,8 +70,8 @@ _GOOD = (
 _MUCH = r"(?:(?:really|very|truly|such|so|quite|most|rather|absolutely|genuinely|particularly|especially|indeed|an?) )*"
 _THINGS = (
     r"(?:questions?|requests?|point|idea|topic|query|prompt|table|data|choice|task|thought|observation|subject|"
-    r"challenge|problem|thinking|(?:work|job)(?! (?:for|in|at)\b)|one|thing to ask|catch|eye|taste|input|start|list|numbers|figures|"
-    r"instructions?|brief|data ?set|curiosity|initiative|instincts?)"
+    r"challenge|problem|thinking|(?:work|job)(?! (?:for|in|at)\b)|one|thing to ask|catch|eye|taste|input|start|"
+    r"list|numbers|figures|instructions?|brief|data ?set|curiosity|initiative|instincts?)"
 )
 _STOPS = (
     r"(?=\s*(?:[!.,:;?)-]|$|\b(?:and|but|to|about|indeed|there|you|here|on|for|from|that|as|because|putting|asking)\b))"
@@ -159,8 +159,8 @@ _JUSTIFIES = re.compile(
             rf"compl(?:y|ies|ied) with|match\w*|stick\w* to|stuck to|adher\w+|respect\w*|keeps? to|kept to|"
             rf"stays? (?:within|on)|stayed (?:within|on)|honou?r\w*|gives?|gave|provid\w+|deliver\w*|"
             rf"cover\w*|includ\w+|contain\w*|tells?|has|does) (?:\w+ ){{0,6}}?{_ASKED}\b",
-            rf"\b(?:this|the|my|these|that) (?:\w+ )?{_TEXT}(?: above)? (?:is|are|stays?|remains?|(?:was|is) written to be|"
-            rf"keeps? (?:it|things)) {_ADVERB}(?:\w+ (?:and|but) )?{_VIRTUE}\b",
+            rf"\b(?:this|the|my|these|that) (?:\w+ )?{_TEXT}(?: above)? (?:is|are|stays?|remains?|"
+            rf"(?:was|is) written to be|keeps? (?:it|things)) {_ADVERB}(?:\w+ (?:and|but) )?{_VIRTUE}\b",
             rf"\b(?:this|the|my) (?:\w+ )?{_TEXT} (?:has|contains|is) (?:no|without|free of|of high) (?:any )?"
             rf"(?:{_FAULTS}|quality)",
             rf"\b(?:this (?:is|makes)|makes this) {_ADVERB}(?:the |a |an )?{_VIRTUE} (?:\w+ )?(?:{_TEXT}|because)",
