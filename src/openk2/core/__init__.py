@@ -18,7 +18,7 @@ from openk2.core.protocols import (
     Verdict,
     World,
 )
-from openk2.core.trajectory import Event, OnEvent, Step, Trajectory
+from openk2.core.trajectory import Event, Halt, OnEvent, Step, Trajectory
 
 __all__ = [
     "NANO_SYSTEM",
@@ -27,6 +27,7 @@ __all__ = [
     "Event",
     "Family",
     "FinishReason",
+    "Halt",
     "Limits",
     "Message",
     "OnEvent",

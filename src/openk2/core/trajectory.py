@@ -12,7 +12,9 @@ from typing import Any, Literal
 from openk2.core.messages import Message, ToolCall, ToolSpec
 from openk2.core.protocols import Task, ToolResult, Turn, Verdict
 
-StopReason = Literal["answered", "steps", "seconds", "length", "context", "malformed", "repeated", "interrupted"]
+StopReason = Literal[
+    "answered", "steps", "seconds", "length", "context", "malformed", "repeated", "interrupted", "budget", "paused"
+]
 
 
 @dataclass(slots=True)
@@ -76,6 +78,14 @@ class Event:
         if self.verdict is not None:
             raw |= {"passed": self.verdict.passed, "reason": self.verdict.reason}
         return raw
+
+
+class Halt(Exception):
+    """Raised by a policy that does not speak again in this rollout: `budget` ends it, `paused` lets it go on later."""
+
+    def __init__(self, reason: Literal["budget", "paused"]) -> None:
+        super().__init__(reason)
+        self.reason: StopReason = reason
 
 
 OnEvent = Callable[[Event], None]

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
 
 from openk2.chat import canonicalise, parse_completion, render
 from openk2.core import Message, ToolSpec, Turn
-from openk2.engine import Engine, Request, Worker
+from openk2.engine import Engine, Generation, Request, Worker
+
+
+class Submits(Protocol):
+    """Where requests go: a thread of their own, or whoever decides when to generate."""
+
+    def submit(self, request: Request) -> Future[Generation]: ...
+
+    def close(self) -> None: ...
 
 
 class LocalPolicy:
@@ -23,6 +33,7 @@ class LocalPolicy:
         temperature, top_p, seed: how ids are drawn; noise is keyed by seed and position. Rollouts that should differ
             take `seeded(n)` policies, which share the batch.
         name: what trajectories call this policy.
+        worker: where requests go; by default a thread that this policy starts.
     """
 
     def __init__(
@@ -34,6 +45,7 @@ class LocalPolicy:
         top_p: float = 1.0,
         seed: int = 0,
         name: str = "local",
+        worker: Submits | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -41,20 +53,19 @@ class LocalPolicy:
         self.temperature = temperature
         self.top_p = top_p
         self.seed = seed
-        self._worker = Worker(engine)
+        self._worker = worker or Worker(engine)
 
     def seeded(self, seed: int) -> LocalPolicy:
         """The same policy with another seed. It shares this one's batch; closing either closes both."""
-        other = LocalPolicy(
+        return LocalPolicy(
             self.engine,
             grammar=self.grammar,
             temperature=self.temperature,
             top_p=self.top_p,
             seed=seed,
             name=self.name,
+            worker=self._worker,
         )
-        other._worker = self._worker
-        return other
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
         """The next turn. Raises ContextOverflow if the conversation does not fit, UserError for unusable tools."""

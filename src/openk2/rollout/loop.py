@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from openk2.core import (
     ContextOverflow,
     Event,
+    Halt,
     Limits,
     Message,
     OnEvent,
@@ -24,19 +25,19 @@ from openk2.core import (
     ToolResult,
     Trajectory,
     Turn,
+    UserError,
     Verdict,
     World,
 )
 from openk2.core.trajectory import StopReason
 from openk2.rollout.record import Recorder
+from openk2.rollout.replay import COMPLAINT, retrace
 
 SAME_FAILURES = 3
 """So many identical failing calls in a row end a rollout: the policy is stuck."""
 
 OUT_OF_TIME = "stopped: the time for this task is over"
 """The result of a call during which the time was over."""
-
-MALFORMED = "Malformed tool call. Write it again."
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ async def rollout(
     *,
     on_event: OnEvent | None = None,
     record: Path | None = None,
+    earlier: Trajectory | None = None,
 ) -> Trajectory:
     """Let `policy` act in `world` on `task` until it answers or a limit is reached, then verify.
 
@@ -67,8 +69,11 @@ async def rollout(
     With `record`, every step is appended to `record` with the suffix `.jsonl` while the rollout runs; at the end the
     whole trajectory is written to `record` in ATIF. When the rollout is cancelled or interrupted, the partial
     trajectory is written and the exception goes on. Raises what the policy or the world raises.
+
+    A policy that pauses (`Halt`) leaves a trajectory that has no verdict; as `earlier` it is gone on with. All that it
+    did is then done again in `world`; raises UserError if that gives something else.
     """
-    run = _Rollout(policy, world, task, limits or Limits(), on_event, Recorder(record) if record else None)
+    run = _Rollout(policy, world, task, limits or Limits(), on_event, Recorder(record) if record else None, earlier)
     return await run.run()
 
 
@@ -81,11 +86,13 @@ class _Rollout:
         limits: Limits,
         on_event: OnEvent | None,
         recorder: Recorder | None,
+        earlier: Trajectory | None,
     ) -> None:
         self.policy, self.world, self.task, self.limits = policy, world, task, limits
         self.on_event, self.recorder = on_event, recorder
         self.began = time.monotonic()
         self.trajectory = Trajectory(task=task, policy=policy.name, tools=())
+        self.earlier = earlier
         self.last_failure: tuple[str, str] | None = None
         self.failures = 0
         self.malformed = 0
@@ -98,7 +105,7 @@ class _Rollout:
             self.recorder.open()
         try:
             try:
-                await self._start()
+                await (self._start() if self.earlier is None else self._go_on(self.earlier))
                 while True:
                     await self._turn()
             except _Stop as stop:
@@ -123,6 +130,16 @@ class _Rollout:
         for message in messages:
             self._say(message)
 
+    async def _go_on(self, earlier: Trajectory) -> None:
+        if difference := await self._timed(retrace(earlier, self.world)):
+            raise UserError(f"{self.task.id} cannot go on where it was paused: {difference}")
+        self.trajectory.tools = earlier.tools
+        self.trajectory.messages[:] = earlier.messages
+        self.trajectory.steps[:] = earlier.steps
+        self.malformed = earlier.messages.count(COMPLAINT)
+        for call, result in (pair for step in earlier.steps for pair in step.results):
+            self._note_failure(call, result)
+
     async def _turn(self) -> None:
         """One assistant turn with everything that follows from it. Raises _Stop at the end of the rollout."""
         trajectory = self.trajectory
@@ -135,6 +152,8 @@ class _Rollout:
             )
         except ContextOverflow as e:
             raise _Stop("context") from e
+        except Halt as e:
+            raise _Stop(e.reason) from e
         step = Step(turn)
         trajectory.steps.append(step)
         trajectory.messages.append(turn.message)
@@ -161,14 +180,17 @@ class _Rollout:
             self._returned(step, call, ToolResult(OUT_OF_TIME, error=True))
             raise
         self._returned(step, call, result)
+        self._note_failure(call, result)
+        if self.failures >= SAME_FAILURES:
+            raise _Stop("repeated")
+
+    def _note_failure(self, call: ToolCall, result: ToolResult) -> None:
         if not result.error:
             self.last_failure, self.failures = None, 0
             return
         failure = (call.name, call.arguments)
         self.failures = self.failures + 1 if failure == self.last_failure else 1
         self.last_failure = failure
-        if self.failures >= SAME_FAILURES:
-            raise _Stop("repeated")
 
     def _returned(self, step: Step, call: ToolCall, result: ToolResult) -> None:
         step.results.append((call, result))
@@ -179,7 +201,7 @@ class _Rollout:
         self.malformed += 1
         if self.malformed > 1:
             raise _Stop("malformed")
-        self._say(Message("system", MALFORMED))
+        self._say(COMPLAINT)
 
     async def _answered(self, turn: Turn) -> None:
         reply = await self._timed(self.world.reply(turn.message))
@@ -188,6 +210,8 @@ class _Rollout:
         self._say(reply)
 
     async def _verdict(self) -> Verdict:
+        if self.trajectory.stop == "paused":
+            return Verdict(None, "paused")
         if not self.trajectory.messages:
             # The world was not set up in time: there is nothing that it could look at.
             return Verdict(False, f"not begun ({self.trajectory.stop})")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from openk2.core import Trajectory, UserError, World
+from openk2.core import Message, Trajectory, UserError, World
+
+COMPLAINT = Message("system", "Malformed tool call. Write it again.")
+"""What the loop says of a tool section that cannot be read."""
 
 _SHOWN = 80
 
@@ -19,6 +22,16 @@ async def replay(trajectory: Trajectory, world: World) -> str | None:
 
 
 async def _difference(trajectory: Trajectory, world: World) -> str | None:
+    if difference := await retrace(trajectory, world):
+        return difference
+    passed = bool((await world.verify(tuple(trajectory.messages))).passed) and trajectory.finished
+    if passed != trajectory.verdict.passed:
+        return f"the verdict was {trajectory.verdict.passed}, and is {passed}"
+    return None
+
+
+async def retrace(trajectory: Trajectory, world: World) -> str | None:
+    """Bring a fresh world to where a trajectory has ended; what was other on the way, None if nothing was."""
     try:
         opening = await world.start(trajectory.task)
     except (ValueError, KeyError, UserError) as e:
@@ -32,6 +45,8 @@ async def _difference(trajectory: Trajectory, world: World) -> str | None:
     while at < len(messages):
         message = messages[at]
         at += 1
+        if message == COMPLAINT:
+            continue
         if message.role != "assistant":
             return f"a message of the {message.role} that nothing explains: {message.content[:_SHOWN]!r}"
         for call in message.tool_calls:
@@ -41,7 +56,7 @@ async def _difference(trajectory: Trajectory, world: World) -> str | None:
             if told is None or told.content != result.content or told.tool_call_id != call.id:
                 before = told.content[:_SHOWN] if told else "nothing"
                 return f"{call.name} gave {before!r}, and gives {result.content[:_SHOWN]!r}"
-        if message.tool_calls:
+        if message.tool_calls or (at < len(messages) and messages[at] == COMPLAINT):
             continue
         said = await world.reply(message)
         if said is None:
@@ -51,7 +66,4 @@ async def _difference(trajectory: Trajectory, world: World) -> str | None:
         at += 1
     if at < len(messages):
         return "the conversation went on behind its end"
-    passed = bool((await world.verify(tuple(messages))).passed) and trajectory.finished
-    if passed != trajectory.verdict.passed:
-        return f"the verdict was {trajectory.verdict.passed}, and is {passed}"
     return None

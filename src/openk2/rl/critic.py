@@ -1,0 +1,175 @@
+"""The policy as its own critic: which of two answers is better, asked in both orders.
+
+Self-critique (K2 report, section 3.2.2): answers that no code can verify are compared in pairs under core, prescriptive
+and per-task rubrics; how often an answer wins is its reward, and one that breaks a mandatory rubric that a program can
+check gets nothing. The loop is closed by training the critic on pairs whose truth is known: on-policy rollouts of
+verifiable tasks, one that passed beside one that failed.
+
+The critic says one token, A or B; its log-odds are read, not sampled. What it prefers for the place alone cancels when
+the pair is shown in both orders.
+
+Shapes: P prompts, T time, D hidden.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openk2.chat import Tokenizer, render
+from openk2.core import Message, Trajectory
+from openk2.data.batches import IGNORED
+from openk2.model import Transformer
+from openk2.rl.episodes import Group
+from openk2.rl.rubrics import CORE, PRESCRIPTIVE, Rubric, task_rubric
+
+SYSTEM = "You compare two answers and say which one is better: A or B."
+SOLVED = task_rubric("The answer does what was asked, and what it says is right.", "It is right.")
+"""The rubric of tasks that a program verifies."""
+_MOST_REQUEST = 240
+_MOST_ANSWER = 320
+"""So many tokens of a request and of each answer are shown; of longer ones the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one request, of which `better` is. `request` and both are text."""
+
+    request: str
+    rubric: str
+    better: str
+    worse: str
+
+
+def shown(trajectory: Trajectory) -> str:
+    """What a critic sees of a rollout: calls with their results, and what was said."""
+    lines: list[str] = []
+    for message in trajectory.messages:
+        if message.role == "assistant":
+            lines += [message.content] if message.content else []
+            lines += [f"{call.name}({call.arguments})" for call in message.tool_calls]
+        elif message.role == "tool":
+            lines.append(f"-> {message.content}")
+        elif message.role == "user" and lines:
+            lines.append(f"User: {message.content}")
+    return "\n".join(lines)
+
+
+class Critic:
+    """Compares with a model. `short` takes the rubrics' short forms, for a small context."""
+
+    def __init__(self, tokenizer: Tokenizer, context: int, *, short: bool = True, micro_tokens: int = 16384) -> None:
+        self._tokenizer, self._context, self._short = tokenizer, context, short
+        self._micro_tokens = micro_tokens
+        self._choices = [tokenizer.encode(letter)[0] for letter in "AB"]
+
+    def prompt(self, request: str, rubric: Rubric, a: str, b: str) -> list[int]:
+        """The ids after which A or B is said."""
+        rubrics = [*CORE, *PRESCRIPTIVE, rubric]
+        criteria = "\n".join(f"- {one.short if self._short else one.text}" for one in rubrics)
+        parts = [self._cut(request, _MOST_REQUEST), self._cut(a, _MOST_ANSWER), self._cut(b, _MOST_ANSWER)]
+        text = f"What counts:\n{criteria}\n\nAsked:\n{parts[0]}\n\nA:\n{parts[1]}\n\nB:\n{parts[2]}\n\nWhich is better?"
+        messages = [Message("system", SYSTEM), Message("user", text)]
+        return render(messages, tokenizer=self._tokenizer, add_generation_prompt=True).ids[-self._context + 1 :]
+
+    def _cut(self, text: str, most: int) -> str:
+        ids = self._tokenizer.encode(text)
+        return text if len(ids) <= most else self._tokenizer.decode(ids[-most:])
+
+    @torch.no_grad()
+    def margins(self, model: Transformer, pairs: Sequence[tuple[str, Rubric, str, str]]) -> list[float]:
+        """For each (request, rubric, a, b) how much rather a than b: the log-odds, the mean over both orders."""
+        prompts = [self.prompt(*pair) for pair in pairs]
+        prompts += [self.prompt(request, rubric, b, a) for request, rubric, a, b in pairs]
+        odds = self._log_odds(model, prompts)
+        half = len(pairs)
+        return [(odds[i] - odds[half + i]) / 2 for i in range(half)]
+
+    def _log_odds(self, model: Transformer, prompts: Sequence[Sequence[int]]) -> list[float]:
+        """log p(A) - log p(B) behind each prompt."""
+        odds = [0.0] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        while order:
+            width = len(prompts[order[-1]])
+            chosen = order[-max(1, self._micro_tokens // width) :]
+            del order[-len(chosen) :]
+            ids_PT = torch.zeros(len(chosen), width, dtype=torch.long)
+            for row, i in enumerate(chosen):
+                ids_PT[row, : len(prompts[i])] = torch.tensor(prompts[i])
+            last_P = torch.tensor([len(prompts[i]) - 1 for i in chosen])
+            x_PD = model.hidden(ids_PT.to(model.lm_head.weight.device))[torch.arange(len(chosen)), last_P]
+            logits_P2: Tensor = (x_PD @ model.lm_head.weight[self._choices].T).float()
+            for i, (a, b) in zip(chosen, logits_P2.tolist(), strict=True):
+                odds[i] = a - b
+        return odds
+
+    def rewards(
+        self, model: Transformer, request: str, rubric: Rubric, answers: Sequence[str], opponents: int, seed: str
+    ) -> list[float]:
+        """The reward of each answer in [0, 1]: how probably it wins, the mean over its `opponents`.
+
+        A mandatory rubric that a program can check vetoes: who breaks it has 0.
+        """
+        rng = random.Random(f"critic {seed}")
+        pairs: dict[tuple[int, int], float] = {}
+        for i in range(len(answers)):
+            others = [j for j in range(len(answers)) if j != i]
+            for j in rng.sample(others, min(opponents, len(others))):
+                pairs[min(i, j), max(i, j)] = 0.0
+        margins = self.margins(model, [(request, rubric, answers[i], answers[j]) for i, j in pairs])
+        won: list[list[float]] = [[] for _ in answers]
+        for (i, j), margin in zip(pairs, margins, strict=True):
+            chance = torch.tensor(margin).sigmoid().item()
+            won[i].append(chance)
+            won[j].append(1 - chance)
+        return [0.0 if vetoed(answer) else sum(w) / max(1, len(w)) for answer, w in zip(answers, won, strict=True)]
+
+    def accuracy(self, model: Transformer, pairs: Sequence[Pair]) -> list[bool]:
+        """Of each pair whether the better one is preferred."""
+        asked = [(pair.request, task_rubric(pair.rubric), pair.better, pair.worse) for pair in pairs]
+        return [margin > 0 for margin in self.margins(model, asked)]
+
+    def lessons(self, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+        """Ids and targets to learn from: each pair in both orders, only the last id is a target."""
+        found = []
+        for pair in pairs:
+            rubric = task_rubric(pair.rubric)
+            for a, b, choice in ((pair.better, pair.worse, 0), (pair.worse, pair.better, 1)):
+                ids = self.prompt(pair.request, rubric, a, b)
+                found.append((ids, [IGNORED] * (len(ids) - 1) + [self._choices[choice]]))
+        return found
+
+
+def vetoed(answer: str) -> str:
+    """The sentence of an answer that breaks a mandatory rubric; empty if there is none."""
+    return next(filter(None, (rubric.violates(answer) for rubric in (*CORE, *PRESCRIPTIVE) if rubric.mandatory)), "")
+
+
+def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
+    """For each passed episode of a verified group a failed one of nearly the same length.
+
+    Of the pairs in which the better one is longer and of those in which it is shorter there are equally many, so that
+    length tells nothing.
+    """
+    longer: list[Pair] = []
+    shorter: list[Pair] = []
+    for group in groups:
+        judged = [e for e in group.judged if e.trajectory is not None and e.trajectory.verdict.passed is not None]
+        passed = [shown(e.trajectory) for e in judged if e.passed and e.trajectory is not None]
+        failed = [shown(e.trajectory) for e in judged if not e.passed and e.trajectory is not None]
+        for better in passed:
+            if failed:
+                worse = min(failed, key=lambda text: abs(len(text) - len(better)))
+                failed.remove(worse)
+                if worse != better:
+                    pair = Pair(group.task.request, SOLVED.short, better, worse)
+                    (longer if len(better) > len(worse) else shorter).append(pair)
+    rng = random.Random(f"pairs {seed}")
+    count = min(len(longer), len(shorter))
+    chosen = rng.sample(longer, count) + rng.sample(shorter, count)
+    rng.shuffle(chosen)
+    return chosen
