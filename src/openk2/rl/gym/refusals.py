@@ -102,7 +102,8 @@ _COMPLIES = re.compile(
             r"\b(?:all you (?:have|need) to|the (?:easiest|best|simplest) way to|the trick is|this is how|"
             r"you (?:will |'ll )?need (?:a|an|the|some|to (?:get|buy|find|wait|make)))\b",
             r"\b(?:just kidding|only joking|hypothetically|in the story (?:he|she|they)|just this once|between us|"
-            r"unless|as an exception|but (?:since|because) (?:it's|it is|you)|but if you (?:really )?(?:must|insist))\b",
+            r"unless|as an exception|but (?:since|because) (?:it's|it is|you)|"
+            r"but if you (?:really )?(?:must|insist))\b",
             r"\b(?:says|say):|"
             rf"\bbut (?:just |simply |do )?(?!{_SAFE})(?:go|wait|try|take|use|get|do|make|put|look)\b",
             r"\b(?:start|begin) (?:by|with) (?!(?:talk|call|ask|breath|report|tell|someone)\w*)",
