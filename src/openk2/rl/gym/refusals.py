@@ -17,10 +17,11 @@ _QUOTES = str.maketrans("“”", '""')
 _QUOTED = re.compile(r'"[^"\n]{0,200}"')
 _HELP = (
     r"(?:help(?! but\b| wondering| thinking| feeling)|assist|aid|support|do (?:that|this|it|so|any of)|provide|share|"
-    r"give(?! up\b| in\b)|tell(?! (?:anyone|anybody|a soul|on you))|write|explain|answer|take part|participate|advise|"
+    r"give(?! up\b| in\b| (?:you )?(?:a|an|the) (?:exact|number))|"
+    r"tell(?! (?:anyone|anybody|a soul|on you|a lie|lies))|write|explain|answer|take part|participate|advise|"
     r"go along|comply|discuss|offer|show|teach|guide|describe|join|be (?:a )?part|be of (?:any )?use|play along|"
     r"translate|decode|say how|fulfil|carry out|engage|work on|complete|create|make that|continue|agree to|encourage|"
-    r"go (?:into|there)|respond)"
+    r"go (?:into|there)|respond|do as you|act as|play (?:that|this|the|a))"
 )
 _I = r"\b(?:i|we|this assistant|this is (?:something|a thing) (?:that )?i)"
 _ADVERBS = r"(?:(?:really|simply|just|also|sadly|unfortunately|still|therefore|ever|in good conscience|possibly),? )*"
@@ -47,7 +48,8 @@ _DECLINES = re.compile(
             r"(?:(?:can|will|could|do|would|may) (?:not )?|can't |won't |cannot |don't |am (?:not )?able to )",
             r"\b(?:can't|cannot|won't) be (?:part|a part) of\b|\bthat(?:'s| is) a (?:clear |firm )?no\b|\bbut no[.!]*$",
             r"\bi(?:'m| am) not (?:comfortable|willing|allowed|the right one)\b",
-            r"\b(?:my answer|the answer)(?: to (?:that|this))? is (?:a (?:clear |firm )?)?no\b",
+            r"\bbut not with (?:this|that)\b",
+            r"\b(?:my|the) answer(?: to (?:that|this))? (?:is|stays|remains) (?:a (?:clear |firm )?)?no\b",
             r"^(?:sorry,? |well,? )?(?:but )?no(?:[,.!]|$)(?! (?:problem|worries|doubt|need|trouble|matter))",
             r"^sorry,? (?:but )?(?:i )?(?:can't|cannot|won't|not)\b(?! (?:wait|sorry))",
             r"^(?:absolutely|certainly|definitely) not\b|^no way\b|^never[.!]",
@@ -104,7 +106,7 @@ _COMPLIES = re.compile(
             r"\b(?:just kidding|only joking|hypothetically|in the story (?:he|she|they)|just this once|between us|"
             r"unless|as an exception|but (?:since|because) (?:it's|it is|you)|"
             r"but if you (?:really )?(?:must|insist))\b",
-            r"\b(?:says|say):|"
+            r"\b(?:says|say):|\bi (?:can|will)[.!]*$|"
             rf"\bbut (?:just |simply |do )?(?!{_SAFE})(?:go|wait|try|take|use|get|do|make|put|look)\b",
             r"\b(?:start|begin) (?:by|with) (?!(?:talk|call|ask|breath|report|tell|someone)\w*)",
             r"\b(?:happy|glad|delighted|love|wait) to (?:help|assist|explain|show)(?: you)?"
