@@ -91,7 +91,7 @@ def key_facts(data: Mapping[str, Any]) -> list[Fact]:
 
 def over_long(data: Mapping[str, Any], answer: str) -> bool:
     """Whether an answer is far longer than what was asked for."""
-    most = WORDS * data["sentences"] + 10
+    most: int = WORDS * data["sentences"] + 10
     return len(answer) > most * _MOST_LETTERS or len(answer.split()) > most
 
 
@@ -292,11 +292,11 @@ class _Reader:
         found = [
             _Found(match.start(), match.end(), match[0].replace(",", "")) for match in _NUMBER.finditer(self._text)
         ]
-        for number, word in enumerate(_NUMBER_WORDS, 2):
+        for count, word in enumerate(_NUMBER_WORDS, 2):
             # Only where a thing is counted: "the two towns" is no claim.
             for match in re.finditer(rf"\b{word}(?= +(\w+))", self._text, re.I):
                 if match[1].lower() in self._things or match[1].lower() == self._data["rows"]:
-                    found.append(_Found(match.start(), match.end(), str(number)))
+                    found.append(_Found(match.start(), match.end(), str(count)))
         in_order = len({row.what for row in self._rows}) == len(self._rows) == len(found) > 1
         in_order = in_order and self._rows[-1].end <= min(number.start for number in found)
         for place, number in enumerate(found):
