@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from openk2 import __version__
 from openk2.agent.interrupted import Interrupted
-from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, serve, synth, test, train, worlds
+from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, rl, serve, synth, test, train, worlds
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
 
@@ -68,6 +68,7 @@ app.command("deploy")(deploy.deploy)
 app.command("export")(export.export)
 app.add_typer(model.app, name="model")
 app.add_typer(synth.app, name="synth")
+app.add_typer(rl.app, name="rl")
 app.add_typer(worlds.app, name="worlds")
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("test", context_settings=OPEN)(test.test)
@@ -93,7 +94,7 @@ def main() -> None:
     # Not for what a command starts.
     command.typed = os.environ.pop("OPENK2_COMMAND", "openk2")
     app.info.epilog = f"Begin with: {command.typed} demo"
-    groups = (app, model.app, synth.app, worlds.app, worlds.mcp)
+    groups = (app, model.app, synth.app, rl.app, rl.gym, worlds.app, worlds.mcp)
     for info in (one for group in groups for one in group.registered_commands):
         info.help = str(inspect.getdoc(info.callback)).replace("./k2", command.typed)
     for stream in (sys.stdout, sys.stderr):

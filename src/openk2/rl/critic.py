@@ -25,7 +25,7 @@ from openk2.core import Message, Trajectory
 from openk2.data.batches import IGNORED
 from openk2.model import Transformer
 from openk2.rl.episodes import Group
-from openk2.rl.rubrics import CORE, PRESCRIPTIVE, Rubric, task_rubric
+from openk2.rl.rubrics import CORE, PRESCRIPTIVE, Rubric, task_rubric, vetoes
 
 SYSTEM = "You compare two answers and say which one is better: A or B."
 SOLVED = task_rubric("The answer does what was asked, and what it says is right.", "It is right.")
@@ -126,7 +126,7 @@ class Critic:
             chance = torch.tensor(margin).sigmoid().item()
             won[i].append(chance)
             won[j].append(1 - chance)
-        return [0.0 if vetoed(answer) else sum(w) / max(1, len(w)) for answer, w in zip(answers, won, strict=True)]
+        return [0.0 if vetoes(answer) else sum(w) / max(1, len(w)) for answer, w in zip(answers, won, strict=True)]
 
     def accuracy(self, model: Transformer, pairs: Sequence[Pair]) -> list[bool]:
         """Of each pair whether the better one is preferred."""
@@ -142,11 +142,6 @@ class Critic:
                 ids = self.prompt(pair.request, rubric, a, b)
                 found.append((ids, [IGNORED] * (len(ids) - 1) + [self._choices[choice]]))
         return found
-
-
-def vetoed(answer: str) -> str:
-    """The sentence of an answer that breaks a mandatory rubric; empty if there is none."""
-    return next(filter(None, (rubric.violates(answer) for rubric in (*CORE, *PRESCRIPTIVE) if rubric.mandatory)), "")
 
 
 def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
@@ -173,3 +168,25 @@ def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
     chosen = rng.sample(longer, count) + rng.sample(shorter, count)
     rng.shuffle(chosen)
     return chosen
+
+
+def report_pairs(count: int) -> list[Pair]:
+    """Pairs of reports whose order the hidden program knows, to measure a critic that was never taught with it.
+
+    Nothing here may reach the training: the truth of reports is only for measuring (`rl.gym.reports`).
+    """
+    from openk2.rl.gym.reports import ReportsFamily, hidden, variants
+
+    family = ReportsFamily()
+    rng = random.Random("report pairs")
+    found: list[Pair] = []
+    seed = 0
+    while len(found) < count:
+        task = family.sample("test", seed)
+        graded = [(hidden(task, text).quality, text) for text in dict.fromkeys(variants(task, seed))]
+        chosen = [(a, b) for a in graded for b in graded if a[0] > b[0]]
+        if chosen:
+            (_, better), (_, worse) = rng.choice(chosen)
+            found.append(Pair(task.request, str(task.data["rubric"]), better, worse))
+        seed += 1
+    return found

@@ -100,8 +100,26 @@ def _padded(samples: Sequence[Sample], pad_id: int) -> MicroBatch:
     )
 
 
+def said_logprobs(model: Transformer, ids_ST: Tensor, targets_ST: Tensor) -> Tensor:
+    """log pi of every target that is not IGNORED, in reading order [N]; the head runs only there."""
+    place_N = (targets_ST.flatten() != IGNORED).nonzero().flatten()
+    x_ND = model.hidden(ids_ST).flatten(0, 1).index_select(0, place_N)
+    return kernels.token_logprobs(x_ND, model.lm_head.weight, targets_ST.flatten().index_select(0, place_N))
+
+
+class SaidLogprobs(nn.Module):
+    """`said_logprobs` as a forward, so that it can be called with other weights than the model's own."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_ST: Tensor, targets_ST: Tensor) -> Tensor:
+        return said_logprobs(self.model, ids_ST, targets_ST)
+
+
 class PolicyLoss(nn.Module):
-    """The summed objective of a micro-batch, with log-probs computed only where the policy spoke."""
+    """The summed objective of a micro-batch."""
 
     def __init__(self, model: Transformer, tau: float) -> None:
         super().__init__()
@@ -114,13 +132,6 @@ class PolicyLoss(nn.Module):
         logprob_E = torch.zeros_like(batch.old_E).index_add(0, batch.owner_N, logprob_N)
         loss_E = (batch.advantage_E - self.tau * (logprob_E - batch.old_E)).square()
         return loss_E.sum(), logprob_N.detach()
-
-
-def said_logprobs(model: Transformer, ids_ST: Tensor, targets_ST: Tensor) -> Tensor:
-    """log pi of every target that is not IGNORED, in reading order [N]."""
-    place_N = (targets_ST.flatten() != IGNORED).nonzero().flatten()
-    x_ND = model.hidden(ids_ST).flatten(0, 1).index_select(0, place_N)
-    return kernels.token_logprobs(x_ND, model.lm_head.weight, targets_ST.flatten().index_select(0, place_N))
 
 
 def reference_objective(

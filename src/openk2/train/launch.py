@@ -18,7 +18,7 @@ from typing import Any
 
 from openk2.core import UserError
 from openk2.core.runs import write_text
-from openk2.train.worker import Job
+from openk2.train.worker import WorkerJob
 
 LAST_WORDS_SECONDS = 3.0
 SCRATCH_PREFIX = ".workers-"
@@ -39,14 +39,14 @@ def worker_environment() -> dict[str, str]:
     }
 
 
-def train_in_workers(job: Job, on_event: Callable[[Event], None]) -> Event:
-    """Run a job to its end and return its last event.
+def train_in_workers(job: WorkerJob, on_event: Callable[[Event], None], module: str = "openk2.train.worker") -> Event:
+    """Run a job to its end in processes of `module`, and return its last event.
 
     Raises UserError with a worker's own sentence, or saying that
     a worker was killed. On KeyboardInterrupt the workers finish their step and save; then it is raised again (a second
     one ends them at once).
     """
-    with _Workers(job) as workers:
+    with _Workers(job, module) as workers:
         try:
             return workers.watch(on_event)
         except KeyboardInterrupt:
@@ -59,7 +59,8 @@ def train_in_workers(job: Job, on_event: Callable[[Event], None]) -> Event:
 class _Workers:
     """The processes of one job; leaving the block kills whatever still runs."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob, module: str) -> None:
+        self._module = module
         self._scratch = job.scratch
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
         self._processes: list[subprocess.Popen[str]] = []
@@ -82,7 +83,7 @@ class _Workers:
     def _start(self, rank: int, job_path: Path) -> None:
         with open(self._scratch / f"stderr-{rank}", "w", encoding="utf-8") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "openk2.train.worker", str(job_path), str(rank)],
+                [sys.executable, "-m", self._module, str(job_path), str(rank)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -79,7 +79,7 @@ def run_recipe(
         for name, make in makers.items():
             stage = make(run, device, reporter)
             try:
-                done[name] = _run_stage(stage, run, done, reporter)
+                done[name] = run_stage(stage, run, done, reporter)
             except KeyboardInterrupt:
                 reporter.note(f"{name}: stopped, nothing is lost; the same command goes on from here")
                 raise
@@ -107,7 +107,7 @@ def _check_memory(recipe: Recipe | TuneRecipe) -> None:
     if isinstance(recipe, TuneRecipe):
         from openk2.model import ModelConfig
 
-        config = ModelConfig.from_folder(_start_folder(recipe))
+        config = ModelConfig.from_folder(start_folder(recipe.start, recipe.name))
         if recipe.episodes.max_tokens > config.max_position_embeddings:
             raise UserError(
                 f"{recipe.name}: episodes.max_tokens = {recipe.episodes.max_tokens} exceeds the context of "
@@ -126,7 +126,7 @@ def _check_memory(recipe: Recipe | TuneRecipe) -> None:
         )
 
 
-def _run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Reporter) -> Manifest:
+def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Reporter) -> Manifest:
     folder = run / stage.name
     inputs = {f"{name}/{path}": digest for name in stage.reads for path, digest in done[name].outputs.items()}
     manifest = read_manifest(folder)
@@ -268,8 +268,8 @@ def _pretrain(recipe: Recipe, run: Path, device: str, reporter: Reporter) -> Sta
 def _sft(recipe: Recipe | TuneRecipe, run: Path, device: str, reporter: Reporter) -> Stage:
     config = _training_config(recipe, recipe.sft)
     if isinstance(recipe, TuneRecipe):
-        start, begun = _start_folder(recipe).resolve(), []
-        config |= {"start": _weights(start)}
+        start, begun = start_folder(recipe.start, recipe.name).resolve(), []
+        config |= {"start": weights_of(start)}
     else:
         start, begun = run / "pretrain" / "model", ["pretrain"]
 
@@ -283,15 +283,15 @@ def _sft(recipe: Recipe | TuneRecipe, run: Path, device: str, reporter: Reporter
     return Stage("sft", config, ("tokenizer", *begun, "episodes"), make, ("model/*",))
 
 
-def _start_folder(recipe: TuneRecipe) -> Path:
-    """The model that the run goes on from. Raises UserError if there is none."""
-    folder = Path(str(resources.files("openk2") / "weights" / "nano")) if recipe.start == "nano" else Path(recipe.start)
+def start_folder(start: str, name: str) -> Path:
+    """The model that a run called `name` goes on from: `nano` or a folder. Raises UserError if there is none."""
+    folder = Path(str(resources.files("openk2") / "weights" / "nano")) if start == "nano" else Path(start)
     if not (folder / "config.json").is_file():
-        raise UserError(f"{recipe.name}: start = {recipe.start!r} is neither nano nor a model folder with config.json")
+        raise UserError(f"{name}: start = {start!r} is neither nano nor a model folder with config.json")
     return folder
 
 
-def _weights(folder: Path) -> dict[str, str]:
+def weights_of(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
@@ -299,7 +299,7 @@ def _kept_tokenizer(recipe: TuneRecipe, run: Path, device: str, reporter: Report
     def make(folder: Path, bar: Bar) -> dict[str, Any]:
         from openk2.chat import Tokenizer
 
-        tokenizer = Tokenizer.load(_start_folder(recipe))
+        tokenizer = Tokenizer.load(start_folder(recipe.start, recipe.name))
         tokenizer.save(folder)
         return {"vocab_size": tokenizer.vocab_size}
 
@@ -429,18 +429,24 @@ def _first_seed(recipe: FineTuning) -> int:
 
 def _export(name: str, trained: str) -> Callable[[FineTuning, Path, str, Reporter], Stage]:
     def stage(recipe: FineTuning, run: Path, device: str, reporter: Reporter) -> Stage:
-        def make(folder: Path, bar: Bar) -> dict[str, Any]:
-            import torch
-
-            from openk2.model import load, save
-
-            save(load(run / trained / "model"), folder, tokenizer_folder=run / "tokenizer", dtype=torch.bfloat16)
-            return {}
-
-        outputs = ("config.json", "*.safetensors", "tokenizer*.json", "chat_template.jinja")
-        return Stage(name, {"recipe": recipe.name}, (trained, "tokenizer"), make, outputs)
+        return export_stage(name, recipe.name, run / trained, run / "tokenizer", (trained, "tokenizer"))
 
     return stage
+
+
+def export_stage(name: str, recipe: str, trained: Path, tokenizer: Path, reads: tuple[str, ...]) -> Stage:
+    """The stage that makes of the weights that another has trained a folder for everybody."""
+
+    def make(folder: Path, bar: Bar) -> dict[str, Any]:
+        import torch
+
+        from openk2.model import load, save
+
+        save(load(trained / "model"), folder, tokenizer_folder=tokenizer, dtype=torch.bfloat16)
+        return {}
+
+    outputs = ("config.json", "*.safetensors", "tokenizer*.json", "chat_template.jinja")
+    return Stage(name, {"recipe": recipe}, reads, make, outputs)
 
 
 _Maker = Callable[[Path, str, Reporter], Stage]

@@ -11,7 +11,6 @@ Shapes: B rows, T time; L layers with experts, E experts.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -24,11 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from openk2.core import UserError
-from openk2.core.runs import write_text
 from openk2.data.batches import Batch, BatchPlan
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip, StepStats
 from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
+from openk2.train.logs import append, cut_back
 from openk2.train.precision import MixedPrecision
 from openk2.train.recipe import TrainConfig
 
@@ -53,7 +52,7 @@ class Outcome:
     valid_loss: float | None
 
 
-class _Loss(nn.Module):
+class LanguageLoss(nn.Module):
     """`model.loss` as a forward, so that it can be called with other parameters than the model's own."""
 
     def __init__(self, model: Transformer) -> None:
@@ -112,7 +111,7 @@ class Trainer:
             shape=config.decay_shape,
             final_lr=config.lr * config.final_lr_fraction,
         )
-        self._loss = _Loss(model)
+        self._loss = LanguageLoss(model)
         self.precision = MixedPrecision(self.model, getattr(torch, config.dtype))
 
     def resume(self) -> bool:
@@ -249,35 +248,12 @@ class Trainer:
         }
         if valid_loss is not None:
             line["valid_loss"] = valid_loss
-        _append(self.folder / "metrics.jsonl", line)
+        append(self.folder / "metrics.jsonl", line)
         if speed is not None:
-            _append(self.folder / "timings.jsonl", {"step": self.step, "tokens_per_second": round(speed, 1)})
+            append(self.folder / "timings.jsonl", {"step": self.step, "tokens_per_second": round(speed, 1)})
 
     def _truncate_logs(self) -> None:
         """Drop what was logged after the checkpoint: it will be computed again."""
-        if self.rank != 0:
-            return
-        for name in ("metrics.jsonl", "timings.jsonl"):
-            path = self.folder / name
-            if path.exists():
-                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= self.step]
-                write_text(path, "".join(f"{line}\n" for line in kept))
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as e:
-        raise UserError(
-            f"could not write {path}: {e.strerror or e}; free some space, the checkpoints are intact"
-        ) from e
-
-
-def _step_of(line: str) -> float:
-    """The step of a log line; infinity for a line that a kill cut short."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        if self.rank == 0:
+            for name in ("metrics.jsonl", "timings.jsonl"):
+                cut_back(self.folder / name, "step", self.step)

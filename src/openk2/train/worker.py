@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,42 +27,64 @@ from openk2.data.batches import BatchPlan, EpisodePlan, PackedPlan
 from openk2.data.shards import Shards
 from openk2.train.recipe import PretrainConfig, SftConfig, TrainConfig
 
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
 REPORT_SECONDS = 0.5
 LOCK_SECONDS = 60.0
+J = TypeVar("J", bound="WorkerJob")
 
 
-class Job(BaseModel):
-    """What all ranks of one training stage need to know. Either `pretrain` or `sft` is given."""
+class WorkerJob(BaseModel):
+    """What all ranks need to know, whatever they do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
+    workers: int
+    device: str
+    identity: str
+    scratch: Path
+
+
+class Job(WorkerJob):
+    """One training stage. Either `pretrain` or `sft` is given."""
+
     pretrain: PretrainConfig | None = None
     sft: SftConfig | None = None
     seed: int
-    workers: int
-    device: str
     model: dict[str, Any]
     start_from: Path | None
     train_shards: Path
     valid_shards: Path
     pad_id: int
-    identity: str
-    scratch: Path
 
 
-def main(job_path: str, rank: int) -> int:
-    """Train, report, return the exit code."""
+def work(kind: type[J], train: Callable[[J, int, threading.Event], None]) -> NoReturn:
+    """The whole of a worker's process, for `python -m MODULE JOB.json RANK`: read the job, `train(job, rank, stop)`,
+    report what goes wrong, and end."""
+    job_path, rank = sys.argv[1], int(sys.argv[2])
+    try:
+        status = _main(kind.model_validate_json(Path(job_path).read_text(encoding="utf-8")), rank, train)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not `sys.exit`: in one of five runs the exchange's own threads made the interpreter abort on its way out.
+    os._exit(status)
+
+
+def _main(job: J, rank: int, train: Callable[[J, int, threading.Event], None]) -> int:
     stop = threading.Event()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
-    job = Job.model_validate_json(Path(job_path).read_text(encoding="utf-8"))
     try:
         # Rank 0 writes. The one of a killed run may need a moment to notice, and to let go of the folder.
         advice = "end it and run the same command again"
         with locked(job.folder, advice, LOCK_SECONDS) if rank == 0 else contextlib.nullcontext():
-            _train(job, rank, stop)
+            train(job, rank, stop)
     except UserError as e:
-        _report({"event": "error", "message": str(e)})
+        report({"event": "error", "message": str(e)})
         return 2
     return 0
 
@@ -74,29 +97,37 @@ def _listen(stop: threading.Event) -> None:
     os._exit(1)
 
 
-def _report(event: dict[str, Any]) -> None:
+def report(event: dict[str, Any]) -> None:
+    """Tell the parent."""
     print(json.dumps(event), flush=True)
+
+
+def join_group(job: WorkerJob, rank: int) -> dist.ProcessGroup | None:
+    """The data-parallel group of all ranks; None where there is one alone. Each computes with one thread."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    if job.workers == 1:
+        return None
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{job.scratch / 'rendezvous'}",
+        rank=rank,
+        world_size=job.workers,
+        # A worker whose others are lost or stuck ends itself.
+        timeout=timedelta(minutes=10),
+    )
+    return dist.group.WORLD
 
 
 def _train(job: Job, rank: int, stop: threading.Event) -> None:
     import torch
-    import torch.distributed as dist
 
     from openk2.model import ModelConfig, Transformer, load, save
     from openk2.train.trainer import Progress, Trainer
 
-    torch.set_num_threads(1)
-    group = None
-    if job.workers > 1:
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{job.scratch / 'rendezvous'}",
-            rank=rank,
-            world_size=job.workers,
-            # A worker whose others are lost or stuck ends itself.
-            timeout=timedelta(minutes=10),
-        )
-        group = dist.group.WORLD
+    group = join_group(job, rank)
     if job.start_from is None:
         torch.manual_seed(job.seed)
         model = Transformer(ModelConfig.model_validate(job.model))
@@ -106,7 +137,7 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
     trainer = Trainer(model, plan, valid, config, job.folder, identity=job.identity, device=job.device, group=group)
     resumed = trainer.resume()
     if rank == 0:
-        _report({"event": "start", "step": trainer.step, "steps": config.steps, "resumed": resumed})
+        report({"event": "start", "step": trainer.step, "steps": config.steps, "resumed": resumed})
     reported_at = 0.0
 
     def on_step(progress: Progress) -> None:
@@ -116,13 +147,20 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
         now = time.monotonic()
         if now - reported_at >= REPORT_SECONDS or progress.valid_loss is not None:
             reported_at = now
-            _report({"event": "step", **asdict(progress)})
+            report({"event": "step", **asdict(progress)})
 
     outcome = trainer.run(on_step, stop.is_set)
     if rank == 0:
         if outcome.finished:
             save(model, job.folder / "model", dtype=torch.float32)
-        _report({"event": "end", **asdict(outcome)})
+        report({"event": "end", **asdict(outcome)})
+    leave(group)
+
+
+def leave(group: dist.ProcessGroup | None) -> None:
+    """The end of `join_group`'s group."""
+    import torch.distributed as dist
+
     if group is not None:
         dist.destroy_process_group()
 
@@ -157,12 +195,4 @@ def _plans(job: Job) -> tuple[BatchPlan, BatchPlan, TrainConfig]:
 
 
 if __name__ == "__main__":
-    try:
-        status = main(sys.argv[1], int(sys.argv[2]))
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not `sys.exit`: in one of five runs the exchange's own threads made the interpreter abort on its way out.
-    os._exit(status)
+    work(Job, _train)

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from openk2.core import Family, UserError
 
-_PLACES = {
+PLACES = {
     "functions": "openk2.worlds.families.functions:FunctionsFamily",
     "notebook": "openk2.worlds.families.notebook:NotebookFamily",
     "shell": "openk2.worlds.families.shell:ShellFamily",
@@ -23,7 +23,8 @@ _PLACES = {
     "safety": "openk2.rl.gym.safety:SafetyFamily",
     "reports": "openk2.rl.gym.reports:ReportsFamily",
 }
-GYM: tuple[str, ...] = tuple(_PLACES)
+"""Name -> where its class is."""
+GYM: tuple[str, ...] = tuple(PLACES)
 """The names of all families."""
 
 
@@ -34,9 +35,9 @@ def gym_family(name: str) -> Family:
     unknown name or option.
     """
     known, _, option = name.partition(":")
-    if known not in _PLACES:
+    if known not in PLACES:
         raise UserError(f"there is no task family {known!r}: use one of {', '.join(GYM)}")
-    module, _, maker = _PLACES[known].partition(":")
+    module, _, maker = PLACES[known].partition(":")
     make = getattr(import_module(module), maker)
     family: Family = make(option) if option else make()
     return family

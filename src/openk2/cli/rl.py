@@ -1,0 +1,94 @@
+"""`openk2 rl`: reinforcement learning, its report, and the gym of tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openk2.agent.interrupted import Interrupted
+from openk2.cli.common import DeviceOption, RecipeRunOption, given_path, set_option
+
+app = typer.Typer(
+    name="rl",
+    help="Reinforcement learning: run, report, and the gym of tasks.",
+    no_args_is_help=True,
+)
+gym = typer.Typer(name="gym", help="The tasks: families, and samples of them.", no_args_is_help=True)
+app.add_typer(gym)
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="recipes/micro-rl.toml or recipes/nano-rl.toml.", parser=given_path),
+    ],
+    folder: RecipeRunOption = None,
+    overrides: Annotated[list[str] | None, set_option("iterations=20")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Train a model by what it tries, or go on where it stopped.
+
+    From a fine-tuned model folder (`start` in the recipe) to RUN/instruct. The same command again continues from the
+    last iteration that was saved and ends in the same bytes. RUN/rl/metrics.jsonl has what happened, `openk2 rl report
+    RUN` shows it.
+    """
+    from openk2.rl.recipe import load_rl_recipe
+    from openk2.rl.run import run_rl
+
+    loaded = load_rl_recipe(recipe, overrides or [])
+    where = folder or Path("runs") / loaded.name
+    try:
+        run_rl(loaded, where, device=device)
+    except KeyboardInterrupt as e:
+        raise Interrupted(f"interrupted: all that was finished is kept in {where}") from e
+
+
+@gym.command("list")
+def list_families(as_json: JsonOption = False) -> None:
+    """The families of tasks, and what each is about."""
+    from openk2.rl.gym.catalogue import families
+
+    for one in families():
+        if as_json:
+            print(json.dumps(one))
+        else:
+            typer.echo(f"{one['name']:<14}{one['about']}")
+
+
+@gym.command()
+def sample(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A family, such as math or reasoning:countdown.")],
+    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many tasks.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="The first task.")] = 0,
+    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, or the held-out test.")] = "train",
+    messages: Annotated[
+        Path | None,
+        typer.Option(
+            "--messages", metavar="FILE", help="Write the gold conversations for `openk2 train` instead.",
+            parser=given_path, show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Show tasks, a gold answer to each, and what its verifier says of that answer.
+
+    With --messages FILE the conversations are written as JSON lines, which a recipe of `openk2 train` takes as
+    episodes.files.
+    """
+    from openk2.rl.gym.catalogue import samples, write_messages
+
+    if messages is not None:
+        typer.echo(f"{messages}: {write_messages(name, count, seed, split, messages)} conversations")
+        return
+    for one in samples(name, count, seed, split):
+        if as_json:
+            print(json.dumps(one))
+            continue
+        verdict = one["verdict"]
+        typer.echo(f"# {one['task']} ({one['skill']})\n\n{one['prompt']}\n\ngold    {one['answer']}")
+        typer.echo(f"verdict {verdict['passed']} {verdict['reason']}\n")

@@ -1,0 +1,77 @@
+"""Looking at the gym: its families, and tasks with a gold answer and the verifier's verdict on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from openk2.core import Demonstration, Family, Split, ToolCall, Trajectory, UserError, Verdict, World
+from openk2.core.messages import compact_json
+from openk2.core.runs import atomic_path
+from openk2.rl.gym import PLACES, gym_family
+from openk2.rollout.replay import retrace
+
+
+def families() -> Iterator[dict[str, str]]:
+    """Name of each family, and the first sentence of its module."""
+    for name, place in PLACES.items():
+        about = (import_module(place.partition(":")[0]).__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        yield {"name": name, "about": about.split(". ")[0].split(": ", 1)[-1].rstrip(".")}
+
+
+def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
+    """Tasks of a family from `seed` on. Raises UserError as `gym_family`, and for another split than train and test."""
+    family = gym_family(name)
+    for number in range(seed, seed + count):
+        shown = family.demonstrate(family.sample(_split(split), number))
+        verdict = asyncio.run(_verdict(family, shown))
+        yield {
+            "family": name,
+            "task": shown.task.id,
+            "skill": shown.task.skill,
+            "prompt": shown.task.request,
+            "answer": _said(shown),
+            "verdict": {
+                "passed": verdict.passed, "reason": verdict.reason, "score": verdict.score,
+                "penalties": dict(verdict.penalties),
+            },
+        }  # fmt: skip
+
+
+def write_messages(name: str, count: int, seed: int, split: str, path: Path) -> int:
+    """Gold conversations in OpenAI's form, one a line; how many."""
+    family = gym_family(name)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for number in range(seed, seed + count):
+            shown = family.demonstrate(family.sample(_split(split), number))
+            line = {"messages": [m.to_openai() for m in shown.messages], "tools": [t.to_openai() for t in shown.tools]}
+            file.write(compact_json(line) + "\n")
+    return count
+
+
+def _split(name: str) -> Split:
+    splits: dict[str, Split] = {"train": "train", "test": "test"}
+    if name not in splits:
+        raise UserError(f"there is no split {name!r}: use train or test")
+    return splits[name]
+
+
+def _said(shown: Demonstration) -> str:
+    """What the expert does, call by call, and says."""
+    calls: list[ToolCall] = [call for message in shown.messages for call in message.tool_calls]
+    last = shown.messages[-1].content
+    return "\n".join([*(f"{call.name}({call.arguments})" for call in calls), last])
+
+
+async def _verdict(family: Family, shown: Demonstration) -> Verdict:
+    """The verifier's own word on a demonstration, which is done again in a fresh world."""
+    world: World = family.world(shown.task)
+    trajectory = Trajectory(shown.task, "expert", shown.tools, list(shown.messages))
+    try:
+        difference = await retrace(trajectory, world)
+        return await world.verify(trajectory.messages) if difference is None else Verdict(False, difference)
+    finally:
+        await world.close()

@@ -1,0 +1,85 @@
+"""A run of reinforcement learning: from a recipe and a model folder to a model folder.
+
+RUN/rl/                 metrics.jsonl, timings.jsonl, examples.json, checkpoints/, model/ (fp32 weights)
+RUN/instruct/           the model, as others load it (Hugging Face names, bf16, with the tokenizer)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from openk2.core.progress import Bar, ConsoleReporter, Reporter
+from openk2.core.runs import Manifest, locked, sha256_text
+from openk2.rl.recipe import RLRecipe
+from openk2.train.stages import Stage, export_stage, run_stage, start_folder, weights_of
+
+_WITHOUT_EFFECT = {"checkpoint_every"}
+
+
+def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Reporter | None = None) -> dict[str, Any]:
+    """Run a recipe in the folder `run`, or go on where it stopped; the results of the stage.
+
+    Raises UserError for a folder that holds another recipe's results, for a start that is no model, and for whatever
+    goes wrong in the run; KeyboardInterrupt after the iteration that was under way has been saved.
+    """
+    reporter = reporter or ConsoleReporter()
+    start = start_folder(recipe.start, recipe.name).resolve()
+    config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | {"start": weights_of(start)}
+    with locked(run, "choose another with --run"):
+        done: dict[str, Manifest] = {}
+        make = partial(_train, recipe, start, config, device, reporter)
+        try:
+            done["rl"] = run_stage(Stage("rl", config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
+        except KeyboardInterrupt:
+            reporter.note("rl: stopped, nothing is lost; the same command goes on from here")
+            raise
+        run_stage(export_stage("instruct", recipe.name, run / "rl", start, ("rl",)), run, done, reporter)
+    return done["rl"].results
+
+
+def _train(
+    recipe: RLRecipe, start: Path, config: dict[str, Any], device: str, reporter: Reporter, folder: Path, bar: Bar
+) -> dict[str, Any]:
+    from openk2.rl.worker import RLJob
+    from openk2.train.launch import SCRATCH_PREFIX, train_in_workers
+
+    success = ""
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal success
+        match event["event"]:
+            case "start":
+                if event["resumed"]:
+                    reporter.note(f"rl: goes on from iteration {event['iteration']} of {event['iterations']}")
+                bar(event["iteration"], event["iterations"])
+            case "note":
+                reporter.note(f"rl: {event['text']}")
+            case "iteration":
+                if event["success"] is not None:
+                    success = f" held out {event['success']:.1%}"
+                reward = "" if event["reward"] is None else f"reward {event['reward']:.3f}"
+                speed = f"{event['episodes_per_second']:.1f} episodes/s"
+                bar(event["iteration"], event["iterations"], f"{reward}{success} {speed}")
+            case "stopping":
+                reporter.note("rl: stopping after this iteration ...")
+
+    where = folder.resolve()
+    end = train_in_workers(
+        RLJob(
+            folder=where,
+            workers=recipe.workers,
+            device=device,
+            identity=sha256_text(json.dumps(config, sort_keys=True)),
+            # The process number keeps a dying worker of a killed run from meeting the new ones.
+            scratch=where / f"{SCRATCH_PREFIX}{os.getpid()}",
+            recipe=recipe,
+            start_from=start,
+        ),
+        on_event,
+        "openk2.rl.worker",
+    )
+    return {"iterations": end["iteration"]}

@@ -1,0 +1,537 @@
+"""The loop of reinforcement learning on one rank: sample, judge, update, measure, save.
+
+An iteration reads top to bottom in `Trainer.iterate`. Data-parallel ranks each sample and judge their groups and agree
+on every update. All that an iteration does is a function of the state that was saved before it, so a killed run goes on
+with the same bytes (clocks in `timings.jsonl` excepted).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from openk2.chat import Tokenizer, render
+from openk2.core import Family, Task, UserError
+from openk2.core.rates import Tally
+from openk2.data.batches import IGNORED
+from openk2.engine import Engine
+from openk2.model import Transformer
+from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, shown
+from openk2.rl.curriculum import Curriculum
+from openk2.rl.episodes import Episode, Group, from_json, play, sequences_of, to_json
+from openk2.rl.gym import gym_family
+from openk2.rl.learner import Learner, Lesson, Update
+from openk2.rl.objective import Sample
+from openk2.rl.recipe import FamilyConfig, RLRecipe
+from openk2.rl.rubrics import task_rubric
+from openk2.rl.sampler import Sampler, Seat
+from openk2.train.checkpoint import load_latest, save_checkpoint
+from openk2.train.logs import append, cut_back
+
+METRICS, TIMINGS, EXAMPLES = "metrics.jsonl", "timings.jsonl", "examples.json"
+_HELD_BACK = 500_000_000
+"""Demonstrations for the PTX loss and the held-out loss are of seeds from here on, where no task is sampled."""
+_SHOWN = 3
+"""So many held-out tasks of each family are shown before and after."""
+family_of = cache(gym_family)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an iteration looked like. Rates are shares, lengths tokens."""
+
+    iteration: int
+    iterations: int
+    reward: float | None
+    success: float | None
+    episodes_per_second: float
+
+
+class Trainer:
+    """Reinforcement learning from `model` by `recipe` in `folder`; `identity` ties checkpoints to recipe and start."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        recipe: RLRecipe,
+        folder: Path,
+        *,
+        identity: str = "",
+        device: str = "cpu",
+        group: dist.ProcessGroup | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.recipe = recipe
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.identity = identity
+        self.group = group
+        self.note = note
+        self.rank = dist.get_rank(group) if group is not None else 0
+        self.ranks = dist.get_world_size(group) if group is not None else 1
+        self.learner = Learner(model, recipe, tokenizer.pad_id, device, group)
+        self.engine = Engine(
+            self.learner.handover.model, tokenizer, max_batch=recipe.rollout.at_once, prefixes=recipe.rollout.at_once
+        )
+        self.critic = Critic(tokenizer, model.config.max_position_embeddings)
+        self.curricula = {name: Curriculum(name, config) for name, config in recipe.families.items()}
+        self.iteration = 0
+        self.groups_made = 0
+        self.bank: list[Group] = []
+        self.valid_pairs: dict[str, list[Pair]] = {}
+        self.start = {name: tensor.clone() for name, tensor in self.learner.handover.model.state_dict().items()}
+        """The weights before the first iteration, for the divergence from them."""
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def run(
+        self, on_iteration: Callable[[Progress], None] = lambda _: None, should_stop: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Iterate to the end, or until `should_stop()` (asked on rank 0 once an iteration). Whether it is the end.
+
+        Raises UserError when training diverges, when nothing can be learned at all, or the disk is full; checkpoints of
+        earlier iterations are then there.
+        """
+        if self.iteration == 0 and not (self.folder / METRICS).exists():
+            self._log({"iteration": 0, **self.measure()}, 0.0)
+        while self.iteration < self.recipe.iterations:
+            began = time.monotonic()
+            line, episodes = self.iterate()
+            self.iteration += 1
+            last = self.iteration == self.recipe.iterations
+            sampled = time.monotonic() - began
+            if last or self.iteration % self.recipe.eval.every == 0:
+                line |= self.measure()
+            self._log(line, time.monotonic() - began)
+            stop = self._any(self.rank == 0 and should_stop())
+            if last or stop or self.iteration % self.recipe.checkpoint_every == 0:
+                self.save()
+            success = line.get("success", {})
+            rates = [one["rate"] for one in success.values()]
+            on_iteration(
+                Progress(
+                    self.iteration,
+                    self.recipe.iterations,
+                    line["mean_reward"],
+                    sum(rates) / len(rates) if rates else None,
+                    episodes / sampled,
+                )
+            )
+            if stop and not last:
+                return False
+        return True
+
+    def iterate(self) -> tuple[dict[str, Any], int]:
+        """One iteration; what is to be logged of it, and how many episodes ended in it."""
+        temperature = self.recipe.temperature(self.iteration)
+        groups = [*self.bank, *self._new_groups()]
+        self._sample(groups, temperature, self.recipe.families)
+        finished = [group for group in groups if group.ended]
+        self.bank = [group for group in groups if not group.ended]
+        self._judge(finished)
+        updates = self._update(finished)
+        everyone = self._gather([_summary(group) for group in finished])
+        self._observe(everyone)
+        line = {
+            "iteration": self.iteration + 1,
+            "temperature": round(temperature, 4),
+            **_of_groups(everyone),
+            **_of_updates(updates),
+            "kl": self._divergence(finished),
+            "banked": sum(self._gather([len(self.bank)])),
+            "dropped_tasks": {name: curriculum.dropped for name, curriculum in self.curricula.items()},
+        }
+        return line, sum(len(one["episodes"]) for one in everyone)
+
+    # --- sampling -----------------------------------------------------------------------------------------------
+
+    def _new_groups(self) -> list[Group]:
+        """This rank's share of the iteration's tasks, each with K samples. Numbers are the same whatever the ranks."""
+        groups: list[Group] = []
+        for name, curriculum in self.curricula.items():
+            for seed in curriculum.choose(self.recipe.seed, self.iteration):
+                number, self.groups_made = self.groups_made, self.groups_made + 1
+                if number % self.ranks == self.rank:
+                    task = family_of(name).sample("train", seed)
+                    groups.append(self._group(number, name, task, self.recipe.rollout.samples))
+        return groups
+
+    def _group(self, number: int, family: str, task: Task, samples: int) -> Group:
+        return Group(number, task, self.iteration, [Episode(family, number, i) for i in range(samples)])
+
+    def _sample(self, groups: Sequence[Group], temperature: float, configs: Mapping[str, FamilyConfig]) -> None:
+        """Let every episode that has not ended go on."""
+        todo = [(episode, group.task) for group in groups for episode in group.episodes if not episode.ended]
+
+        def begin(episode: Episode, task: Task) -> Callable[[Seat], Any]:
+            return lambda seat: play(
+                episode,
+                task,
+                family_of(episode.family),
+                seat,
+                configs[episode.family],
+                self.recipe.rollout,
+                temperature=temperature,
+                seed=self.recipe.seed,
+            )
+
+        if todo:
+            Sampler(self.engine).run([begin(*one) for one in todo], self.recipe.rollout.at_once)
+
+    def _judge(self, groups: Sequence[Group]) -> None:
+        """Rewards of answers that no program can verify, by the policy as its own critic."""
+        for group in groups:
+            open_ = [e for e in group.episodes if not e.excluded and e.reward is None]
+            if open_:
+                rubric = task_rubric(str(group.task.data.get("rubric", "")) or group.task.request)
+                answers = [e.trajectory.answer for e in open_ if e.trajectory is not None]
+                rewards = self.critic.rewards(
+                    self.learner.handover.model,
+                    group.task.request,
+                    rubric,
+                    answers,
+                    self.recipe.critic.opponents,
+                    f"{self.recipe.seed} {group.number}",
+                )
+                for episode, reward in zip(open_, rewards, strict=True):
+                    episode.reward = reward - sum(episode.penalties.values())
+
+    # --- learning -----------------------------------------------------------------------------------------------
+
+    def _update(self, groups: Sequence[Group]) -> list[Update]:
+        """The iteration's optimiser steps, each on its part of the groups."""
+        count = self.recipe.objective.updates
+        pairs = pairs_of([g for g in groups if self._teaches(g)], f"{self.recipe.seed} {self.iteration}")
+        found: list[Update] = []
+        for number in range(count):
+            update = self.learner.update(
+                [sample for group in groups[number::count] for sample in samples_of(group)],
+                self._demonstrations(number),
+                self._comparisons(pairs[number::count]),
+                fresh=number == 0 and not any(group.began < self.iteration for group in groups),
+            )
+            if update is not None:
+                found.append(update)
+        return found
+
+    def _teaches(self, group: Group) -> bool:
+        taught = self.recipe.critic.families
+        return not taught or group.episodes[0].family in taught
+
+    def _comparisons(self, pairs: Sequence[Pair]) -> list[Lesson]:
+        critic = self.recipe.critic
+        if not critic.weight:
+            return []
+        return list(self.critic.lessons(pairs[: max(1, critic.pairs // self.ranks)]))
+
+    def _demonstrations(self, number: int) -> list[Lesson]:
+        """This rank's part of the demonstrations of an update."""
+        ptx = self.recipe.ptx
+        if not ptx.weight:
+            return []
+        lessons: list[Lesson] = []
+        for name, count in ptx.families.items():
+            first = _HELD_BACK + (self.iteration * self.recipe.objective.updates + number) * count
+            lessons += [_lesson(self.tokenizer, name, first + i) for i in range(self.rank, count, self.ranks)]
+        return self._fitting(lessons)
+
+    def _fitting(self, lessons: Sequence[Lesson]) -> list[Lesson]:
+        most = self.learner.model.config.max_position_embeddings
+        return [lesson for lesson in lessons if len(lesson[0]) <= most]
+
+    @torch.no_grad()
+    def _divergence(self, groups: Sequence[Group]) -> float | None:
+        """KL(policy before the updates, start), nats for each token, estimated on some of what was sampled."""
+        samples = [sample for group in groups for sample in samples_of(group)[:1]][:32]
+        return self.learner.divergence(samples, self.start)
+
+    def _observe(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Count what became of the tasks; say when there is nothing to learn, and what was left out."""
+        for one in groups:
+            if one["judged"]:
+                self.curricula[one["family"]].observe(one["seed"], one["judged"], one["passed"])
+        excluded = [sentence for one in groups for sentence in one["excluded"]]
+        if excluded and self.rank == 0:
+            self.note(f"iteration {self.iteration + 1}: {len(excluded)} episodes left out: {excluded[0]}")
+        if groups and not any(one["spread"] for one in groups) and self.rank == 0:
+            self.note(
+                f"iteration {self.iteration + 1}: the reward is the same in every group, so there is nothing to learn: "
+                "take easier or harder tasks, more samples or a higher temperature"
+            )
+
+    # --- measuring ----------------------------------------------------------------------------------------------
+
+    def measure(self) -> dict[str, Any]:
+        """Success on held-out tasks, the loss on demonstrations that were held back, and the critic."""
+        recipe = self.recipe
+        names = recipe.eval.families or tuple(recipe.families)
+        configs = {name: recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
+        groups: list[Group] = []
+        for name in names:
+            for i in range(self.rank, recipe.eval.n, self.ranks):
+                groups.append(self._group(-1 - i, name, family_of(name).sample("test", i), 1))
+        self._finish(groups, 0.0, configs)
+        everyone = self._gather([_measured(group) for group in groups])
+        line: dict[str, Any] = {"success": _success(everyone)}
+        if recipe.ptx.families:
+            line["ptx_valid"] = round(self.learner.mean_loss(self._valid_demonstrations()), 6)
+        line |= self._measure_critic()
+        self._keep_examples(everyone)
+        return line
+
+    def _finish(self, groups: Sequence[Group], temperature: float, configs: Mapping[str, FamilyConfig]) -> None:
+        """Sample until every episode has ended, however often it pauses."""
+        while any(not group.ended for group in groups):
+            self._sample(groups, temperature, configs)
+
+    def _valid_demonstrations(self) -> list[Lesson]:
+        count = self.recipe.ptx.valid
+        first = 2 * _HELD_BACK - count
+        seeds = range(first + self.rank, first + count, self.ranks)
+        names = self.recipe.ptx.families
+        return self._fitting([_lesson(self.tokenizer, name, seed) for name in names for seed in seeds])
+
+    def _measure_critic(self) -> dict[str, Any]:
+        """Accuracy on held-out pairs. They are sampled once, by the policy before training, and kept."""
+        if not self.recipe.critic.valid:
+            return {}
+        if not self.valid_pairs:
+            self.valid_pairs = self._make_valid_pairs()
+        line: dict[str, Any] = {}
+        model = self.learner.handover.model
+        for name, pairs in self.valid_pairs.items():
+            mine = self.critic.accuracy(model, pairs[self.rank :: self.ranks])
+            right = self._gather(mine)
+            tally = Tally(len(right), sum(right))
+            key = "critic_reports" if name == "reports" else "critic_accuracy"
+            if tally.n:
+                line[key] = tally.to_json()
+        return line
+
+    def _make_valid_pairs(self) -> dict[str, list[Pair]]:
+        recipe = self.recipe
+        verified: list[Group] = []
+        wanted = recipe.critic.valid
+        names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
+        tasks = range(recipe.eval.n, recipe.eval.n + max(1, wanted // max(1, len(names))))
+        configs = {name: recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
+        for name in names:
+            for i in tasks[self.rank :: self.ranks]:
+                verified.append(
+                    self._group(-1_000_000 - i, name, family_of(name).sample("test", i), recipe.rollout.samples)
+                )
+        self._finish(verified, recipe.rollout.temperature, configs)
+        mine = pairs_of(verified, f"valid {recipe.seed} {self.rank}")
+        found = {"verified": [Pair(**raw) for raw in self._gather([asdict(pair) for pair in mine])][:wanted]}
+        if "reports" in recipe.families or "reports" in recipe.eval.families:
+            found["reports"] = report_pairs(wanted)
+        return found
+
+    def _keep_examples(self, measured: Sequence[dict[str, Any]]) -> None:
+        """A few held-out tasks, as they were at the start and as they are now."""
+        if self.rank != 0:
+            return
+        path = self.folder / EXAMPLES
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        now: dict[str, Any] = {}
+        count: Counter[str] = Counter()
+        for one in sorted(measured, key=lambda one: (one["family"], one["task"])):
+            count[one["family"]] += 1
+            if count[one["family"]] <= _SHOWN:
+                told = {"said": one["said"], "passed": one["passed"]}
+                first = before.get(one["task"], {}).get("before", told)
+                now[one["task"]] = {"request": one["request"], "before": first, "after": told}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of the state after `self.iteration` iterations."""
+        bank = self._gather([to_json(group) for group in self.bank])
+        if self.rank != 0:
+            return
+        state = {
+            "identity": self.identity,
+            "model": self.learner.model.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "step": self.learner.step,
+            "groups": self.groups_made,
+            "bank": json.dumps(sorted(bank, key=lambda group: int(group["number"]))),
+            "curricula": {name: list(map(list, _items(c))) for name, c in self.curricula.items()},
+            "valid_pairs": {
+                name: [list(asdict(p).values()) for p in pairs] for name, pairs in self.valid_pairs.items()
+            },
+            "start": self.start,
+        }
+        save_checkpoint(self.folder / "checkpoints", self.iteration, state)
+
+    def resume(self) -> bool:
+        """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""
+        found = load_latest(self.folder / "checkpoints")
+        if found is None:
+            if self.rank == 0:
+                for name in (METRICS, TIMINGS, EXAMPLES):
+                    (self.folder / name).unlink(missing_ok=True)
+            return False
+        self.iteration, state = found
+        if state.get("identity") != self.identity:
+            raise UserError(
+                f"the checkpoint of iteration {self.iteration} in {self.folder} was made with another recipe or start: "
+                "go back to that recipe, or choose another run folder"
+            )
+        try:
+            self.learner.model.load_state_dict(state["model"])
+            self.learner.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError) as e:
+            raise UserError(
+                f"the checkpoint of iteration {self.iteration} in {self.folder} is of another model: choose another "
+                "run folder"
+            ) from e
+        self.learner.precision.refresh()
+        self.learner.step = state["step"]
+        self.groups_made = state["groups"]
+        groups = [from_json(raw) for raw in json.loads(state["bank"])]
+        self.bank = [group for group in groups if group.number % self.ranks == self.rank]
+        for name, items in state["curricula"].items():
+            self.curricula[name].seen = {task: (samples, passed) for task, samples, passed in items}
+        self.valid_pairs = {name: [Pair(**raw) for raw in pairs] for name, pairs in state["valid_pairs"].items()}
+        self.start = state["start"]
+        if self.rank == 0:
+            for name in (METRICS, TIMINGS):
+                cut_back(self.folder / name, "iteration", self.iteration)
+        return True
+
+    def _log(self, line: dict[str, Any], seconds: float) -> None:
+        if self.rank == 0:
+            append(self.folder / METRICS, line)
+            append(self.folder / TIMINGS, {"iteration": line["iteration"], "seconds": round(seconds, 2)})
+
+    def _gather(self, mine: list[Any]) -> list[Any]:
+        """The lists of all ranks, joined in their order."""
+        if self.group is None:
+            return mine
+        lists: list[list[Any]] = [[] for _ in range(self.ranks)]
+        dist.all_gather_object(lists, mine, group=self.group)
+        return [one for several in lists for one in several]
+
+    def _any(self, mine: bool) -> bool:
+        return any(self._gather([mine]))
+
+
+def samples_of(group: Group) -> list[Sample]:
+    """What is learned from of a group that has ended."""
+    pairs = zip(group.judged, group.advantages, strict=True)
+    return [
+        Sample(tuple(sequences_of(e.trajectory)), advantage)
+        for e, advantage in pairs
+        if e.trajectory is not None and e.trajectory.steps
+    ]
+
+
+@cache
+def _lesson(tokenizer: Tokenizer, name: str, seed: int) -> Lesson:
+    """Ids and targets of a demonstration that is held back from the tasks."""
+    family: Family = family_of(name)
+    shown_ = family.demonstrate(family.sample("train", seed))
+    rendered = render(shown_.messages, shown_.tools, tokenizer=tokenizer)
+    following = zip(rendered.ids[1:], rendered.loss_mask[1:], strict=True)
+    return rendered.ids[:-1], [i if said else IGNORED for i, said in following]
+
+
+def _items(curriculum: Curriculum) -> list[tuple[int, int, int]]:
+    return [(task, *counts) for task, counts in sorted(curriculum.seen.items())]
+
+
+def _summary(group: Group) -> dict[str, Any]:
+    """What the other ranks need to know of a group that has ended."""
+    judged = group.judged
+    return {
+        "family": group.episodes[0].family,
+        "seed": group.task.seed,
+        "judged": len(judged),
+        "passed": sum(e.passed for e in judged),
+        "spread": any(advantage != 0 for advantage in group.advantages),
+        "excluded": [e.excluded for e in group.episodes if e.excluded],
+        "episodes": [
+            {
+                "reward": e.reward, "passed": e.passed, "tokens": e.spent, "over_budget": e.over_budget,
+                "circles": e.circles, "segments": e.segments, "penalties": e.penalties,
+                "stop": e.trajectory.stop if e.trajectory else "",
+            }
+            for e in judged
+        ],
+    }  # fmt: skip
+
+
+def _of_groups(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The log's numbers about episodes, by family."""
+    families = sorted({one["family"] for one in groups})
+    by_family = {name: [e for one in groups if one["family"] == name for e in one["episodes"]] for name in families}
+    every = [e for episodes in by_family.values() for e in episodes]
+    names = sorted({name for e in every for name in e["penalties"]})
+    return {
+        "mean_reward": _mean([e["reward"] for e in every]),
+        "reward": {name: _mean([e["reward"] for e in episodes]) for name, episodes in by_family.items()},
+        "passed": {name: _mean([e["passed"] for e in episodes]) for name, episodes in by_family.items()},
+        "episodes": {name: len(episodes) for name, episodes in by_family.items()},
+        "mean_tokens": {name: _mean([e["tokens"] for e in episodes]) for name, episodes in by_family.items()},
+        "over_budget": {name: _mean([e["over_budget"] for e in episodes]) for name, episodes in by_family.items()},
+        "penalties": {name: sum(name in e["penalties"] for e in every) for name in names},
+        "stops": dict(sorted(Counter(e["stop"] for e in every).items())),
+        "circles": sum(e["circles"] for e in every),
+        "continued": sum(e["segments"] > 1 for e in every),
+        "excluded": sum(len(one["excluded"]) for one in groups),
+        "groups": len(groups),
+        "groups_with_spread": sum(one["spread"] for one in groups),
+    }
+
+
+def _of_updates(updates: Sequence[Update]) -> dict[str, Any]:
+    if not updates:
+        return {"updates": 0, "logprob_mismatch_max": 0.0}
+    first = updates[0]
+    return {
+        "updates": len(updates),
+        "loss": _mean([u.loss for u in updates if u.loss is not None]),
+        "ptx_loss": _mean([u.ptx_loss for u in updates if u.ptx_loss is not None]),
+        "critic_loss": _mean([u.critic_loss for u in updates if u.critic_loss is not None]),
+        "grad_norm": _mean([u.grad_norm for u in updates]),
+        "max_logit": max(u.max_logit for u in updates),
+        "clipped_heads": sum(u.clipped_heads for u in updates),
+        "logprob_mismatch_max": first.mismatch_max,
+        "logprob_mismatch": first.mismatch,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 6) if values else None
+
+
+def _measured(group: Group) -> dict[str, Any]:
+    (episode,) = group.episodes
+    said = shown(episode.trajectory) if episode.trajectory is not None else ""
+    return {
+        "family": episode.family, "task": group.task.id, "request": group.task.request, "said": said,
+        "passed": episode.passed, "tokens": episode.spent, "excluded": episode.excluded,
+        "open": episode.trajectory is not None and episode.trajectory.verdict.passed is None,
+    }  # fmt: skip
+
+
+def _success(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Family -> rate with n and interval, of the tasks that could be judged."""
+    tallies: dict[str, Tally] = {}
+    for one in measured:
+        if not one["excluded"] and not one["open"]:
+            tallies.setdefault(one["family"], Tally()).add(one["passed"])
+    return {name: tally.to_json() for name, tally in sorted(tallies.items())}

@@ -1,0 +1,57 @@
+"""One process of reinforcement learning: `python -m openk2.rl.worker JOB.json RANK`, started by `train.launch`."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from openk2.rl.recipe import RLRecipe
+from openk2.train.worker import WorkerJob, join_group, leave, report, work
+
+
+class RLJob(WorkerJob):
+    """The recipe, and the model folder that it starts from."""
+
+    recipe: RLRecipe
+    start_from: Path
+
+
+def _train(job: RLJob, rank: int, stop: threading.Event) -> None:
+    import torch
+
+    from openk2.chat import Tokenizer
+    from openk2.model import load, save
+    from openk2.rl.trainer import Progress, Trainer
+
+    group = join_group(job, rank)
+    model = load(job.start_from, dtype=torch.float32)
+    trainer = Trainer(
+        model,
+        Tokenizer.load(job.start_from),
+        job.recipe,
+        job.folder,
+        identity=job.identity,
+        device=job.device,
+        group=group,
+        note=lambda text: report({"event": "note", "text": text}),
+    )
+    resumed = trainer.resume()
+    if rank == 0:
+        total = job.recipe.iterations
+        report({"event": "start", "iteration": trainer.iteration, "iterations": total, "resumed": resumed})
+
+    def on_iteration(progress: Progress) -> None:
+        if rank == 0:
+            report({"event": "iteration", **asdict(progress)})
+
+    finished = trainer.run(on_iteration, stop.is_set)
+    if rank == 0:
+        if finished:
+            save(model, job.folder / "model", dtype=torch.float32)
+        report({"event": "end", "iteration": trainer.iteration, "finished": finished})
+    leave(group)
+
+
+if __name__ == "__main__":
+    work(RLJob, _train)
