@@ -10,6 +10,7 @@ import typer
 
 from openk2.agent.interrupted import Interrupted
 from openk2.cli.common import DeviceOption, RecipeRunOption, given_path, set_option
+from openk2.core import UserError
 
 app = typer.Typer(
     name="rl",
@@ -92,3 +93,44 @@ def sample(
         verdict = one["verdict"]
         typer.echo(f"# {one['task']} ({one['skill']})\n\n{one['prompt']}\n\ngold    {one['answer']}")
         typer.echo(f"verdict {verdict['passed']} {verdict['reason']}\n")
+
+
+@gym.command()
+def rate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A family, such as apps:single.")],
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="nano or a model folder.")] = "nano",
+    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Tasks.")] = 50,
+    samples: Annotated[int, typer.Option("-k", metavar="K", min=1, help="Samples of each.")] = 8,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="T", min=0.0, max=2.0, help="0 tries each task once, greedily.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Which tasks.")] = 0,
+    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, or the held-out test.")] = "test",
+    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", min=1, help="Of one episode.")] = 512,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Assistant turns.")] = 12,
+    as_json: JsonOption = False,
+) -> None:
+    """How often a model solves a family's tasks: pass@1 and pass@k.
+
+    By this a family and its level are chosen before training: what is never or always solved teaches nothing.
+    """
+    from openk2.policy.local import LocalPolicy
+    from openk2.policy.resolve import resolve_policy
+    from openk2.rl.gym.catalogue import known_split
+    from openk2.rl.gym.rates import AT_ONCE, rates
+
+    policy = resolve_policy(model, grammar=False, max_running=AT_ONCE)
+    if not isinstance(policy, LocalPolicy):
+        raise UserError(f"{model} is an endpoint: name nano or a model folder")
+    found = rates(
+        policy.engine, name, n=count, k=samples, temperature=temperature, seed=seed, split=known_split(split),
+        budget=budget, steps=steps,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    for key, value in found.items():
+        if isinstance(value, dict):
+            low, high = value["ci95"]
+            value = f"{value['rate']:.1%} ({low:.1%} to {high:.1%}), n = {value['n']}"
+        typer.echo(f"{key:<12}{value}")

@@ -80,12 +80,12 @@ class Learner:
         self._language_loss = LanguageLoss(model)
 
     def update(
-        self, samples: Sequence[Sample], demonstrations: Sequence[Lesson], comparisons: Sequence[Lesson], *, fresh: bool
+        self, samples: Sequence[Sample], demonstrations: Sequence[Lesson], comparisons: Sequence[Lesson], *, first: bool
     ) -> Update | None:
         """One optimiser step on this rank's share; None, and no step, if no rank has anything to learn from.
 
-        Samples whose advantage is 0 count in the mean. `fresh` says that the weights are still those that sampled, so
-        that the mismatch can be told. Raises UserError when a loss is not finite; the weights are then as before.
+        Samples whose advantage is 0 count in the mean. `first` says that the weights are still those of the iteration's
+        start, so that the mismatch can be told. Raises UserError when a loss is not finite, before anything changes.
         """
         supervised = sum(target != IGNORED for _, targets in demonstrations for target in targets)
         learnable = sum(sample.advantage != 0 for sample in samples)
@@ -93,7 +93,7 @@ class Learner:
         if not any(counts[1:]):
             return None
         self._first = True
-        policy, mismatch = self._learn_policy(samples if counts[1] else [], counts[0], fresh)
+        policy, mismatch = self._learn_policy(samples if counts[1] else [], counts[0], first)
         ptx = self._learn(demonstrations, self.recipe.ptx.weight / max(1.0, counts[2]))
         critic = self._learn(comparisons, self.recipe.critic.weight / max(1.0, counts[3]))
         if self._first:
@@ -127,7 +127,7 @@ class Learner:
         )
 
     def _learn_policy(
-        self, samples: Sequence[Sample], total: float, fresh: bool
+        self, samples: Sequence[Sample], total: float, first: bool
     ) -> tuple[float, tuple[float, float, float]]:
         loss_sum, worst, gaps, tokens = 0.0, 0.0, 0.0, 0
         for batch in micro_batches(samples, self.config.micro_tokens, self.pad_id):
@@ -135,8 +135,8 @@ class Learner:
             loss, logprob_N = self.precision.call(self._policy_loss, here)
             self._backward(loss / total)
             loss_sum += loss.item()
-            if fresh and len(logprob_N):
-                gap_N = (logprob_N - here.old_N).abs()
+            gap_N = (logprob_N - here.old_N).abs()[here.fresh_E[here.owner_N]]
+            if first and len(gap_N):
                 worst = max(worst, gap_N.max().item())
                 gaps += gap_N.sum().item()
                 tokens += len(gap_N)

@@ -25,10 +25,12 @@ from openk2.rl.episodes import TokenSequence
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One episode to learn from: all its ids, and r - mean r."""
+    """One episode to learn from: all its ids, and r - mean r. `fresh` says that all was sampled by the present weights,
+    so that the trainer's log-probs should be the sampler's."""
 
     sequences: tuple[TokenSequence, ...]
     advantage: float
+    fresh: bool = True
 
     @property
     def old_logprob(self) -> float:
@@ -45,7 +47,7 @@ class MicroBatch:
     """Some episodes, padded on the right.
 
     `targets_ST[s, t]` is the id that follows `ids_ST[s, t]` if the policy said it, else IGNORED; `owner_N` is the
-    episode of each target in reading order, `old_N` its log-prob under pi_old.
+    episode of each target in reading order, `old_N` its log-prob under pi_old, `fresh_E` as `Sample.fresh`.
     """
 
     ids_ST: Tensor
@@ -54,6 +56,7 @@ class MicroBatch:
     old_N: Tensor
     old_E: Tensor
     advantage_E: Tensor
+    fresh_E: Tensor
 
     def to(self, device: str) -> MicroBatch:
         return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
@@ -97,6 +100,7 @@ def _padded(samples: Sequence[Sample], pad_id: int) -> MicroBatch:
         torch.tensor(old),
         torch.tensor([sample.old_logprob for sample in samples]),
         torch.tensor([sample.advantage for sample in samples]),
+        torch.tensor([sample.fresh for sample in samples]),
     )
 
 

@@ -42,6 +42,7 @@ _HELD_BACK = 500_000_000
 """Demonstrations for the PTX loss and the held-out loss are of seeds from here on, where no task is sampled."""
 _SHOWN = 3
 """So many held-out tasks of each family are shown before and after."""
+_DIVERGENCE_SAMPLES = 32
 family_of = cache(gym_family)
 
 
@@ -139,6 +140,7 @@ class Trainer:
         finished = [group for group in groups if group.ended]
         self.bank = [group for group in groups if not group.ended]
         self._judge(finished)
+        kl = self._divergence(finished)
         updates = self._update(finished)
         everyone = self._gather([_summary(group) for group in finished])
         self._observe(everyone)
@@ -147,7 +149,7 @@ class Trainer:
             "temperature": round(temperature, 4),
             **_of_groups(everyone),
             **_of_updates(updates),
-            "kl": self._divergence(finished),
+            "kl": kl,
             "banked": sum(self._gather([len(self.bank)])),
             "dropped_tasks": {name: curriculum.dropped for name, curriculum in self.curricula.items()},
         }
@@ -215,10 +217,10 @@ class Trainer:
         found: list[Update] = []
         for number in range(count):
             update = self.learner.update(
-                [sample for group in groups[number::count] for sample in samples_of(group)],
+                [sample for group in groups[number::count] for sample in samples_of(group, self.iteration)],
                 self._demonstrations(number),
                 self._comparisons(pairs[number::count]),
-                fresh=number == 0 and not any(group.began < self.iteration for group in groups),
+                first=number == 0,
             )
             if update is not None:
                 found.append(update)
@@ -251,9 +253,9 @@ class Trainer:
 
     @torch.no_grad()
     def _divergence(self, groups: Sequence[Group]) -> float | None:
-        """KL(policy before the updates, start), nats for each token, estimated on some of what was sampled."""
-        samples = [sample for group in groups for sample in samples_of(group)[:1]][:32]
-        return self.learner.divergence(samples, self.start)
+        """KL(policy before the updates, start), nats for each token, estimated on some of what it has just sampled."""
+        samples = [sample for group in groups for sample in samples_of(group, self.iteration)[:1] if sample.fresh]
+        return self.learner.divergence(samples[:_DIVERGENCE_SAMPLES], self.start)
 
     def _observe(self, groups: Sequence[dict[str, Any]]) -> None:
         """Count what became of the tasks; say when there is nothing to learn, and what was left out."""
@@ -429,11 +431,12 @@ class Trainer:
         return any(self._gather([mine]))
 
 
-def samples_of(group: Group) -> list[Sample]:
+def samples_of(group: Group, iteration: int) -> list[Sample]:
     """What is learned from of a group that has ended."""
+    fresh = group.began == iteration
     pairs = zip(group.judged, group.advantages, strict=True)
     return [
-        Sample(tuple(sequences_of(e.trajectory)), advantage)
+        Sample(tuple(sequences_of(e.trajectory)), advantage, fresh)
         for e, advantage in pairs
         if e.trajectory is not None and e.trajectory.steps
     ]

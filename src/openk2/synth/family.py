@@ -40,28 +40,35 @@ def _domain(name: str) -> Domain:
 
 
 class AppsFamily:
-    """Tasks of small agents in simulated apps."""
+    """Tasks of small agents in simulated apps, with at most `_TURNS` turns of the user; `single` has one turn.
+
+    Raises UserError for another option.
+    """
 
     name = NAME
     skills: Sequence[str] = tuple(f"{kind}, {words}" for kind in _KINDS for _, _, words in _LENGTHS)
 
-    def __init__(self) -> None:
+    def __init__(self, option: str = "") -> None:
+        if option not in ("", "single"):
+            raise UserError(f"{NAME}:{option} cannot be: use {NAME}, or {NAME}:single for tasks of one turn")
+        self._turns = 1 if option else _TURNS
+        self.name = f"{NAME}:{option}" if option else NAME
         self._apps = Apps(_domain)
 
     def sample(self, split: Split, seed: int) -> Task:
         """The task of a seed. Raises UserError if none is found, which does not happen."""
-        rng = random.Random(f"{NAME} {split} {seed}")
+        rng = random.Random(f"{self.name} {split} {seed}")
         for attempt in range(20):
             domain = _domain(rng.choice(_sketches(split)).name)
             (agent,) = agents_of(domain, 1, seed * 20 + attempt, {}, tools=_TOOLS)
-            maker = TaskMaker(self._apps, agent, seed, most_turns=_TURNS)
+            maker = TaskMaker(self._apps, agent, seed, most_turns=self._turns)
             made = maker.make()
             if made is not None:
                 return Task(
-                    f"{NAME}/{split}/{seed}", NAME, _skill(maker.kinds, made), seed, made.turns[0].say,
+                    f"{self.name}/{split}/{seed}", self.name, _skill(maker.kinds, made), seed, made.turns[0].say,
                     made.model_dump(mode="json"), split,
                 )  # fmt: skip
-        raise UserError(f"no task of {NAME} was found for the seed {seed}")
+        raise UserError(f"no task of {self.name} was found for the seed {seed}")
 
     def world(self, task: Task) -> World:
         return AppWorld(self._apps)

@@ -26,7 +26,7 @@ def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, 
     """Tasks of a family from `seed` on. Raises UserError as `gym_family`, and for another split than train and test."""
     family = gym_family(name)
     for number in range(seed, seed + count):
-        shown = family.demonstrate(family.sample(_split(split), number))
+        shown = family.demonstrate(family.sample(known_split(split), number))
         verdict = asyncio.run(_verdict(family, shown))
         yield {
             "family": name,
@@ -46,13 +46,14 @@ def write_messages(name: str, count: int, seed: int, split: str, path: Path) -> 
     family = gym_family(name)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for number in range(seed, seed + count):
-            shown = family.demonstrate(family.sample(_split(split), number))
+            shown = family.demonstrate(family.sample(known_split(split), number))
             line = {"messages": [m.to_openai() for m in shown.messages], "tools": [t.to_openai() for t in shown.tools]}
             file.write(compact_json(line) + "\n")
     return count
 
 
-def _split(name: str) -> Split:
+def known_split(name: str) -> Split:
+    """`train` or `test`. Raises UserError for anything else."""
     splits: dict[str, Split] = {"train": "train", "test": "test"}
     if name not in splits:
         raise UserError(f"there is no split {name!r}: use train or test")
