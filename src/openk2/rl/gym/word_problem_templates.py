@@ -448,7 +448,7 @@ def three_shares(d: Draw) -> str:
 def farm(d: Draw) -> str:
     n, each, days, broken, dozen, who = (
         d.whole(4, 15),
-        d.whole(1, 3),
+        d.whole(2, 4),
         d.whole(3, 9),
         d.whole(1, 9),
         d.whole(2, 5),
