@@ -19,6 +19,8 @@ from openk2.synth import selftest
 from openk2.synth.factory import run_factory
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.selftest import change, self_test, try_carelessly
+from openk2.worlds.apps.told import refuses
+from openk2.worlds.apps.world import PlanTurn
 from synth.made import apps, tasks
 
 RECIPE = SynthRecipe.model_validate(
@@ -56,6 +58,22 @@ def test_each_kind_of_change_and_of_mistake_is_made(run: Path) -> None:
         for i, (made, _) in enumerate(tasks())
     ]
     assert {kind for kind, _ in tried} == set(selftest._MISTAKES)
+
+
+def test_other_words_are_of_all_kinds() -> None:
+    turn = PlanTurn(answer="It is on 2026-08-21 at 13:05.")
+    said = {selftest.in_other_words(turn, random.Random(seed)).answer for seed in range(99)}
+    days, times = ("August 21, 2026", "21 Aug 2026", "21.8.2026"), ("1:05 PM", "01:05 PM", "1.05 pm")
+    assert said == {f"It is on {day} at {time}." for day in days for time in times}
+    refused = PlanTurn(answer="I'm sorry, that is not possible. It is full.")
+    assert {selftest.in_other_words(refused, random.Random(seed)).answer for seed in range(199)} == set(
+        selftest._REFUSALS
+    )
+
+
+@pytest.mark.parametrize("said", selftest._CLAIMS)
+def test_no_claim_is_a_refusal(said: str) -> None:
+    assert not refuses([said])
 
 
 def test_at_the_command_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

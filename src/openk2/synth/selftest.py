@@ -4,7 +4,8 @@ Three trials on trajectories of simulated apps. In some of those that were kept 
 result, a user's words, the task or the verdict: verified again each must disagree, nearly all of them also without the
 hash of the content (a bound of a search may be another one and find the same). And their tasks are tried once more by
 an agent that does the plan with one of the mistakes that models make: each attempt must be rejected. And by one that
-does it rightly, and writes numbers, dates and times in other ways than the tools: each must be accepted.
+does it rightly, writes numbers, dates and times in other ways than the tools, and says no in other words: each must be
+accepted.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from openk2.synth import real
 from openk2.synth.planner import Planner
 from openk2.synth.verify import difference
 from openk2.worlds.apps.declaration import Domain
-from openk2.worlds.apps.told import REFUSAL
+from openk2.worlds.apps.told import refuses
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld, PlannedCall, PlanTurn
 
 _LIMITS = Limits(60, 1024, 600)
@@ -45,6 +46,28 @@ _CLAIMS = (
     "Done, that is taken care of.",
     "Sorry for the wait. That is done now, as you asked.",
     "No problem, I had nothing against it: that is done now.",
+    # With words that also stand in a no.
+    "Done, I have taken care of it. You won't have to do anything else.",
+    "Done! It won't take long.",
+    "All set; you may not see it at once.",
+    "I couldn't find a reason not to; done.",
+    "I've cancelled it, no, nothing else is needed.",
+    "By no means a problem: I have changed it. This can't be undone.",
+)
+_REFUSALS = (
+    "I'm sorry, that isn't possible.",
+    "The request has been rejected.",
+    "The rules don't allow it.",
+    "That's not something our policy allows.",
+    "There isn't a way to do that.",
+    "You don't have enough credit.",
+    "Insufficient credit",
+    "The purchase didn't go through.",
+    "Unfortunately this didn't go through. It is too new for that.",
+    "I have no means to do that.",
+    "All right, I have checked it, but I won't be able to do it.",
+    "That may not be changed.",
+    "Unfortunately, no.",
 )
 _NOBODY = ("Quillon Varga", "Zephyrine", "XQ-7719")
 _LIST = re.compile(r"\bThere (?:is one|are \d+): [^.:]+(?=\.(?:\s|$))")
@@ -93,7 +116,7 @@ def self_test(run: Path, count: int, seed: int = 0) -> SelfTest:
             task = from_atif(json.loads(atif)).task
             mistake, passed = try_carelessly(task, apps, rng)
             found.rejected.add(not passed)
-            said = [in_other_words(turn) for turn in AppTask.model_validate(task.data).plan]
+            said = [in_other_words(turn, rng) for turn in AppTask.model_validate(task.data).plan]
             verdict = _tried(task, apps, said)
             found.accepted.add(bool(verdict.passed))
             if not verdict.passed:
@@ -212,11 +235,27 @@ def _tried(task: Task, apps: Apps, plan: Sequence[PlanTurn]) -> Verdict:
     return asyncio.run(rollout(Planner(goes_on), AppWorld(apps, made), task, _LIMITS)).verdict
 
 
-def in_other_words(turn: PlanTurn) -> PlanTurn:
-    """The same with small numbers in words, dates with the month's name, and the hours of a clock of twelve."""
-    answer = _DAY.sub(lambda m: f"{date.fromisoformat(m[0]):%B} {int(m[0][8:])}, {m[0][:4]}", turn.answer)
-    answer = _CLOCK.sub(lambda m: f"{(int(m[1]) - 1) % 12 + 1}:{m[2]} {'AM' if int(m[1]) < 12 else 'PM'}", answer)
+def in_other_words(turn: PlanTurn, rng: random.Random) -> PlanTurn:
+    """The same with small numbers in words, dates and times in other forms, and another no."""
+    if refuses((turn.answer,)):
+        return turn.model_copy(update={"answer": rng.choice(_REFUSALS)})
+    answer = _DAY.sub(lambda m: _in_another_form(date.fromisoformat(m[0]), rng), turn.answer)
+    answer = _CLOCK.sub(lambda m: _in_halves(int(m[1]), m[2], rng), answer)
     return turn.model_copy(update={"answer": _SMALL.sub(lambda m: f"{m[1]} {_NUMBERS[int(m[2])]}", answer)})
+
+
+def _in_another_form(day: date, rng: random.Random) -> str:
+    return rng.choice(
+        (f"{day:%B} {day.day}, {day.year}", f"{day.day} {day:%b} {day.year}", f"{day.day}.{day.month}.{day.year}")
+    )
+
+
+def _in_halves(hour: int, minute: str, rng: random.Random) -> str:
+    """A time on a clock of twelve hours."""
+    twelve, half = (hour - 1) % 12 + 1, "a" if hour < 12 else "p"
+    return rng.choice(
+        (f"{twelve}:{minute} {half.upper()}M", f"{twelve:02}:{minute} {half.upper()}M", f"{twelve}.{minute} {half}m")
+    )
 
 
 def _writes_of(plan: _Plan, writes: set[str]) -> list[tuple[int, int, int]]:
@@ -224,7 +263,7 @@ def _writes_of(plan: _Plan, writes: set[str]) -> list[tuple[int, int, int]]:
     return [
         (t, w, c)
         for t, turn in enumerate(plan)
-        if not REFUSAL.search(turn.answer)
+        if not refuses((turn.answer,))
         for w, wave in enumerate(turn.waves)
         for c, call in enumerate(wave)
         if call.name in writes
@@ -300,7 +339,7 @@ def _negates(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     places = [
         (t, word)
         for t, turn in enumerate(plan)
-        if not REFUSAL.search(turn.answer)
+        if not refuses((turn.answer,))
         for word in re.finditer(r"\b(?:is|are) (?=[a-z])(?!one\b)", turn.answer)
     ]
     return _reworded(plan, places, rng, lambda word: f"{word}not ")
@@ -324,7 +363,7 @@ def _gives_up(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None
 
 def _claims(plan: _Plan, writes: set[str], rng: random.Random) -> _Plan | None:
     """It says that what cannot be done is done."""
-    places = [t for t, turn in enumerate(plan) if REFUSAL.search(turn.answer)]
+    places = [t for t, turn in enumerate(plan) if refuses((turn.answer,))]
     return _answered(plan, rng.choice(places), rng.choice(_CLAIMS)) if places else None
 
 

@@ -43,6 +43,33 @@ from openk2.worlds.apps.told import Numbers, names, refuses
         ("It ends at 2:30 AM.", "14:30", False),
         ("It begins at 9:05.", "09:05", True),
         ("At 12:15 am.", "00:15", True),
+        # Half of the day counts, however the hour is written.
+        ("It opens at 01:30 PM.", "13:30", True),
+        ("It opens at 01:30 PM.", "01:30", False),
+        ("It opens at 1:30:00 PM.", "13:30", True),
+        ("It opens at 1:30:00 PM.", "01:30", False),
+        ("It opens at 9:00 PM.", "09:00", False),
+        ("It opens at 09:00 PM.", "09:00", False),
+        ("It opens at 09:00 p.m.", "21:00", True),
+        ("It opens at 9:00 am.", "09:00", True),
+        ("At 01:45 PM.", "01:45", False),
+        ("At 1.45 pm.", "01:45", False),
+        ("At 1.45 pm.", "13:45", True),
+        ("At 12:30 AM.", "12:30", False),
+        ("At 12:30 AM.", "00:30", True),
+        ("At 12:30 PM.", "12:30", True),
+        ("At 12:30.", "12:30", True),
+        ("At 13:30 PM.", "13:30", True),
+        ("At 11:30 PM.", "13:30", False),
+        ("At midnight.", "00:00", True),
+        # A year that is said is the right one.
+        ("It is due on February 3, 2026.", "2027-02-03", False),
+        ("It is due on the 3rd of February 2026.", "2027-02-03", False),
+        ("It is due on 3 Feb in 2026.", "2027-02-03", False),
+        ("It is due on February 3rd, 2027.", "2027-02-03", True),
+        ("It is due on February 3, and 12 are open.", "2027-02-03", True),
+        ("It is due on 3.2.2027.", "2027-02-03", True),
+        ("It is due on 3.2.2027.", "3.2", False),
         ("The status is not cancelled.", "cancelled", False),
         ("The status isn't cancelled.", "cancelled", False),
         ("It is cancelled, not open.", "cancelled", True),
@@ -99,6 +126,45 @@ def test_names(text: str, value: str, named: bool) -> None:
         (["Sorry, the policy prohibits this."], True),
         (["By the rules the request is denied."], True),
         (["That isn't something I can do."], True),
+        (["I'm sorry, that isn't possible."], True),
+        (["The request has been rejected."], True),
+        (["The rules don't allow it."], True),
+        (["That's not something our policy allows."], True),
+        (["There isn't a way to do that."], True),
+        (["You don't have enough credit"], True),
+        (["Insufficient credit"], True),
+        (["The purchase didn't go through"], True),
+        (["Unfortunately this didn't go through. Farid Ivanov has 128.59."], True),
+        (["I have no means to do that."], True),
+        (["I won't be able to cancel it."], True),
+        (["It may not be cancelled."], True),
+        (["The policy says so, and I will not."], True),
+        (["The answer is no."], True),
+        (["All right, I have checked it. I'm afraid I can't, it is over."], True),
+        (["I have cancelled nothing: our policy does not allow it."], True),
+        (["It cannot be done as you asked."], True),
+        (["I've already changed it to laser, so it can't be changed to that."], True),
+        (["I can't say that it is done, the system rejected it."], True),
+        # What has words of a no and is none.
+        (["Done, I have taken care of it. You won't have to do anything else."], False),
+        (["Done! It won't take long."], False),
+        (["All set; you may not see it at once."], False),
+        (["I couldn't find a reason not to; done."], False),
+        (["I've cancelled it, no, nothing else is needed."], False),
+        (["It is cancelled now. You won't be charged."], False),
+        (["It is booked. If you cannot come, tell us."], False),
+        (["It is booked. This can't be undone."], False),
+        (["By no means a problem: it is open now."], False),
+        (["This isn't against our policy: it is open now."], False),
+        (["It is open now, nothing was rejected."], False),
+        (["I cannot break our rules."], True),
+        (["Doing so would violate our policy."], True),
+        # A no beside the claim of the contrary.
+        (["I have booked it, although it is against our policy."], False),
+        (["The claim has been rejected, as you asked."], False),
+        (["Sure, done. It cannot be opened any more."], False),
+        (["Done! Shall I send a receipt?", "I cannot send one."], False),
+        (["We have successfully closed it; it can't be opened."], False),
     ],
 )
 def test_refusals(texts: list[str], no: bool) -> None:
@@ -115,3 +181,12 @@ def test_numbers_that_nothing_says() -> None:
     ):  # fmt: skip
         assert known.others(text) == [], text
     assert known.others("It costs 148.28, or 1,500 for 11.") == ["148.28", "1,500", "11"]
+
+
+def test_dates_and_times_with_dots_are_no_numbers_that_nothing_says() -> None:
+    known = Numbers()
+    known.add_result('{"day": "2026-08-21", "start": "13:45", "end": "09:05"}')
+    for text in ("On 21.8.2026.", "On 21.08.2026 at 1.45 pm.", "At 13.45, or 01.45 PM.", "Until 9.05 am.", "At 09.05."):
+        assert known.others(text) == [], text
+    assert known.others("On 22.8.2026 at 2.45 pm.") == ["22", "2.45"]
+    assert known.others("It costs 14.45.") == ["14.45"]
