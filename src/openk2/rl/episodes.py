@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openk2.core import Family, Halt, Limits, Message, Policy, Task, ToolSpec, Trajectory, Turn
@@ -179,6 +179,18 @@ def _settle(episode: Episode, config: FamilyConfig) -> None:
         episode.reward = reward
 
 
+def _without_clocks(trajectory: Trajectory) -> Trajectory:
+    """How long something took is not part of the state: it would be other in each run."""
+    return replace(trajectory, seconds=0.0, steps=[replace(step, seconds=0.0) for step in trajectory.steps])
+
+
+def _as_atif(trajectory: Trajectory | None) -> dict[str, Any] | None:
+    if trajectory is None:
+        return None
+    document: dict[str, Any] = to_atif(_without_clocks(trajectory)).model_dump(mode="json", exclude_none=True)
+    return document
+
+
 def to_json(group: Group) -> dict[str, Any]:
     """A group for the bank: episodes that have ended or pause, with all ids and log-probs."""
     return {
@@ -189,7 +201,7 @@ def to_json(group: Group) -> dict[str, Any]:
             {
                 "family": e.family, "group": e.group, "sample": e.sample, "spent": e.spent, "segments": e.segments,
                 "circles": e.circles, "reward": e.reward, "penalties": e.penalties, "excluded": e.excluded,
-                "trajectory": e.trajectory and to_atif(e.trajectory).model_dump(mode="json", exclude_none=True),
+                "trajectory": _as_atif(e.trajectory),
             }
             for e in group.episodes
         ],

@@ -84,7 +84,8 @@ class Learner:
     ) -> Update | None:
         """One optimiser step on this rank's share; None, and no step, if no rank has anything to learn from.
 
-        Samples whose advantage is 0 count in the mean. `first` says that the weights are still those of the iteration's
+        Samples whose advantage is 0 count in the mean and are not computed: where the policy is still the one that
+        sampled, their gradient is 0. `first` says that the weights are still those of the iteration's
         start, so that the mismatch can be told. Raises UserError when a loss is not finite, before anything changes.
         """
         supervised = sum(target != IGNORED for _, targets in demonstrations for target in targets)
@@ -93,7 +94,7 @@ class Learner:
         if not any(counts[1:]):
             return None
         self._first = True
-        policy, mismatch = self._learn_policy(samples if counts[1] else [], counts[0], first)
+        policy, mismatch = self._learn_policy([s for s in samples if s.advantage != 0], counts[0], first)
         ptx = self._learn(demonstrations, self.recipe.ptx.weight / max(1.0, counts[2]))
         critic = self._learn(comparisons, self.recipe.critic.weight / max(1.0, counts[3]))
         if self._first:

@@ -81,7 +81,7 @@ class CriticConfig(_Section):
     weight: Weight = Field(default=0.0, description="of its training pairs' loss; 0: the loop is open")
     pairs: Count = Field(default=64, description="training pairs of each update")
     opponents: Count = Field(default=3, description="comparisons of each answer that it has to judge")
-    valid: Count = Field(default=200, description="held-out pairs")
+    valid: int = Field(default=200, ge=0, le=100_000, description="held-out pairs; 0: not measured")
     families: tuple[str, ...] = Field(default=(), description="whose rollouts teach it; default: all with a verifier")
 
 

@@ -92,6 +92,8 @@ class Trainer:
         self.valid_pairs: dict[str, list[Pair]] = {}
         self.start = {name: tensor.clone() for name, tensor in self.learner.handover.model.state_dict().items()}
         """The weights before the first iteration, for the divergence from them."""
+        self.seconds: dict[str, float] = {}
+        """Where this rank's time went in the last iteration."""
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -104,16 +106,17 @@ class Trainer:
         earlier iterations are then there.
         """
         if self.iteration == 0 and not (self.folder / METRICS).exists():
-            self._log({"iteration": 0, **self.measure()}, 0.0)
+            self._log({"iteration": 0, **self.measure()})
         while self.iteration < self.recipe.iterations:
-            began = time.monotonic()
             line, episodes = self.iterate()
             self.iteration += 1
             last = self.iteration == self.recipe.iterations
-            sampled = time.monotonic() - began
             if last or self.iteration % self.recipe.eval.every == 0:
+                clock = _Clock()
                 line |= self.measure()
-            self._log(line, time.monotonic() - began)
+                clock.note("measure")
+                self.seconds |= clock.seconds
+            self._log(line)
             stop = self._any(self.rank == 0 and should_stop())
             if last or stop or self.iteration % self.recipe.checkpoint_every == 0:
                 self.save()
@@ -125,7 +128,7 @@ class Trainer:
                     self.recipe.iterations,
                     line["mean_reward"],
                     sum(rates) / len(rates) if rates else None,
-                    episodes / sampled,
+                    episodes / sum(self.seconds.values()),
                 )
             )
             if stop and not last:
@@ -136,12 +139,17 @@ class Trainer:
         """One iteration; what is to be logged of it, and how many episodes ended in it."""
         temperature = self.recipe.temperature(self.iteration)
         groups = [*self.bank, *self._new_groups()]
+        clock = _Clock()
         self._sample(groups, temperature, self.recipe.families)
+        clock.note("sample")
         finished = [group for group in groups if group.ended]
         self.bank = [group for group in groups if not group.ended]
         self._judge(finished)
+        clock.note("judge")
         kl = self._divergence(finished)
         updates = self._update(finished)
+        clock.note("update")
+        self.seconds = clock.seconds
         everyone = self._gather([_summary(group) for group in finished])
         self._observe(everyone)
         line = {
@@ -371,9 +379,7 @@ class Trainer:
             "groups": self.groups_made,
             "bank": json.dumps(sorted(bank, key=lambda group: int(group["number"]))),
             "curricula": {name: list(map(list, _items(c))) for name, c in self.curricula.items()},
-            "valid_pairs": {
-                name: [list(asdict(p).values()) for p in pairs] for name, pairs in self.valid_pairs.items()
-            },
+            "valid_pairs": {name: [asdict(pair) for pair in pairs] for name, pairs in self.valid_pairs.items()},
             "start": self.start,
         }
         save_checkpoint(self.folder / "checkpoints", self.iteration, state)
@@ -414,10 +420,10 @@ class Trainer:
                 cut_back(self.folder / name, "iteration", self.iteration)
         return True
 
-    def _log(self, line: dict[str, Any], seconds: float) -> None:
+    def _log(self, line: dict[str, Any]) -> None:
         if self.rank == 0:
             append(self.folder / METRICS, line)
-            append(self.folder / TIMINGS, {"iteration": line["iteration"], "seconds": round(seconds, 2)})
+            append(self.folder / TIMINGS, {"iteration": line["iteration"], **self.seconds})
 
     def _gather(self, mine: list[Any]) -> list[Any]:
         """The lists of all ranks, joined in their order."""
@@ -429,6 +435,18 @@ class Trainer:
 
     def _any(self, mine: bool) -> bool:
         return any(self._gather([mine]))
+
+
+class _Clock:
+    """How long each part took, in seconds."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def note(self, what: str) -> None:
+        now = time.monotonic()
+        self.seconds[what], self._last = round(now - self._last, 2), now
 
 
 def samples_of(group: Group, iteration: int) -> list[Sample]:

@@ -20,7 +20,7 @@ AT_ONCE = 256
 def rates(
     engine: Engine, name: str, *, n: int, k: int, temperature: float, seed: int, split: Split, budget: int, steps: int
 ) -> dict[str, Any]:
-    """Sample `k` episodes for each of `n` tasks; `k` times greedily when the temperature is 0 would be the same, so then
+    """Sample `k` episodes for each of `n` tasks; greedily `k` times would be the same, so at temperature 0 it is
     once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once."""
     family = gym_family(name)
     k = k if temperature else 1

@@ -1,0 +1,112 @@
+"""The critic: places cancel, vetoes hold, pairs tell nothing by their length, and its lessons are learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from openk2.chat import Tokenizer, nano_tokenizer
+from openk2.core import Message, Trajectory, Verdict
+from openk2.data.batches import IGNORED
+from openk2.model import Transformer
+from openk2.policy.local import LocalPolicy
+from openk2.policy.resolve import resolve_policy
+from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs
+from openk2.rl.episodes import Episode, Group
+from openk2.rl.learner import padded
+from openk2.rl.rubrics import task_rubric
+from shared.toy import Short
+
+RUBRIC = task_rubric("It names the town.")
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    policy = resolve_policy("nano")
+    assert isinstance(policy, LocalPolicy)
+    return policy.engine.model
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return nano_tokenizer()
+
+
+def test_what_the_place_alone_does_cancels(model: Transformer, tokenizer: Tokenizer) -> None:
+    critic = Critic(tokenizer, 2048)
+    (one,) = critic.margins(model, [("Where is it?", RUBRIC, "In Rome.", "In a town.")])
+    (other,) = critic.margins(model, [("Where is it?", RUBRIC, "In a town.", "In Rome.")])
+    assert one == pytest.approx(-other, abs=1e-4)
+    (same,) = critic.margins(model, [("Where is it?", RUBRIC, "In Rome.", "In Rome.")])
+    assert same == pytest.approx(0, abs=1e-4)
+
+
+def test_many_prompts_at_once_give_what_each_gives_alone(model: Transformer, tokenizer: Tokenizer) -> None:
+    pairs = [("Where?", RUBRIC, "word " * n, "other") for n in (1, 40, 7, 300)]
+    together = Critic(tokenizer, 2048).margins(model, pairs)
+    alone = [Critic(tokenizer, 2048).margins(model, [pair])[0] for pair in pairs]
+    assert together == pytest.approx(alone, abs=2e-3)
+
+
+def test_rewards_are_chances_and_a_veto_is_nothing(model: Transformer, tokenizer: Tokenizer) -> None:
+    answers = ["It is Rome.", "Great question! It is Rome.", "I do not know.", "It is Rome."]
+    rewards = Critic(tokenizer, 2048).rewards(model, "Where?", RUBRIC, answers, 3, "0")
+    assert rewards[1] == 0.0
+    assert all(0 < reward < 1 for i, reward in enumerate(rewards) if i != 1)
+    assert rewards[0] == pytest.approx(rewards[3], abs=1e-4)
+
+
+def test_a_prompt_always_fits(tokenizer: Tokenizer) -> None:
+    ids = Critic(tokenizer, 512).prompt("long " * 5000, RUBRIC, "a " * 9000, "b " * 9000)
+    assert len(ids) < 512
+
+
+def group(number: int, answers: list[tuple[str, bool | None]]) -> Group:
+    task = Short().sample("train", number)
+    episodes = []
+    for i, (text, passed) in enumerate(answers):
+        trajectory = Trajectory(task, "policy", (), [Message("user", "?"), Message("assistant", text)])
+        trajectory.verdict = Verdict(passed)
+        episodes.append(Episode("short", number, i, trajectory, reward=float(bool(passed))))
+    return Group(number, task, 0, episodes)
+
+
+def test_pairs_are_a_right_answer_and_a_wrong_one_and_length_tells_nothing() -> None:
+    groups = [group(i, [("r" * 10, True), ("w" * (30 if i % 3 else 5), False), ("x", None)]) for i in range(30)]
+    pairs = pairs_of(groups, "0")
+    assert pairs and all(pair.better[0] == "r" and pair.worse[0] == "w" for pair in pairs)
+    longer = sum(len(pair.better) > len(pair.worse) for pair in pairs)
+    assert 2 * longer == len(pairs) == 20
+    assert pairs_of([group(0, [("a", True), ("b", True)])], "0") == []
+
+
+def test_lessons_are_both_orders_with_one_target(tokenizer: Tokenizer) -> None:
+    a, b = Critic(tokenizer, 2048).lessons([Pair("Where?", "It is right.", "In Rome.", "At sea.")])
+    for ids, targets in (a, b):
+        assert len(ids) == len(targets) and [t for t in targets if t != IGNORED] == targets[-1:]
+    assert tokenizer.decode([a[1][-1], b[1][-1]]) == "AB"
+    assert a[0] != b[0]
+
+
+def test_lessons_can_be_learned(tokenizer: Tokenizer) -> None:
+    """A few steps on pairs whose better answer says yes: pairs that were not shown are then told apart."""
+    policy = resolve_policy("nano")
+    assert isinstance(policy, LocalPolicy)
+    model, critic = policy.engine.model.train(), Critic(tokenizer, 2048)
+    optimizer = torch.optim.AdamW(model.requires_grad_(True).parameters(), lr=3e-4)
+    things = ["tea", "rain", "work", "ships", "stone", "birds", "music", "trains"]
+    taught = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in things]
+    held = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in ("snow", "books")]
+    for _ in range(12):
+        for ids_BT, targets_BT in padded(critic.lessons(taught), 8192, tokenizer.pad_id):
+            loss, n = model.loss(ids_BT, targets_BT)
+            (loss / n).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert critic.accuracy(model.eval(), held) == [True, True]
+
+
+def test_pairs_of_reports_are_the_same_each_time() -> None:
+    pairs = report_pairs(20)
+    assert pairs == report_pairs(20) and len(pairs) == 20
+    assert all(pair.better != pair.worse for pair in pairs)

@@ -1,0 +1,48 @@
+"""Which tasks come next."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from openk2.rl.curriculum import Curriculum
+from openk2.rl.recipe import FamilyConfig
+
+
+def curriculum(**config: object) -> Curriculum:
+    return Curriculum("short", FamilyConfig.model_validate({"prompts": 8} | config))
+
+
+def test_at_first_all_are_new() -> None:
+    assert curriculum().choose(0, 0) == list(range(8))
+
+
+def test_half_of_them_are_known_ones_that_are_sometimes_solved() -> None:
+    one = curriculum(drop_after=16)
+    for task in range(8):
+        one.observe(task, 8, [8, 8, 0, 0, 4, 4, 1, 1][task])
+    chosen = one.choose(0, 1)
+    assert len(set(chosen)) == 8
+    assert chosen[4:] == [8, 9, 10, 11]
+    assert set(chosen[:4]) <= {2, 3, 4, 5, 6, 7}
+    assert one.dropped == 2
+    for task in (2, 3):
+        one.observe(task, 8, 0)
+    assert one.dropped == 4
+    assert set(one.choose(0, 2)[:4]) == {4, 5, 6, 7}
+
+
+def test_what_fails_more_often_comes_more_often() -> None:
+    one = curriculum(fresh=0.0, prompts=1)
+    one.observe(0, 100, 90)
+    one.observe(1, 100, 10)
+    count = Counter(task for iteration in range(400) for task in one.choose(0, iteration))
+    assert 6 < count[1] / count[0] < 13
+
+
+def test_the_same_iteration_gives_the_same_tasks() -> None:
+    one, other = curriculum(), curriculum()
+    for each in (one, other):
+        for task in range(30):
+            each.observe(task, 8, task % 8)
+    assert one.choose(3, 7) == other.choose(3, 7)
+    assert one.choose(3, 7) != one.choose(3, 8)

@@ -1,0 +1,55 @@
+"""Recipes: what is wrong in them is one sentence, and the temperature falls as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openk2.core import UserError
+from openk2.rl.recipe import RLRecipe, load_rl_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize("name", ["micro-rl", "nano-rl"])
+def test_our_own(name: str) -> None:
+    assert load_rl_recipe(RECIPES / f"{name}.toml").name == name
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("objective.tua=1", "did you mean 'objective.tau'"),
+        ("families.chess.prompts=4", "there is no task family 'chess'"),
+        ("rollout.samples=1", "rollout.samples = 1 cannot be"),
+        ("objective.tau=0", "objective.tau = 0 cannot be"),
+        ("objective.lr=nan", "objective.lr"),
+        ("families.functions.prompts=1", "is less than workers = 2"),
+        ("ptx.families={}", "ptx.weight is set and ptx.families is empty"),
+        ("iterations=0", "iterations = 0 cannot be"),
+        ("start=''", "start = '' cannot be"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(override: str, says: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_rl_recipe(RECIPES / "micro-rl.toml", [override])
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def recipe(**rollout: object) -> RLRecipe:
+    return RLRecipe.model_validate(
+        {
+            "name": "x", "start": "nano", "iterations": 11, "families": {"functions": {"prompts": 2}},
+            "objective": {"lr": 0.001}, "rollout": rollout,
+        }
+    )  # fmt: skip
+
+
+def test_the_temperature_falls_along_a_line_or_half_a_cosine() -> None:
+    line = recipe(temperature=1.2, final_temperature=0.2)
+    assert [round(line.temperature(i), 3) for i in (0, 5, 10)] == [1.2, 0.7, 0.2]
+    cosine = recipe(temperature=1.2, final_temperature=0.2, decay="cosine")
+    assert [round(cosine.temperature(i), 3) for i in (0, 5, 10)] == [1.2, 0.7, 0.2]
+    assert cosine.temperature(1) > line.temperature(1)

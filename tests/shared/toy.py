@@ -1,0 +1,47 @@
+"""Families of tasks for tests of reinforcement learning: cheap, and with every fault that a world can have."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from openk2.core import Split, Task, Verdict
+from openk2.rl.gym.question import QuestionFamily
+
+
+class Short(QuestionFamily):
+    """An answer of at most 12 characters passes, longer ones have part of the points. `option`: the verifier's way."""
+
+    name = "short"
+    skills = ("short",)
+
+    def __init__(self, option: str = "well") -> None:
+        self.option = option
+
+    def sample(self, split: Split, seed: int) -> Task:
+        return Task(f"short/{split}/{seed}", self.name, "short", seed, f"Say something, {seed % 7}.", {}, split)
+
+    def gold(self, task: Task) -> str:
+        return "Yes."
+
+    def check(self, task: Task, answer: str) -> Verdict:
+        match self.option:
+            case "raises":
+                raise ZeroDivisionError("no numbers today")
+            case "hangs":
+                while True:
+                    time.sleep(0.01)
+            case "constant":
+                return Verdict(True, score=0.5)
+            case "open":
+                return Verdict(None)
+        return Verdict(len(answer) <= 12, f"{len(answer)} characters", max(0.0, min(1.0, 1.5 - len(answer) / 24)))
+
+    async def judge(self, task: Task, answer: str) -> Verdict:
+        if self.option == "waits":
+            await asyncio.sleep(3600)
+        return self.check(task, answer)
+
+
+PLACES: dict[str, Any] = {"short": "shared.toy:Short"}
