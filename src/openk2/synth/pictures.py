@@ -1,79 +1,18 @@
-"""The pictures of a report, with the tables behind them: one drawing each, as PNG and as SVG.
-
-The SVG's colours are variables of the page that it stands in, so that one drawing serves dark and light.
-"""
+"""The pictures of a run of the data factory."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openk2.core import UserError
+from openk2.core.report import ACCENT, FONT, INK, SECOND, Picture, need_matplotlib, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID, ACCENT, SECOND = "#17191c", "#5a5f66", "#dcdfe3", "#2a78d6", "#d9622b"
-VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", ACCENT: "--accent", SECOND: "--second"}
-_WIDTH, _FONT = 4.0, 9.5
 _LARGE_CATEGORY = 8
 _ROWS = 18
-_SETTINGS: Any = {
-    "font.size": _FONT, "axes.titlesize": _FONT, "axes.labelsize": _FONT, "axes.titlelocation": "left",
-    "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "axes.titlecolor": INK, "text.color": INK,
-    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": _FONT - 1, "ytick.labelsize": _FONT - 1,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
-    "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.7, "axes.linewidth": 0.7,
-    "legend.frameon": False, "svg.fonttype": "none", "text.parse_math": False,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A drawing, what it shows in a sentence, and its table."""
-
-    name: str
-    title: str
-    says: str
-    draw: Callable[[], Figure]
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[Any, ...]]
-
-    def png(self) -> bytes:
-        """On white, for documents."""
-        return self._saved("png", dpi=200, facecolor="white")
-
-    def svg(self) -> str:
-        """For a page that has the colours as variables."""
-        text = self._saved("svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
-        text = text[text.index("<svg") :]
-        for colour, variable in VARIABLES.items():
-            text = re.sub(colour, f"var({variable})", text, flags=re.IGNORECASE)
-        # Names that nothing refers to would be there once for each picture of a page.
-        text = re.sub(r'<g id="[^"]*"', "<g", text)
-        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        return re.sub(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
-
-    def _saved(self, form: str, **options: Any) -> bytes:
-        import matplotlib
-
-        with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": f"openk2 {self.name}"}):
-            buffer = io.BytesIO()
-            self.draw().savefig(buffer, format=form, **options)
-        return buffer.getvalue()
-
-
-def need_matplotlib() -> None:
-    """Raises UserError if it is not installed."""
-    try:
-        # Imported to see whether it can be: an installation may be there and broken.
-        import matplotlib.figure  # noqa: F401
-    except ImportError as e:
-        raise UserError("the report's pictures need matplotlib: pip install 'openk2[eval]'") from e
 
 
 def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
@@ -89,12 +28,6 @@ def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
     return made
 
 
-def _figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, height), layout="constrained")
-
-
 def _coverage(figures: Mapping[str, Any]) -> Picture:
     domains, categories = figures["coverage"]["domains"], figures["coverage"]["categories"]
     kept = sum(1 for row in domains if row["kept"])
@@ -102,7 +35,7 @@ def _coverage(figures: Mapping[str, Any]) -> Picture:
     def draw() -> Figure:
         names, rows = _layout(domains, categories)
         # A row takes 0.16 inches, and a title with its legend half an inch.
-        figure = _figure(2 * (0.16 * len(rows) + 0.5))
+        figure = new_figure(2 * (0.16 * len(rows) + 0.5))
         for axes, key, what in zip(
             figure.subplots(2, 1), ("tools", "kept"), ("tools", "kept trajectories"), strict=True
         ):
@@ -165,7 +98,7 @@ def _structures(figures: Mapping[str, Any]) -> Picture:
     found = figures["structures"]
 
     def draw() -> Figure:
-        figure = _figure(2.9)
+        figure = new_figure(2.9)
         axes = figure.subplots()
         points = found["concentration"]
         axes.plot([p["structures"] for p in points], [100 * p["share"] for p in points], color=ACCENT, linewidth=2)
@@ -199,12 +132,12 @@ def _difficulty(figures: Mapping[str, Any]) -> Picture:
     each = f"{found['attempts_per_task']:g} attempt{'' if found['attempts_per_task'] == 1 else 's'} each"
 
     def draw() -> Figure:
-        figure = _figure(2.4)
+        figure = new_figure(2.4)
         axes = figure.subplots()
         places = [(one["from"] + one["to"]) / 2 for one in bins]
         bars = axes.bar(places, [one["tasks"] for one in bins], width=0.092, color=ACCENT)
         labels = [f"{one['tasks']:,}" if one["tasks"] else "" for one in bins]
-        axes.bar_label(bars, labels, padding=2, color=INK, fontsize=_FONT - 1)
+        axes.bar_label(bars, labels, padding=2, color=INK, fontsize=FONT - 1)
         axes.margins(y=0.15)
         axes.set_xlim(0, 1)
         axes.yaxis.set_major_formatter(_thousands())
@@ -226,7 +159,7 @@ def _rates(figures: Mapping[str, Any], key: str, what: str) -> Picture:
     shown = rows[:_ROWS]
 
     def draw() -> Figure:
-        figure = _figure(0.2 * len(shown) + 0.75)
+        figure = new_figure(0.2 * len(shown) + 0.75)
         axes = figure.subplots()
         for y, row in enumerate(shown):
             low, high = row["ci95"]
@@ -255,7 +188,7 @@ def _lengths(figures: Mapping[str, Any]) -> Picture:
     found = figures["lengths"]
 
     def draw() -> Figure:
-        figure = _figure(4.8)
+        figure = new_figure(4.8)
         for axes, (name, one) in zip(figure.subplots(len(found), 1), found.items(), strict=True):
             values = {int(value): count for value, count in one["counts"].items()}
             axes.bar(list(values), list(values.values()), width=0.85, color=ACCENT)
@@ -283,14 +216,14 @@ def _dropped(figures: Mapping[str, Any]) -> Picture:
     rows = [(what, reason, count) for what in kinds for reason, count in found[what].items()]
 
     def draw() -> Figure:
-        figure = _figure(0.42 * max(len(rows), 1) + 0.9)
+        figure = new_figure(0.42 * max(len(rows), 1) + 0.9)
         heights = [max(len(found[what]), 1) for what in kinds]
         for axes, what in zip(figure.subplots(len(kinds), 1, height_ratios=heights), kinds, strict=True):
             counts = list(found[what].values())
             axes.barh(range(len(counts)), counts, height=0.32, color=ACCENT)
             # The reason stands above its bar: beside it there is no room on a phone.
             for y, (reason, count) in enumerate(found[what].items()):
-                axes.text(0, y - 0.24, f"{reason}: {count:,}", fontsize=_FONT - 1, va="bottom", color=INK)
+                axes.text(0, y - 0.24, f"{reason}: {count:,}", fontsize=FONT - 1, va="bottom", color=INK)
             axes.set_ylim(max(len(counts), 1) - 0.6, -0.75)
             axes.set_yticks([])
             axes.xaxis.set_major_formatter(_thousands())
@@ -312,7 +245,7 @@ def _grades(found: Mapping[str, Any]) -> Picture:
     none = found["judged"] - sum(count for _, count in given)
 
     def draw() -> Figure:
-        figure = _figure(2.2)
+        figure = new_figure(2.2)
         axes = figure.subplots()
         axes.bar([grade for grade, _ in given], [count for _, count in given], width=0.6, color=ACCENT)
         axes.set_xlabel("grade of the judge, rounded")
@@ -332,7 +265,7 @@ def _comparison(both: Sequence[Mapping[str, Any]]) -> Picture:
     axes_names = list(both[0]["axes"])
 
     def draw() -> Figure:
-        figure = _figure(1.45 * len(axes_names) + 0.3)
+        figure = new_figure(1.45 * len(axes_names) + 0.3)
         for place, (axes, axis) in enumerate(zip(figure.subplots(len(axes_names), 1), axes_names, strict=True)):
             last = max(one["axes"][axis]["p90"] for one in both)
             # The long tail would hide the rest.

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openk2.core.runs import atomic_path, write_text
+from openk2.core.report import need_matplotlib, write_report_files
 from openk2.data.lake import lake_folder
 from openk2.synth.compare import compare, specs_file
 from openk2.synth.figures import figures_of
-from openk2.synth.pictures import Picture, need_matplotlib, pictures_of
+from openk2.synth.pictures import pictures_of
 
-PAGE = "report.html"
 FOLDER = "report"
 
 
@@ -27,29 +26,10 @@ def write_report(run: Path, out: Path | None = None, specs: Path | None = None) 
     figures = figures_of(run)
     if (path := specs_file(specs)) is not None:
         figures["comparison"] = compare(run, path)
-    pictures = pictures_of(figures)
-    paths = [folder / PAGE]
-    write_text(paths[0], page(figures, pictures))
-    for picture in pictures:
-        paths.append(folder / f"{picture.name}.png")
-        with atomic_path(paths[-1]) as temporary:
-            temporary.write_bytes(picture.png())
-    return figures, paths
-
-
-def page(figures: Mapping[str, Any], pictures: list[Picture]) -> str:
-    """The page as HTML."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.filters["numeric"] = _numeric
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    return template.render(figures=figures, pictures=pictures, summary=summary(figures)) + "\n"
-
-
-def _numeric(picture: Picture) -> list[int]:
-    """The columns of numbers."""
-    return [at for at, value in enumerate(picture.rows[0]) if isinstance(value, int | float)] if picture.rows else []
+    unfinished = "" if figures["counts"]["finished"] else " The run is not finished."
+    intro = f"Seed {figures['seed']}, acted by {figures['policy']}.{unfinished}"
+    title = f"Data factory: {figures['name']}"
+    return figures, write_report_files(folder, title, intro, summary(figures), pictures_of(figures))
 
 
 def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
