@@ -49,6 +49,34 @@ def run(
         raise Interrupted(f"interrupted: all that was finished is kept in {where}") from e
 
 
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder that rl run was given as --run.", parser=given_path)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where to write.", show_default="RUN/rl/report", parser=given_path),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page with figures and pictures of a run.
+
+    Reward, success on held-out tasks, lengths, divergence, temperature, the critic's accuracy, budgets, and what the
+    policy said before and after. The run may still be under way. --json prints lists with an entry for each iteration.
+    """
+    from openk2.rl.report import figures_of, summary, write_report
+
+    if as_json:
+        print(json.dumps(figures_of(folder)))
+        return
+    figures, paths = write_report(folder, out)
+    for label, value in summary(figures):
+        typer.echo(f"{label:<36}{value:>24}")
+    for path in paths:
+        typer.echo(str(path))
+
+
 @gym.command("list")
 def list_families(as_json: JsonOption = False) -> None:
     """The families of tasks, and what each is about."""

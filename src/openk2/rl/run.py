@@ -28,7 +28,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     """
     reporter = reporter or ConsoleReporter()
     start = start_folder(recipe.start, recipe.name).resolve()
-    config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | {"start": weights_of(start)}
+    config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | {"weights": weights_of(start)}
     with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)

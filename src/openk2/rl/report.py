@@ -1,0 +1,234 @@
+"""The report on a run of reinforcement learning: figures for machines, and a page with its pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openk2.core import UserError
+from openk2.core.report import (
+    ACCENT,
+    GRID,
+    INK,
+    MUTED,
+    SECOND,
+    Passage,
+    Picture,
+    need_matplotlib,
+    new_figure,
+    write_report_files,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STAGE = "rl"
+Points = Sequence[tuple[int, float, float, float]]
+"""(iteration, value, and the two ends of its interval; NaN without one)."""
+_COLOURS = (ACCENT, SECOND, INK, MUTED, "#3b8f5a", "#8a5fc2", "#b08a1e", "#c24a73")
+
+
+def figures_of(run: Path) -> dict[str, Any]:
+    """Lists with one entry for each iteration, from the log; 0 is before the first one, where only success is known.
+
+    `reward`, `passed`, `mean_tokens` and `over_budget` by family, `temperature`, `kl`, losses and
+    `logprob_mismatch_max`; `success` (by family, with n and interval), `critic_accuracy`, `critic_reports` and
+    `ptx_valid` are None where nothing was measured. Raises UserError for a folder that is not such a run.
+    """
+    path = run / STAGE / "metrics.jsonl"
+    if not path.exists():
+        raise UserError(f"{run} is not a run of openk2 rl: name the folder that was given to rl run as --run")
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        iterations = [int(line["iteration"]) for line in lines]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is damaged: give the same rl run command again, which cuts it back") from e
+    if not lines:
+        raise UserError(f"{run} has no iteration yet: wait for the first one")
+    families = sorted({name for line in lines for name in line.get("reward", {})})
+    figures: dict[str, Any] = {"iteration": iterations, "families": families}
+    for key in ("reward", "passed", "mean_tokens", "over_budget"):
+        figures[key] = {name: [line.get(key, {}).get(name) for line in lines] for name in families}
+    measured = sorted({name for line in lines for name in line.get("success", {})})
+    figures["success"] = {name: [line.get("success", {}).get(name) for line in lines] for name in measured}
+    for key in (
+        "temperature", "kl", "loss", "ptx_loss", "critic_loss", "logprob_mismatch_max", "logprob_mismatch", "grad_norm",
+        "max_logit", "banked", "continued", "excluded", "circles", "ptx_valid", "critic_accuracy", "critic_reports",
+        "penalties", "stops", "groups", "groups_with_spread",
+    ):  # fmt: skip
+        figures[key] = [line.get(key) for line in lines]
+    return figures
+
+
+def write_report(run: Path, out: Path | None = None) -> tuple[dict[str, Any], list[Path]]:
+    """Write the page and the pictures; the figures, and the paths. Raises UserError as `figures_of`, and where
+    something cannot be drawn or written."""
+    need_matplotlib()
+    figures = figures_of(run)
+    recipe = _config(run)
+    folder = out or run / STAGE / "report"
+    intro = f"From {recipe.get('start', 'a model')}, seed {recipe.get('seed', '?')}."
+    title = f"Reinforcement learning: {recipe.get('name', run.name)}"
+    paths = write_report_files(folder, title, intro, summary(figures), pictures_of(figures), _examples(run))
+    return figures, paths
+
+
+def _config(run: Path) -> dict[str, Any]:
+    """The recipe, from the finished stage or the one that was begun."""
+    for name in ("manifest.json", "begun.json"):
+        path = run / STAGE / name
+        if path.exists():
+            try:
+                config = json.loads(path.read_text(encoding="utf-8"))["config"]
+            except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
+                raise UserError(f"{path} is damaged: delete {run / STAGE} to redo this stage") from e
+            return dict(config)
+    return {}
+
+
+def _examples(run: Path) -> list[Passage]:
+    path = run / STAGE / "examples.json"
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Passage(
+                f"Before and after: {task}",
+                f"{one['request']}\n\nBefore ({_mark(one['before'])}):\n{one['before']['said']}\n\n"
+                f"After ({_mark(one['after'])}):\n{one['after']['said']}",
+            )
+            for task, one in found.items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is damaged: delete it, and the report is made without examples") from e
+
+
+def _mark(one: Mapping[str, Any]) -> str:
+    return "passed" if one["passed"] else "not passed"
+
+
+def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures that say most, in words."""
+    rows = [("iterations", f"{figures['iteration'][-1]:,}")]
+    for name, rates in figures["success"].items():
+        known = [rate for rate in rates if rate is not None]
+        first, last = known[0], known[-1]
+        low, high = last["ci95"]
+        rows.append((f"{name}, held out", f"{_percent(first['rate'])} to {_percent(last['rate'])}"))
+        rows.append((f"{name}, n and 95 % interval", f"{last['n']}: {_percent(low)} to {_percent(high)}"))
+    for key, label in (("critic_accuracy", "critic, held out"), ("critic_reports", "critic, reports")):
+        known = [rate for rate in figures[key] if rate is not None]
+        if known:
+            rows.append((label, f"{_percent(known[0]['rate'])} to {_percent(known[-1]['rate'])}"))
+    losses = [loss for loss in figures["ptx_valid"] if loss is not None]
+    if losses:
+        rows.append(("loss on demonstrations", f"{losses[0]:.4f} to {losses[-1]:.4f}"))
+    mismatches = [value for value in figures["logprob_mismatch_max"] if value is not None]
+    if mismatches:
+        rows.append(("largest log-prob mismatch", f"{max(mismatches):.2g}"))
+    rows.append(("episodes left out", f"{sum(value or 0 for value in figures['excluded']):,}"))
+    return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
+    """All pictures that the figures have something for."""
+    success = {name: _rates(figures, rates) for name, rates in figures["success"].items()}
+    critic = {
+        label: _rates(figures, figures[key])
+        for key, label in (("critic_accuracy", "held-out pairs"), ("critic_reports", "reports, never taught"))
+    }
+    made = [
+        _lines(figures, "success", "Success on held-out tasks", "Greedy, with 95 % intervals.", "passed", success),
+        _lines(figures, "reward", "Reward", "The mean over the samples of an iteration.", "reward",
+               {name: _points(figures, values) for name, values in figures["reward"].items()}),
+        _lines(figures, "critic", "The critic", "How often it prefers the better one of a pair.", "right", critic,
+               even=0.5),
+        _lines(figures, "tokens", "Length", "Tokens that the policy said in an episode, on average.", "tokens",
+               {name: _points(figures, values) for name, values in figures["mean_tokens"].items()}),
+        _lines(figures, "over-budget", "Over budget", "The share of episodes that their budget cut.", "share",
+               {name: _points(figures, values) for name, values in figures["over_budget"].items()}),
+        _lines(figures, "temperature", "Temperature", "At which was sampled.", "temperature",
+               {"temperature": _points(figures, figures["temperature"])}),
+        _lines(figures, "kl", "Divergence from the start", "KL(policy, start), for each token.", "nats",
+               {"KL": _points(figures, figures["kl"])}),
+        _lines(figures, "losses", "Losses", "Of the policy's objective, demonstrations and the critic's lessons.",
+               "loss", {label: _points(figures, figures[key]) for key, label in
+                        (("loss", "objective"), ("ptx_loss", "demonstrations"), ("critic_loss", "critic"))}),
+        _lines(figures, "held-out-loss", "Loss on demonstrations", "On demonstrations that are never trained on.",
+               "nats", {"loss": _points(figures, figures["ptx_valid"])}),
+        _lines(figures, "mismatch", "Sampler and trainer",
+               "The largest difference between the log-probs that both have of one token.", "nats",
+               {"largest": _points(figures, figures["logprob_mismatch_max"]),
+                "mean": _points(figures, figures["logprob_mismatch"])}),
+    ]  # fmt: skip
+    return [picture for picture in made if picture is not None]
+
+
+def _points(figures: Mapping[str, Any], values: Sequence[float | None]) -> Points:
+    pairs = zip(figures["iteration"], values, strict=True)
+    return [(at, value, math.nan, math.nan) for at, value in pairs if value is not None]
+
+
+def _rates(figures: Mapping[str, Any], rates: Sequence[Any]) -> Points:
+    pairs = zip(figures["iteration"], rates, strict=True)
+    return [(at, rate["rate"], *rate["ci95"]) for at, rate in pairs if rate is not None]
+
+
+def _lines(
+    figures: Mapping[str, Any], name: str, title: str, says: str, unit: str,
+    lines: Mapping[str, Points], even: float | None = None,
+) -> Picture | None:  # fmt: skip
+    """A picture of lines over the iterations; None if there is nothing to draw. `even` is marked: what chance gives."""
+    shown = {label: points for label, points in lines.items() if points}
+    if not shown:
+        return None
+    return Picture(
+        name, title, says, _drawing(shown, unit, even), ("iteration", *shown), _table(figures["iteration"], shown)
+    )
+
+
+def _drawing(lines: Mapping[str, Points], unit: str, even: float | None) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        from matplotlib.ticker import MaxNLocator
+
+        figure = new_figure(2.6 + 0.16 * ((len(lines) + 1) // 2))
+        axes = figure.subplots()
+        if even is not None:
+            axes.axhline(even, color=GRID, linewidth=1.5)
+        for number, (label, points) in enumerate(lines.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            x, y, low, high = zip(*points, strict=True)
+            marker = "o" if len(points) < 12 else None
+            axes.plot(x, y, color=colour, linewidth=1.5, marker=marker, markersize=4, label=label)
+            if not math.isnan(low[0]):
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xlabel("iteration")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(lines) > 1:
+            figure.legend(loc="outside upper left", ncols=2)
+        return figure
+
+    return draw
+
+
+def _table(iterations: Sequence[int], lines: Mapping[str, Points]) -> list[tuple[Any, ...]]:
+    known = {label: {at: value for at, value, _, _ in points} for label, points in lines.items()}
+    rows = [(at, [known[label].get(at) for label in lines]) for at in iterations]
+    return [
+        (at, *("" if value is None else _rounded(value) for value in row))
+        for at, row in rows
+        if any(value is not None for value in row)
+    ]
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
