@@ -15,7 +15,7 @@ from typing import Any
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, sha256_text
 from openk2.rl.recipe import RLRecipe
-from openk2.train.stages import Stage, export_stage, run_stage, start_folder, weights_of
+from openk2.train.stages import Stage, check_training_device, export_stage, run_stage, start_folder, weights_of
 
 _WITHOUT_EFFECT = {"checkpoint_every"}
 
@@ -27,6 +27,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     goes wrong in the run; KeyboardInterrupt after the iteration that was under way has been saved.
     """
     reporter = reporter or ConsoleReporter()
+    check_training_device(device, recipe.workers)
     start = start_folder(recipe.start, recipe.name).resolve()
     config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | {"weights": weights_of(start)}
     with locked(run, "choose another with --run"):

@@ -72,7 +72,7 @@ def run_recipe(
     if until is not None and until not in makers:
         raise UserError(f"there is no stage {until!r}: choose one of {', '.join(makers)}")
     reporter = reporter or ConsoleReporter()
-    _check_device(device, recipe.workers)
+    check_training_device(device, recipe.workers)
     _check_memory(recipe)
     with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
@@ -88,7 +88,8 @@ def run_recipe(
     return run
 
 
-def _check_device(device: str, workers: int) -> None:
+def check_training_device(device: str, workers: int) -> None:
+    """Raises UserError for a device that there is not, and for one that so many workers cannot share."""
     if device == "cpu":
         return
     from openk2.policy.resolve import check_device
