@@ -1,0 +1,84 @@
+"""Following instructions that a program can verify, and not claiming to have followed what was not.
+
+One to four constraints stand behind a simple request; the score is the share of them that hold. The test split is held
+out by its topics and keywords (the words of the lexicon's test split), and by phrasings of the requests and constraints
+that training never has; numbers are drawn from the same ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from openk2.core import Split, Task, UserError, Verdict
+from openk2.rl.gym.constraint_base import Subject, times
+from openk2.rl.gym.constraint_claims import claims
+from openk2.rl.gym.constraints import compose, degenerate, read
+from openk2.rl.gym.question import QuestionFamily
+from openk2.worlds.families import lexicon
+
+MOST = 4
+FALSE_CLAIM = 0.5
+"""The penalty for saying that a constraint was kept that was not."""
+_TOPICS = ("animal", "home", "tool", "clothing", "vehicle", "nature", "fruit")
+_REQUESTS: dict[Split, tuple[str, ...]] = {
+    "train": ("Write about {topic}.", "Tell me about {topic}.", "Say something about {topic}.", "Describe {topic}."),
+    "test": ("I would like to read about {topic}.", "What can be said of {topic}?"),
+}
+_OFF_TOPIC = 0.5
+
+
+class InstructionsFamily(QuestionFamily):
+    """Requests with constraints. `count` fixes how many, from `"1"` to `"4"`; without it the seed draws.
+
+    Raises UserError for another count.
+    """
+
+    name = "instructions"
+    skills: Sequence[str] = tuple(f"constraints-{n}" for n in range(1, MOST + 1))
+
+    def __init__(self, count: str = "") -> None:
+        if count not in ("", *map(str, range(1, MOST + 1))):
+            raise UserError(f"instructions: {count!r} is no number of constraints: use 1 to {MOST}")
+        self._count = int(count) if count else None
+
+    def sample(self, split: Split, seed: int) -> Task:
+        rng = lexicon.Rng(f"{self.name} {split} {seed}")
+        drawn = rng.randint(1, MOST)
+        level = self._count or drawn
+        noun = rng.choice([noun for name in _TOPICS for noun in lexicon.nouns(split, name)])
+        topic = lexicon.plural(noun)
+        subject = Subject(topic, rng.choice(_REQUESTS[split]).format(topic=topic))
+        constraints, gold = compose(rng, split, subject, level)
+        request = " ".join([subject.request, *(one.say(rng, split) for one in constraints)])
+        data: dict[str, Any] = {"level": level, "topic": [noun, topic], "gold": gold}
+        data["constraints"] = [one.dump() for one in constraints]
+        return Task(f"{self.name}/{split}/{seed}", self.name, f"constraints-{level}", seed, request, data, split)
+
+    def gold(self, task: Task) -> str:
+        return str(task.data["gold"])
+
+    def check(self, task: Task, answer: str) -> Verdict:
+        """Share of the constraints that hold, half of it off the topic, less a penalty for a false claim.
+
+        An answer that says nothing, or the same over and over, or very much, scores 0.
+        """
+        if problem := degenerate(answer):
+            return Verdict(False, problem, 0.0)
+        constraints = [read(raw) for raw in task.data["constraints"]]
+        broken = [one.kind for one in constraints if not one.holds(answer)]
+        score = 1 - len(broken) / len(constraints)
+        reasons = [f"not kept: {', '.join(broken)}"] if broken else []
+        on_topic = any(times(answer, word) for word in task.data["topic"])
+        if not on_topic and all(one.names_topic for one in constraints):
+            score *= _OFF_TOPIC
+            reasons.append(f"not about {task.data['topic'][1]}")
+        false = [claim for claim in claims(constraints, answer) if not claim.true]
+        if false:
+            reasons.append(f"false claim: {false[0].sentence[:100]!r}")
+        return Verdict(
+            not broken and score == 1,
+            "; ".join(reasons) or "all constraints hold",
+            score,
+            {"false claim": FALSE_CLAIM} if false else {},
+        )
