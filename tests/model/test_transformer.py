@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from openk2.model import ModelConfig, Transformer
+from openk2.core import ContextOverflow
+from openk2.model import Branches, ModelConfig, Transformer
 from openk2.model.attention import Kernel
 from openk2.model.moe import BiasRule
 
@@ -176,3 +177,40 @@ def test_bf16_learns_as_fp32_does() -> None:
         finals.append(float(loss.detach() / n))
     assert finals[1] == pytest.approx(finals[0], rel=0.03)
     assert finals[0] < 8.0
+
+
+@pytest.mark.parametrize("kernel", ["block", "plain"])
+@pytest.mark.parametrize("stem", [0, 9])
+def test_branches_are_the_whole_sequences(kernel: Kernel, stem: int) -> None:
+    """Values, gradients and the monitored logits of sequences that begin alike, computed in one row."""
+    model = build()
+    monitor = model.attach_monitor()
+    for attention in model.attention_layers():
+        attention.kernel = kernel
+    begin, lengths = torch.randint(0, 64, (stem,)), (5, 70, 1)
+    rests = [torch.randint(0, 64, (length,)) for length in lengths]
+    weights = [torch.randn(length, model.config.hidden_size) for length in lengths]
+    found = []
+    for in_branches in (True, False):
+        model.zero_grad()
+        monitor.reset()
+        if in_branches:
+            x_TD = model.hidden_of_branches(torch.cat([begin, *rests]), Branches(stem, lengths))
+            outs = list(x_TD[stem:].split(lengths))
+        else:
+            outs = [model.hidden(torch.cat([begin, rest])[None])[0, stem:] for rest in rests]
+        sum((out * weight).sum() for out, weight in zip(outs, weights, strict=True)).backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        found.append((torch.cat(outs).detach(), gradients, monitor.max_logit))
+    (ours, ours_grad, ours_max), (theirs, theirs_grad, theirs_max) = found
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    for a, b in zip(ours_grad, theirs_grad, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    assert ours_max == pytest.approx(theirs_max, rel=1e-4)
+
+
+def test_a_branch_that_is_too_long() -> None:
+    model = build()
+    most = model.config.max_position_embeddings
+    with pytest.raises(ContextOverflow, match=f"has {most + 1} tokens"):
+        model.hidden_of_branches(torch.zeros(most + 1, dtype=torch.long), Branches(most - 1, (2,)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,25 +30,35 @@ def tiny() -> Transformer:
 
 
 def sequence(rng: random.Random, length: int) -> TokenSequence:
-    said = tuple(i > 2 and rng.random() < 0.6 for i in range(length))
+    said = tuple(i == 4 or (i > 2 and rng.random() < 0.6) for i in range(length))
     logprobs = tuple(-rng.random() * 5 if one else float("nan") for one in said)
     return TokenSequence(tuple(rng.randrange(32) for _ in range(length)), said, logprobs)
 
 
+def after(prompt: Sequence[int], sequence: TokenSequence) -> TokenSequence:
+    """The same with a prompt before it."""
+    silent = len(prompt)
+    return TokenSequence(
+        (*prompt, *sequence.ids), (*[False] * silent, *sequence.said), (*[math.nan] * silent, *sequence.logprobs)
+    )
+
+
 def groups() -> Groups:
-    """Three groups of four episodes, one of them of two sequences."""
+    """Four groups of four episodes of one or two sequences; two of the groups have a common prompt."""
     rng = random.Random(0)
     made: Groups = []
-    for _ in range(3):
-        episodes = [[sequence(rng, rng.randint(5, 14)) for _ in range(rng.randint(1, 2))] for _ in range(4)]
+    for prompt in ((), (), (5, 6, 7), tuple(range(20))):
+        episodes = [
+            [after(prompt, sequence(rng, rng.randint(5, 14))) for _ in range(rng.randint(1, 2))] for _ in range(4)
+        ]
         made.append((episodes, [rng.random() for _ in range(4)]))
     return made
 
 
 def samples(made: Groups) -> list[Sample]:
     return [
-        Sample(tuple(sequences), reward - sum(rewards) / len(rewards))
-        for episodes, rewards in made
+        Sample(tuple(sequences), reward - sum(rewards) / len(rewards), number)
+        for number, (episodes, rewards) in enumerate(made)
         for sequences, reward in zip(episodes, rewards, strict=True)
     ]
 
@@ -58,7 +71,7 @@ def test_fast_equals_the_reference_in_value_and_gradient(micro_tokens: int) -> N
     wanted.backward()
     total = 0.0
     made = samples(groups())
-    for batch in micro_batches(made, micro_tokens, 0):
+    for batch in micro_batches(made, micro_tokens):
         loss, _ = PolicyLoss(model, TAU)(batch)
         (loss / len(made)).backward()
         total += loss.item() / len(made)
@@ -97,8 +110,9 @@ def test_what_others_said_is_not_learned() -> None:
     made = Sample(
         (TokenSequence((1, 2, 3, 4, 5), (False, False, True, False, True), (0.0, 0.0, -1.0, 0.0, -2.0)),), 0.5
     )
-    (batch,) = micro_batches([made], 100, 0)
-    assert batch.targets_ST.tolist() == [[-100, 3, -100, 5]]
+    (batch,) = micro_batches([made], 100)
+    assert batch.ids_T.tolist() == [1, 2, 3, 4]
+    assert batch.targets_T.tolist() == [-100, 3, -100, 5]
     assert batch.old_N.tolist() == [-1.0, -2.0]
     assert batch.old_E.tolist() == [-3.0]
 
@@ -106,9 +120,17 @@ def test_what_others_said_is_not_learned() -> None:
 def test_where_the_policy_is_still_the_one_that_sampled_only_the_advantage_is_left() -> None:
     model = tiny()
     made = samples(groups())
-    (batch,) = micro_batches(made, 10_000, 0)
-    _, now_N = PolicyLoss(model, TAU)(batch)
-    now_E = torch.zeros_like(batch.old_E).index_add(0, batch.owner_N, now_N)
-    same = type(batch)(batch.ids_ST, batch.targets_ST, batch.owner_N, now_N, now_E, batch.advantage_E, batch.fresh_E)
-    loss, _ = PolicyLoss(model, TAU)(same)
-    assert loss.item() == pytest.approx(sum(sample.advantage**2 for sample in made), rel=1e-5)
+    total = 0.0
+    for batch in micro_batches(made, 10_000):
+        _, now_N = PolicyLoss(model, TAU)(batch)
+        now_E = torch.zeros_like(batch.old_E).index_add(0, batch.owner_N, now_N)
+        loss, _ = PolicyLoss(model, TAU)(replace(batch, old_N=now_N, old_E=now_E))
+        total += loss.item()
+    assert total == pytest.approx(sum(sample.advantage**2 for sample in made), rel=1e-5)
+
+
+def test_the_prompt_of_a_group_is_computed_once() -> None:
+    *_, last = micro_batches(samples(groups()), 10_000)
+    assert last.branches.stem >= 20 - 1
+    sequences = [s for sample in samples(groups()) if sample.group == 3 for s in sample.sequences]
+    assert len(last.ids_T) < sum(len(s.ids) for s in sequences) - 19 * (len(sequences) - 1)

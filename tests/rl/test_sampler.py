@@ -71,11 +71,13 @@ def test_the_trainer_sees_the_log_probs_of_the_sampler(
     """In bf16 a token of a choice that is nearly even may differ by a rounding of its logit, the mean does not."""
     other = Engine(engine.model, engine.tokenizer, dtype=dtype)
     trajectories = Sampler(other).run([partial(play, seed) for seed in range(24)], 24)
-    samples = [Sample(tuple(sequences_of(t)), 1.0) for t in trajectories]
+    samples = [Sample(tuple(sequences_of(t)), 1.0, i) for i, t in enumerate(trajectories)]
     gaps: list[float] = []
     with torch.no_grad():
-        for batch in micro_batches(samples, 4096, 0):
-            gaps += (said_logprobs(other.model, batch.ids_ST, batch.targets_ST) - batch.old_N).abs().tolist()
+        for batch in micro_batches(samples, 4096):
+            gaps += (
+                (said_logprobs(other.model, batch.ids_T, batch.targets_T, batch.branches) - batch.old_N).abs().tolist()
+            )
     assert max(gaps) < most
     assert sum(gaps) / len(gaps) < mean
 

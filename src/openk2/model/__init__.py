@@ -1,6 +1,6 @@
 """The architecture: configuration, latent attention, experts, the transformer, and its checkpoints."""
 
-from openk2.model.attention import MLA
+from openk2.model.attention import MLA, Branches
 from openk2.model.cache import LatentCache
 from openk2.model.checkpoint import hf_state_dict, load, save
 from openk2.model.config import ModelConfig, YarnScaling
@@ -11,6 +11,7 @@ from openk2.model.transformer import IGNORED, Transformer
 __all__ = [
     "IGNORED",
     "MLA",
+    "Branches",
     "LatentCache",
     "LogitMonitor",
     "MoE",

@@ -12,6 +12,7 @@ C latent rank, P = R/2; with a cache: S cached positions, W = C + R, X = B T, Y 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -27,6 +28,20 @@ from openk2.model.monitor import LogitMonitor, flash_attention, largest_logits
 Rotary = tuple[torch.Tensor, torch.Tensor]
 Kernel = Literal["block", "flash", "plain"]
 BLOCK_KERNEL_MAX_TIME = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """How one row of tokens divides: a stem of so many, and branches of these lengths, each of which continues the
+    stem and sees nothing of the others. The samples of one prompt are computed so, and their prompt only once."""
+
+    stem: int
+    lengths: tuple[int, ...]
+
+    @property
+    def positions(self) -> list[int]:
+        """Where each token stands in its own sequence."""
+        return [*range(self.stem), *(self.stem + i for length in self.lengths for i in range(length))]
 
 
 class MLA(nn.Module):
@@ -64,10 +79,12 @@ class MLA(nn.Module):
         self.kv_b_proj = nn.Linear(config.kv_lora_rank, kv_rows, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * config.v_head_dim, hidden, bias=False)
 
-    def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
+    def forward(
+        self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None, branches: Branches | None = None
+    ) -> torch.Tensor:
         """Causal attention over the given tokens and, with `step`, over what the cache holds before them.
 
-        `rotary` is (cos, sin), each broadcastable to [B, T, 1, P].
+        With `branches` there is one row, and no cache. `rotary` is (cos, sin), each broadcastable to [B, T, 1, P].
         """
         batch, time, _ = x_BTD.shape
         q, latent_BTC, rope_BTR = self._project(x_BTD)
@@ -81,7 +98,10 @@ class MLA(nn.Module):
         q_BHTQ = kernels.rotate_query(q_BTHQ, *rotary, self.qk_nope_head_dim)
         kv = F.linear(latent_BTC, self.kv_b_proj.weight).view(batch, time, self.num_heads, -1)
         k_BHTQ, v_BHTV = kernels.expand_key_value(kv, rope_BTR, *rotary, self.qk_nope_head_dim)
-        out_BHTV = self.attend(q_BHTQ, k_BHTQ, v_BHTV)
+        if branches is None:
+            out_BHTV = self.attend(q_BHTQ, k_BHTQ, v_BHTV)
+        else:
+            out_BHTV = self._attend_in_branches(q_BHTQ, k_BHTQ, v_BHTV, branches)
         return F.linear(out_BHTV.transpose(1, 2).reshape(batch, time, -1), self.o_proj.weight)
 
     def _project(self, x_BTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -102,16 +122,31 @@ class MLA(nn.Module):
         latent, rope_BTR = torch.split(latent_rope, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
         return q, self.kv_a_layernorm(latent), rope_BTR
 
+    def _attend_in_branches(
+        self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor, branches: Branches
+    ) -> torch.Tensor:
+        sizes = [branches.stem, *branches.lengths]
+        (q_stem, *q_each), (k_stem, *k_each), (v_stem, *v_each) = (
+            torch.split(t, sizes, dim=2) for t in (q_BHTQ, k_BHTQ, v_BHTV)
+        )
+        outs = [self.attend(q_stem, k_stem, v_stem)] if branches.stem else []
+        for q, k, v in zip(q_each, k_each, v_each, strict=True):
+            outs.append(self.attend(q, torch.cat([k_stem, k], dim=2), torch.cat([v_stem, v], dim=2)))
+        return torch.cat(outs, dim=2)
+
     def attend(self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor) -> torch.Tensor:
-        """Causal softmax(scale q.k) v, [B, H, T, V]; in training mode the monitor learns about the logits."""
+        """Causal softmax(scale q.k) v, [B, H, T, V]; in training mode the monitor learns about the logits.
+
+        Of more keys than queries the first ones come before all queries.
+        """
         monitor = self.logit_monitor if self.training else None
         if monitor is not None and not monitor.enabled:
             monitor = None
-        kernel = self.kernel or self._choose_kernel(q_BHTQ)
+        kernel = self.kernel or self._choose_kernel(q_BHTQ, k_BHTQ)
         if kernel == "block":
             q, k, v = (t.flatten(0, 1) for t in (q_BHTQ, k_BHTQ, v_BHTV))
             out, best_G = kernels.causal_attention(q, k, v, self.scale, monitor is not None)
-            out, bound_H = out.view_as(v_BHTV), best_G.view(q_BHTQ.shape[:2]).amax(0)
+            out, bound_H = out.view(*q_BHTQ.shape[:3], -1), best_G.view(q_BHTQ.shape[:2]).amax(0)
         elif kernel == "flash":
             out, bound_H = self._attend_flash(q_BHTQ, k_BHTQ, v_BHTV)
         else:
@@ -126,11 +161,15 @@ class MLA(nn.Module):
             monitor.observe(self.layer, bound_H, exact if kernel == "flash" or monitor.absolute else None)
         return out
 
-    def _choose_kernel(self, q_BHTQ: torch.Tensor) -> Kernel:
-        """Blocks where they are faster (training and bf16 on a CPU) and their T^2 memory is small, else flash."""
+    def _choose_kernel(self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor) -> Kernel:
+        """Blocks where they are faster (training and bf16 on a CPU) and their T^2 memory is small, else flash, which
+        takes no keys before the queries."""
         short = q_BHTQ.shape[2] <= BLOCK_KERNEL_MAX_TIME
         wanted = q_BHTQ.requires_grad or q_BHTQ.dtype == torch.bfloat16
-        return "block" if q_BHTQ.device.type == "cpu" and short and wanted else "flash"
+        on_cpu = q_BHTQ.device.type == "cpu"
+        if k_BHTQ.shape[2] > q_BHTQ.shape[2]:
+            return "block" if on_cpu else "plain"
+        return "block" if on_cpu and short and wanted else "flash"
 
     def _attend_flash(
         self, q_BHTQ: torch.Tensor, k_BHTQ: torch.Tensor, v_BHTV: torch.Tensor
@@ -212,8 +251,8 @@ class MLA(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The reference: all logits at once, softmax in fp32. Also returns each head's largest logit."""
         logits_BHTS = (q_BHTQ @ k_BHTQ.transpose(-1, -2)).float() * self.scale
-        time = logits_BHTS.shape[-1]
-        future_TS = torch.ones(time, time, dtype=torch.bool, device=logits_BHTS.device).triu(1)
+        time, keys = logits_BHTS.shape[-2:]
+        future_TS = torch.ones(time, keys, dtype=torch.bool, device=logits_BHTS.device).triu(1 + keys - time)
         logits_BHTS = logits_BHTS.masked_fill(future_TS, -torch.inf)
         out = logits_BHTS.softmax(-1).to(v_BHTV.dtype) @ v_BHTV
         return out, logits_BHTS.detach().amax(dim=(0, 2, 3))

@@ -193,19 +193,21 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, want_max: bool) -> tuple[Tensor, Tensor]:
         time, key_t = q.shape[1], k.transpose(1, 2)
-        out = torch.empty_like(v)
+        before = k.shape[1] - time
+        out = torch.empty_like(v[:, before:])
         best_G = q.new_full((q.shape[0],), -torch.inf)
         future = torch.ones(_BLOCK, _BLOCK, dtype=torch.bool, device=q.device).triu_(1)
         probabilities = []
         for start in range(0, time, _BLOCK):
             stop = min(start + _BLOCK, time)
-            logits = q.new_empty(q.shape[0], stop - start, stop)
-            torch.baddbmm(logits, q[:, start:stop], key_t[:, :, :stop], beta=0, alpha=scale, out=logits)
-            logits[:, :, start:].masked_fill_(future[: stop - start, : stop - start], -torch.inf)
+            seen = before + stop
+            logits = q.new_empty(q.shape[0], stop - start, seen)
+            torch.baddbmm(logits, q[:, start:stop], key_t[:, :, :seen], beta=0, alpha=scale, out=logits)
+            logits[:, :, before + start :].masked_fill_(future[: stop - start, : stop - start], -torch.inf)
             if want_max:
                 best_G = torch.maximum(best_G, _row_max(logits.flatten(1)))
             p = torch.softmax(logits, -1, out=logits)
-            torch.bmm(p, v[:, :stop], out=out[:, start:stop])
+            torch.bmm(p, v[:, :seen], out=out[:, start:stop])
             probabilities.append(p)
         ctx.save_for_backward(q, k, v, *probabilities)
         ctx.scale = scale
@@ -218,13 +220,13 @@ class _CausalAttention(torch.autograd.Function):
         grad, value_t = grad.contiguous(), v.transpose(1, 2)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for i, p in enumerate(probabilities):
-            stop = p.shape[2]
-            rows = slice(i * _BLOCK, stop)
-            grad_v[:, :stop] += torch.bmm(p.transpose(1, 2), grad[:, rows])
-            grad_p = torch.bmm(grad[:, rows], value_t[:, :, :stop])
+            seen = p.shape[2]
+            rows = slice(i * _BLOCK, i * _BLOCK + p.shape[1])
+            grad_v[:, :seen] += torch.bmm(p.transpose(1, 2), grad[:, rows])
+            grad_p = torch.bmm(grad[:, rows], value_t[:, :, :seen])
             grad_logits = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(ctx.scale)
-            torch.bmm(grad_logits, k[:, :stop], out=grad_q[:, rows])
-            grad_k[:, :stop] += torch.bmm(grad_logits.transpose(1, 2), q[:, rows])
+            torch.bmm(grad_logits, k[:, :seen], out=grad_q[:, rows])
+            grad_k[:, :seen] += torch.bmm(grad_logits.transpose(1, 2), q[:, rows])
         return grad_q, grad_k, grad_v, None, None
 
 
@@ -340,7 +342,8 @@ def expand_key_value(kv_BTHX: Tensor, rope_BTR: Tensor, cos: Tensor, sin: Tensor
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, want_max: bool) -> tuple[Tensor, Tensor]:
     """Causal softmax(scale q k^T) v over [G, T, size], and the largest logit of each of the G (-inf if not wanted).
 
-    Blocks of queries skip the masked half. The probabilities stay for the backward pass: T^2 / 2 numbers per head.
+    Of more keys than queries the first ones come before all queries. Blocks of queries skip the masked half. The
+    probabilities stay for the backward pass: T^2 / 2 numbers per head.
     """
     return cast(Callable[..., tuple[Tensor, Tensor]], _CausalAttention.apply)(q, k, v, scale, want_max)
 

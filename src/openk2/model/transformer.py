@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from openk2.core import ContextOverflow
 from openk2.model import kernels
-from openk2.model.attention import MLA, Rotary
+from openk2.model.attention import MLA, Branches, Rotary
 from openk2.model.cache import CacheStep, LatentCache
 from openk2.model.config import ModelConfig
 from openk2.model.layers import FeedForward, RMSNorm, rotary_table
@@ -56,8 +56,10 @@ class Block(nn.Module):
             MoE(config) if config.is_moe(layer) else FeedForward(config.hidden_size, config.intermediate_size)
         )
 
-    def forward(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None) -> torch.Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, step)
+    def forward(
+        self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None = None, branches: Branches | None = None
+    ) -> torch.Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, step, branches)
         mixed_BTD: torch.Tensor = self.mlp(self.post_attention_layernorm(x_BTD))
         return x_BTD + mixed_BTD
 
@@ -116,6 +118,22 @@ class Transformer(nn.Module):
         cos_NP, sin_NP = rotary_table(self.config, x_BTD.dtype, x_BTD.device)
         return self._layers(x_BTD, (cos_NP[:time, None], sin_NP[:time, None]), None)
 
+    def hidden_of_branches(self, input_ids_T: torch.Tensor, branches: Branches) -> torch.Tensor:
+        """Final normed activations [T, D] of sequences that begin alike: the stem once, then what each goes on with.
+
+        Equal to `hidden` of the whole sequences, as far as floats vary with shapes. Raises ContextOverflow.
+        """
+        longest = branches.stem + max(branches.lengths)
+        if longest > self.config.max_position_embeddings:
+            raise ContextOverflow(
+                f"a sequence has {longest} tokens, the model was made for {self.config.max_position_embeddings}: "
+                "shorten it"
+            )
+        x_1TD = self.embed_tokens(input_ids_T[None])
+        cos_NP, sin_NP = rotary_table(self.config, x_1TD.dtype, x_1TD.device)
+        position_T = torch.tensor(branches.positions, device=x_1TD.device)
+        return self._layers(x_1TD, (cos_NP[position_T][:, None], sin_NP[position_T][:, None]), None, branches)[0]
+
     @torch.no_grad()
     def _hidden_cached(
         self, input_ids_BT: torch.Tensor, cache: LatentCache, lengths_B: torch.Tensor | None
@@ -130,9 +148,11 @@ class Transformer(nn.Module):
         cache.lengths_B = cache.lengths_B + lengths_B
         return x_BTD
 
-    def _layers(self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None) -> torch.Tensor:
+    def _layers(
+        self, x_BTD: torch.Tensor, rotary: Rotary, step: CacheStep | None, branches: Branches | None = None
+    ) -> torch.Tensor:
         for block in self.layers:
-            x_BTD = block(x_BTD, rotary, step)
+            x_BTD = block(x_BTD, rotary, step, branches)
         normed_BTD: torch.Tensor = self.norm(x_BTD)
         return normed_BTD
 

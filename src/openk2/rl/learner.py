@@ -131,7 +131,7 @@ class Learner:
         self, samples: Sequence[Sample], total: float, first: bool
     ) -> tuple[float, tuple[float, float, float]]:
         loss_sum, worst, gaps, tokens = 0.0, 0.0, 0.0, 0
-        for batch in micro_batches(samples, self.config.micro_tokens, self.pad_id):
+        for batch in micro_batches(samples, self.config.micro_tokens):
             here = batch.to(self.device)
             loss, logprob_N = self.precision.call(self._policy_loss, here)
             self._backward(loss / total)
@@ -178,9 +178,9 @@ class Learner:
         """
         model = self.handover.model
         total, count = 0.0, 0
-        for batch in micro_batches(samples, self.config.micro_tokens, self.pad_id):
+        for batch in micro_batches(samples, self.config.micro_tokens):
             here = batch.to(self.device)
-            targets = here.ids_ST, here.targets_ST
+            targets = here.ids_T, here.targets_T, here.branches
             module = SaidLogprobs(model)
             this_N = module(*targets)
             weights = {f"model.{name}": tensor for name, tensor in other.items()}

@@ -7,29 +7,36 @@ episode; what the user and the tools said is not in it. `pi_old` is who sampled,
 gradient pulls a sample's log-prob up as far as its reward is above the mean of its group, and no further than
 (r - mean r) / tau from where it was.
 
-Shapes: E episodes, S sequences, T time, N tokens that the policy said, D hidden.
+The samples of a task share their prompt, and most of an episode's ids are the prompt: it is computed once for all.
+
+Shapes: E episodes, T ids of one row, N tokens that the policy said, D hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from openk2.data.batches import IGNORED
-from openk2.model import Transformer, kernels
+from openk2.model import Branches, Transformer, kernels
 from openk2.rl.episodes import TokenSequence
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One episode to learn from: all its ids, and r - mean r. `fresh` says that all was sampled by the present weights,
-    so that the trainer's log-probs should be the sampler's."""
+    """One episode to learn from: all its ids, and r - mean r.
+
+    Samples of one `group` begin alike. `fresh` says that all was sampled by the present weights, so that the trainer's
+    log-probs should be the sampler's.
+    """
 
     sequences: tuple[TokenSequence, ...]
     advantage: float
+    group: int = 0
     fresh: bool = True
 
     @property
@@ -37,21 +44,18 @@ class Sample:
         """log pi_old of the whole episode."""
         return sum(p for s in self.sequences for p, said in zip(s.logprobs, s.said, strict=True) if said)
 
-    @property
-    def longest(self) -> int:
-        return max(len(sequence.ids) for sequence in self.sequences)
-
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Some episodes, padded on the right.
+    """Episodes that begin alike, in one row: their common prompt once, then what each sequence goes on with.
 
-    `targets_ST[s, t]` is the id that follows `ids_ST[s, t]` if the policy said it, else IGNORED; `owner_N` is the
-    episode of each target in reading order, `old_N` its log-prob under pi_old, `fresh_E` as `Sample.fresh`.
+    `targets_T[t]` is the id that follows `ids_T[t]` if the policy said it, else IGNORED; `owner_N` is the episode of
+    each target in reading order, `old_N` its log-prob under pi_old, `fresh_E` as `Sample.fresh`.
     """
 
-    ids_ST: Tensor
-    targets_ST: Tensor
+    branches: Branches
+    ids_T: Tensor
+    targets_T: Tensor
     owner_N: Tensor
     old_N: Tensor
     old_E: Tensor
@@ -59,41 +63,57 @@ class MicroBatch:
     fresh_E: Tensor
 
     def to(self, device: str) -> MicroBatch:
-        return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+        tensors = (getattr(self, name).to(device) for name in self.__slots__ if name != "branches")
+        return MicroBatch(self.branches, *tensors)
 
 
-def micro_batches(samples: Sequence[Sample], micro_tokens: int, pad_id: int) -> Iterator[MicroBatch]:
-    """Episodes of similar length together, about `micro_tokens` padded ids each; no episode is divided."""
-    ordered = sorted(samples, key=lambda sample: -sample.longest)
-    taken: list[Sample] = []
-    rows = 0
-    for sample in ordered:
-        if taken and (rows + len(sample.sequences)) * taken[0].longest > micro_tokens:
-            yield _padded(taken, pad_id)
-            taken, rows = [], 0
-        taken.append(sample)
-        rows += len(sample.sequences)
-    if taken:
-        yield _padded(taken, pad_id)
+def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[MicroBatch]:
+    """Samples of a group together, as many as have about `micro_tokens` ids; no episode is divided."""
+    for _, group in groupby(samples, key=lambda sample: sample.group):
+        members = list(group)
+        stem = _stem([sequence for sample in members for sequence in sample.sequences])
+        taken: list[Sample] = []
+        size = stem
+        for sample in members:
+            own = sum(len(sequence.ids) - 1 - stem for sequence in sample.sequences)
+            if taken and size + own > micro_tokens:
+                yield _in_one_row(taken, stem)
+                taken, size = [], stem
+            taken.append(sample)
+            size += own
+        yield _in_one_row(taken, stem)
 
 
-def _padded(samples: Sequence[Sample], pad_id: int) -> MicroBatch:
-    width = max(sample.longest for sample in samples) - 1
-    ids: list[list[int]] = []
-    targets: list[list[int]] = []
+def _stem(sequences: Sequence[TokenSequence]) -> int:
+    """How many ids all begin with before anything follows that the policy said: what follows the stem's last id is no
+    target, as it would be that of several samples."""
+    first, *others = (sequence.ids for sequence in sequences)
+    alike = min((_shared(first, other) for other in others), default=len(first))
+    said = min(sequence.said.index(True) for sequence in sequences)
+    return max(0, min(alike, said) - 1)
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _in_one_row(samples: Sequence[Sample], stem: int) -> MicroBatch:
+    ids = list(samples[0].sequences[0].ids[:stem])
+    targets = [IGNORED] * stem
+    lengths: list[int] = []
     owners: list[int] = []
     old: list[float] = []
     for episode, sample in enumerate(samples):
         for sequence in sample.sequences:
-            row = list(sequence.ids)
-            following = [i if said else IGNORED for i, said in zip(row[1:], sequence.said[1:], strict=True)]
-            said_here = [p for p, said in zip(sequence.logprobs[1:], sequence.said[1:], strict=True) if said]
-            padding = width - len(following)
-            ids.append(row[:-1] + [pad_id] * padding)
-            targets.append(following + [IGNORED] * padding)
-            owners += [episode] * len(said_here)
-            old += said_here
+            pairs = list(zip(sequence.ids[stem + 1 :], sequence.said[stem + 1 :], strict=True))
+            ids += sequence.ids[stem:-1]
+            targets += [i if said else IGNORED for i, said in pairs]
+            lengths.append(len(pairs))
+            here = [p for p, said in zip(sequence.logprobs, sequence.said, strict=True) if said]
+            owners += [episode] * len(here)
+            old += here
     return MicroBatch(
+        Branches(stem, tuple(lengths)),
         torch.tensor(ids),
         torch.tensor(targets),
         torch.tensor(owners, dtype=torch.long),
@@ -104,11 +124,11 @@ def _padded(samples: Sequence[Sample], pad_id: int) -> MicroBatch:
     )
 
 
-def said_logprobs(model: Transformer, ids_ST: Tensor, targets_ST: Tensor) -> Tensor:
+def said_logprobs(model: Transformer, ids_T: Tensor, targets_T: Tensor, branches: Branches) -> Tensor:
     """log pi of every target that is not IGNORED, in reading order [N]; the head runs only there."""
-    place_N = (targets_ST.flatten() != IGNORED).nonzero().flatten()
-    x_ND = model.hidden(ids_ST).flatten(0, 1).index_select(0, place_N)
-    return kernels.token_logprobs(x_ND, model.lm_head.weight, targets_ST.flatten().index_select(0, place_N))
+    place_N = (targets_T != IGNORED).nonzero().flatten()
+    x_ND = model.hidden_of_branches(ids_T, branches).index_select(0, place_N)
+    return kernels.token_logprobs(x_ND, model.lm_head.weight, targets_T.index_select(0, place_N))
 
 
 class SaidLogprobs(nn.Module):
@@ -118,8 +138,8 @@ class SaidLogprobs(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids_ST: Tensor, targets_ST: Tensor) -> Tensor:
-        return said_logprobs(self.model, ids_ST, targets_ST)
+    def forward(self, ids_T: Tensor, targets_T: Tensor, branches: Branches) -> Tensor:
+        return said_logprobs(self.model, ids_T, targets_T, branches)
 
 
 class PolicyLoss(nn.Module):
@@ -132,7 +152,7 @@ class PolicyLoss(nn.Module):
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """The sum over episodes (scalar), and log pi of each token that the policy said [N], without gradient."""
-        logprob_N = said_logprobs(self.model, batch.ids_ST, batch.targets_ST)
+        logprob_N = said_logprobs(self.model, batch.ids_T, batch.targets_T, batch.branches)
         logprob_E = torch.zeros_like(batch.old_E).index_add(0, batch.owner_N, logprob_N)
         loss_E = (batch.advantage_E - self.tau * (logprob_E - batch.old_E)).square()
         return loss_E.sum(), logprob_N.detach()

@@ -8,6 +8,7 @@ with the same bytes (clocks in `timings.jsonl` excepted).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,8 @@ from openk2.train.logs import append, cut_back
 METRICS, TIMINGS, EXAMPLES = "metrics.jsonl", "timings.jsonl", "examples.json"
 _HELD_BACK = 500_000_000
 """Demonstrations for the PTX loss and the held-out loss are of seeds from here on, where no task is sampled."""
+_PAIRS_OF_A_TASK = 2
+"""So many pairs of a right sample and a wrong one are hoped for from a task."""
 _SHOWN = 3
 """So many held-out tasks of each family are shown before and after."""
 _DIVERGENCE_SAMPLES = 32
@@ -333,7 +336,7 @@ class Trainer:
         verified: list[Group] = []
         wanted = recipe.critic.valid
         names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
-        tasks = range(recipe.eval.n, recipe.eval.n + max(1, wanted // max(1, len(names))))
+        tasks = range(recipe.eval.n, recipe.eval.n + math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names))))
         configs = {name: recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
         for name in names:
             for i in tasks[self.rank :: self.ranks]:
@@ -454,7 +457,7 @@ def samples_of(group: Group, iteration: int) -> list[Sample]:
     fresh = group.began == iteration
     pairs = zip(group.judged, group.advantages, strict=True)
     return [
-        Sample(tuple(sequences_of(e.trajectory)), advantage, fresh)
+        Sample(tuple(sequences_of(e.trajectory)), advantage, group.number, fresh)
         for e, advantage in pairs
         if e.trajectory is not None and e.trajectory.steps
     ]
