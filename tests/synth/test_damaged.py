@@ -15,7 +15,8 @@ pytest.importorskip("pyarrow")
 from openk2.core import UserError
 from openk2.core.runs import sha256_file
 from openk2.data.export import export
-from openk2.data.lake import Lake, rows_in
+from openk2.data.lake import Lake, is_whole, read_rows, rows_in
+from openk2.synth import factory
 from openk2.synth.factory import run_factory
 from openk2.synth.figures import figures_of
 from openk2.synth.recipe import SynthRecipe
@@ -73,6 +74,51 @@ def test_a_file_that_was_cut_is_named_and_made_anew(name: str, made: Path, run: 
     assert not (run / "out.jsonl").exists()
     run_factory(SMALL, run, workers=1)
     assert bytes_of(run) == bytes_of(made)
+
+
+def damage(path: Path, start: int, count: int, whole: bytes) -> None:
+    """Turn the bits of some bytes around."""
+    turned = bytes(255 - byte for byte in whole[start : start + count])
+    path.write_bytes(whole[:start] + turned + whole[start + count :])
+
+
+def damage_values(path: Path, name: str = "") -> None:
+    """Of a column, or of the largest one. The file's end, which says how many rows there are, can still be read."""
+    import pyarrow.parquet as pq
+
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    column = max(columns, key=lambda one: (one.path_in_schema == name, one.total_compressed_size))
+    end = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size
+    count = min(64, column.total_compressed_size // 4)
+    damage(path, end - count, count, path.read_bytes())
+    assert rows_in(path) >= 0
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_damaged_inside_is_named_and_made_anew(name: str, made: Path, run: Path) -> None:
+    path = run / "synth" / f"{name}.parquet"
+    whole, rows = path.read_bytes(), list(read_rows(path))
+    damage_values(path)
+    assert not is_whole(path)
+    with pytest.raises(UserError, match=rf"{path.name} is damaged: the same synth run command"):
+        list(read_rows(path))
+    run_factory(SMALL, run, workers=1)
+    assert bytes_of(run) == bytes_of(made)
+    for part in range(1, 20):
+        damage(path, len(whole) * part // 20, 64, whole)
+        # Least and largest values of a page have no checksum, and nobody reads them.
+        assert not is_whole(path) or list(read_rows(path)) == rows
+
+
+def test_a_query_that_meets_damage_names_the_file(run: Path) -> None:
+    path = run / "synth" / "attempts" / "00001.parquet"
+    damage_values(path, "atif")
+    for read in (lambda: verify_run(run, workers=1), lambda: Lake(run).query("select sum(length(atif)) from attempts")):
+        with pytest.raises(UserError, match=r"00001\.parquet is damaged: the same synth run command"):
+            read()
+    with pytest.raises(UserError, match=r"the query cannot be answered: .*nonsense"):
+        Lake(run).query("select nonsense from attempts")
 
 
 @pytest.mark.parametrize("text", ['{"name": "sm', "{}", "[]", '{"name": 5, "seed": "x", "tasks": []}', "\udcff"])
@@ -152,6 +198,38 @@ def test_a_smaller_limit_deletes_nothing(made: Path, run: Path) -> None:
         with pytest.raises(UserError, match=r"holds attempts at 12 tasks.*give --limit 12, or a larger one"):
             run_factory(few(count), run, workers=1)
         assert bytes_of(run) == bytes_of(made)
+
+
+@pytest.mark.parametrize("stage", ["make_tasks", "run_planner"])
+def test_more_tasks_that_are_not_made_yet_take_nothing_away(
+    stage: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_factory(few(7), tmp_path, workers=1)
+    before = Lake(tmp_path).status()
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(factory, stage, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_factory(SMALL, tmp_path, workers=1)
+    status = Lake(tmp_path).status()
+    assert status["attempts"] == before["attempts"] and status["tasks"] >= before["tasks"] and not status["finished"]
+    found = verify_run(tmp_path, workers=1)
+    assert found.checked == found.agreed >= before["kept"]
+    # Nobody has tried the new ones yet.
+    run_factory(few(7), tmp_path, workers=1)
+    assert Lake(tmp_path).status() == before
+    run_factory(SMALL, tmp_path, workers=1)
+    assert bytes_of(tmp_path) == bytes_of(made)
+
+
+def test_nothing_to_verify_is_not_well(run: Path) -> None:
+    for path in (*(run / "synth" / "attempts").glob("*"), run / "synth" / "kept.parquet"):
+        path.unlink()
+    found = verify_run(run, workers=1)
+    assert found.checked == 0 and found.differences == [f"nothing was checked: {run} has no trajectories yet"]
 
 
 def test_tasks_that_nobody_has_tried_can_be_left_out(run: Path, tmp_path: Path) -> None:

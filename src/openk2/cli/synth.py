@@ -104,7 +104,7 @@ def verify(
 ) -> None:  # fmt: skip
     """Execute every kept trajectory again.
 
-    From its seed and offline; exits with 1 if one disagrees.
+    From its seed and offline; exits with 1 if one disagrees, and if there is none.
 
     With --self-test the verifiers themselves are tried: on changed trajectories, on an agent that makes one of the
     mistakes that models make in each task, and on one that says what is right in other words. Exits with 1 if a change
@@ -122,7 +122,7 @@ def verify(
         print(f"{found.checked} checked, {found.agreed} agreed, {found.checked - found.agreed} disagreed")
         for line in found.differences:
             print(f"  {line}")
-    if found.agreed < found.checked:
+    if found.agreed < found.checked or not found.checked:
         raise typer.Exit(1)
 
 
@@ -156,7 +156,7 @@ def query(
 ) -> None:
     """Ask a run in SQL.
 
-    There are the views domains, tools, agents, refused, tasks, attempts, judged and trajectories.
+    There are the views domains, tools, agents, refused, tasks, attempts, judged, trajectories and near_misses.
 
     For example: select domain, count(*) from trajectories group by 1 order by 2 desc limit 10
     """

@@ -30,6 +30,11 @@ STAGE = "synth"
 DOMAINS, TOOLS, AGENTS, KEPT = "domains.parquet", "tools.parquet", "agents.parquet", "kept.parquet"
 REFUSED, JUDGED, ASKED = "refused.parquet", "judged.parquet", "asked"
 TASKS, ATTEMPTS = "tasks", "attempts"
+_PARTS = {
+    "domains": DOMAINS, "tools": TOOLS, "agents": AGENTS, "made": f"{TASKS}/*.parquet",
+    "tried": f"{ATTEMPTS}/*.parquet", "verdicts": KEPT, "refused": REFUSED, "judged": JUDGED,
+}  # fmt: skip
+"""The files behind each view."""
 _NEAR = 0.5
 """What has failed with so many points is nearly right: a negative to learn from."""
 _PACKED_AT_ONCE = 2048
@@ -110,7 +115,14 @@ def write_table(path: Path, rows: Iterable[dict[str, Any]] | Rows, schema: pa.Sc
     pa, pq = packages()
     table = rows.table() if isinstance(rows, Rows) else pa.Table.from_pylist(list(rows), schema=schema)
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", compression_level=3, use_dictionary=_dictionary(table))
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=_dictionary(table),
+            write_page_checksum=True,
+        )
 
 
 def _dictionary(table: pa.Table) -> list[str]:
@@ -137,14 +149,49 @@ def rows_in(path: Path) -> int:
     return int(file.metadata.num_rows)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether all of a Parquet file can be read, and not its end alone. Raises UserError as `rows_in` does."""
+    if rows_in(path) < 0:
+        return False
+    try:
+        for batch in _batches(path, 1024):
+            # A file without checksums may give texts that are none.
+            batch.validate(full=True)
+    except _unreadable():
+        return False
+    return True
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """All Parquet files of a lake."""
+    for files in _PARTS.values():
+        yield from sorted(folder.glob(files))
+
+
+def tasks_in(path: Path) -> int:
+    """How many tasks of a shard could be made; -1 if the file cannot be read."""
+    _, pq = packages()
+    return rows_in(path) - pq.read_table(path, columns=["data"])["data"].null_count if rows_in(path) >= 0 else -1
+
+
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file, a few at a time. Raises UserError if it is damaged."""
-    _, pq = packages()
     try:
-        for batch in pq.ParquetFile(path).iter_batches(64):
+        for batch in _batches(path, 64):
             yield from batch.to_pylist()
-    except (OSError, ValueError) as e:
+    except _unreadable() as e:
         raise damaged(path) from e
+
+
+def _batches(path: Path, size: int) -> Iterator[pa.RecordBatch]:
+    _, pq = packages()
+    yield from pq.ParquetFile(path, page_checksum_verification=True).iter_batches(size)
+
+
+def _unreadable() -> tuple[type[BaseException], ...]:
+    """What pyarrow raises for a file that is damaged somewhere."""
+    pa, _ = packages()
+    return OSError, ValueError, MemoryError, pa.ArrowException
 
 
 def damaged(path: Path) -> UserError:
@@ -194,14 +241,12 @@ class Lake:
             raise UserError(f"the files in {self.folder} do not fit together: {_first_line(e)}") from None
 
     def _make_views(self) -> None:
-        parts = {"domains": DOMAINS, "tools": TOOLS, "agents": AGENTS, "made": f"{TASKS}/*.parquet",
-                 "tried": f"{ATTEMPTS}/*.parquet", "verdicts": KEPT, "refused": REFUSED, "judged": JUDGED}  # fmt: skip
-        there = {view for view, files in parts.items() if any(self.folder.glob(files))}
+        there = {view for view, files in _PARTS.items() if any(self.folder.glob(files))}
+        for path in files_of(self.folder):
+            if rows_in(path) < 0:
+                raise damaged(path)
         for view in sorted(there):
-            for path in self.folder.glob(parts[view]):
-                if rows_in(path) < 0:
-                    raise damaged(path)
-            where = str(self.folder / parts[view]).replace("'", "''")
+            where = str(self.folder / _PARTS[view]).replace("'", "''")
             self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
         if "made" in there:
             tried = "tried" if "tried" in there else "(SELECT 0 number, false passed WHERE false)"
@@ -237,7 +282,7 @@ class Lake:
         try:
             return self._ask(sql)
         except duckdb.Error as e:
-            raise _unanswered(e) from None
+            raise self._unanswered(e) from None
 
     def _ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         # Without a statement DuckDB answers nothing at all.
@@ -260,7 +305,7 @@ class Lake:
         except duckdb.CatalogException:
             return [], []
         except duckdb.Error as e:
-            raise _unanswered(e) from None
+            raise self._unanswered(e) from None
 
     def stream(self, sql: str, size: int = 256) -> Any:
         """Rows in pieces, so that a lake of any size can be read in little memory. Raises UserError as `query` does."""
@@ -271,7 +316,17 @@ class Lake:
             while rows := found.fetchmany(size):
                 yield from rows
         except duckdb.Error as e:
-            raise _unanswered(e) from None
+            raise self._unanswered(e) from None
+
+    def _unanswered(self, error: Exception) -> UserError:
+        """What is wrong: a file that is damaged inside, else DuckDB's words for the question."""
+        import duckdb
+
+        if not isinstance(error, duckdb.ParserException | duckdb.CatalogException | duckdb.BinderException):
+            for path in files_of(self.folder):
+                if not is_whole(path):
+                    return damaged(path)
+        return UserError(f"the query cannot be answered: {_first_line(error)}")
 
     def status(self) -> dict[str, Any]:
         """Counts for each stage."""
@@ -302,10 +357,6 @@ class Lake:
             "wanted": int(recipe_of(self.folder)["tasks"]["count"]),
             "finished": (self.folder / "manifest.json").exists(),
         }
-
-
-def _unanswered(error: Exception) -> UserError:
-    return UserError(f"the query cannot be answered: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -36,10 +36,13 @@ from openk2.data.lake import (
     Lake,
     Rows,
     damaged_recipe,
+    files_of,
+    is_whole,
     judged_schema,
     packages,
     refused_schema,
     rows_in,
+    tasks_in,
     write_table,
 )
 from openk2.synth.agents import Agent, agents_of
@@ -122,13 +125,20 @@ def _tried(recipe: SynthRecipe, folder: Path) -> int:
     size, tried = recipe.tasks.per_shard, 0
     for path in (folder / ATTEMPTS).glob("*.parquet"):
         first = int(path.stem) * size
-        if first + size > recipe.tasks.count and rows_in(path) >= 0:
+        if first + size > recipe.tasks.count and is_whole(path):
             numbers = pq.read_table(path, columns=["number"])["number"].to_pylist()
-            # The last ones may be tasks that could not be made.
-            tried = max(tried, first + rows_in(folder / TASKS / path.name), *(number + 1 for number in numbers))
+            tried = max(tried, *(number + 1 for number in numbers))
+            if len(numbers) == _tries(recipe) * tasks_in(tasks := folder / TASKS / path.name):
+                # The last ones may be tasks that could not be made.
+                tried = max(tried, first + rows_in(tasks))
     for path in (folder / ATTEMPTS).glob("*.partial.jsonl"):
         tried = max(tried, *(number + 1 for number, _ in written(path)), 0)
     return tried
+
+
+def _tries(recipe: SynthRecipe) -> int:
+    """How many attempts at a task there are: the planner's are all the same."""
+    return 1 if recipe.tried_without_model else recipe.attempts.per_task
 
 
 def _undecide(folder: Path) -> None:
@@ -139,8 +149,8 @@ def _undecide(folder: Path) -> None:
 
 def _drop_damaged(folder: Path) -> None:
     """Take away files that cannot be read, so that they are made anew."""
-    for path in (folder / name for name in (DOMAINS, TOOLS, AGENTS, REFUSED, JUDGED, KEPT)):
-        if path.exists() and rows_in(path) < 0:
+    for path in files_of(folder):
+        if not is_whole(path):
             path.unlink()
 
 
@@ -277,15 +287,11 @@ def shards_of(recipe: SynthRecipe, folder: Path) -> Iterator[Shard]:
 
 
 def _tasks(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Reporter) -> None:
-    """The tasks of all shards. One that has grown is made anew; what a model has tried of it is not."""
+    """The tasks of all shards. One that has grown is made anew, and until then it is as it was."""
     missing = []
     for shard in shards_of(recipe, folder):
         if rows_in(shard.tasks) != shard.last - shard.first:
-            if not recipe.tried_without_model:
-                reopen(shard)
-            for path in (shard.tasks, shard.attempts):
-                path.unlink(missing_ok=True)
-                remove_stale(path)
+            remove_stale(shard.tasks)
             missing.append(shard)
     _drop_beyond(recipe, folder)
     work.run("tasks", make_tasks, missing, recipe.tasks.count, reporter)
@@ -301,9 +307,15 @@ def _drop_beyond(recipe: SynthRecipe, folder: Path) -> None:
 
 
 def _attempts(recipe: SynthRecipe, folder: Path, work: Workers, reporter: Reporter) -> None:
-    missing = [shard for shard in shards_of(recipe, folder) if rows_in(shard.attempts) < 0]
+    missing = [
+        shard
+        for shard in shards_of(recipe, folder)
+        if rows_in(shard.attempts) != _tries(recipe) * tasks_in(shard.tasks)
+    ]
     for shard in missing:
         remove_stale(shard.attempts)
+        if not recipe.tried_without_model:
+            reopen(shard)
     if missing:
         _undecide(folder)
     if recipe.tried_without_model:

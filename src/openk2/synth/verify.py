@@ -116,6 +116,8 @@ def verify_run(run: Path, *, workers: int) -> Verified:
             for name, found in results:
                 verified.add(name, found)
             bar(verified.checked, total + missing)
+    if not verified.checked:
+        verified.differences.append(f"nothing was checked: {run} has no trajectories yet")
     return verified
 
 
