@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,31 @@ def test_report(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     cli("synth", "report", few(), "--out", tmp_path, "--compare", tmp_path / "none").refused("cannot be compared with")
 
 
+def test_a_query_of_any_size(cli: Run, cli_process: Run) -> None:
+    done = cli("synth", "query", few(), "select 'nan'::double a, 1.0/0 b, [1.5, 'inf'::double] c", "--json")
+    assert json.loads(done.out, parse_constant=pytest.fail) == [{"a": None, "b": None, "c": [1.5, None]}]
+    numbers = cli("synth", "query", few(), "select range a from range(2500)", "--json").out
+    assert json.loads(numbers) == [{"a": number} for number in range(2500)]
+    assert cli("synth", "query", few(), "select 1 a where false", "--json").out == "[]\n"
+    table = cli("synth", "query", few(), "select 'x' a, range b from range(2500)").out.splitlines()
+    assert [line.split() for line in table] == [["a", "b"], *(["x", str(number)] for number in range(2500))]
+    # Rows come while others are not there yet.
+    columns, pieces = Lake(few()).pieces("from range(1000000000)")
+    assert columns == ["range"] and next(pieces)[1] == (1,)
+    cli("synth", "query", few(), "").refused("the query is empty")
+    assert "near_misses" in cli("synth", "query", "--help").out
+
+
+def test_nothing_that_was_verified_is_an_error(cli: Run, tmp_path: Path) -> None:
+    shutil.copytree(few(), tmp_path / "run")
+    for path in (*(tmp_path / "run" / "synth" / "attempts").glob("*"), tmp_path / "run" / "synth" / "kept.parquet"):
+        path.unlink()
+    done = cli("synth", "verify", tmp_path / "run", "--workers", "1")
+    assert done.code == 1 and "nothing was checked" in done.out
+    done = cli("synth", "verify", tmp_path / "run", "--workers", "1", "--json")
+    assert done.code == 1 and json.loads(done.out)["checked"] == 0
+
+
 def test_show(cli: Run, tmp_path: Path) -> None:
     done = cli("synth", "show", few(), "--n", "2", "--seed", "4")
     assert done.code == 0 and done.out.count("\n## Task ") == 2
@@ -62,3 +88,10 @@ def test_show(cli: Run, tmp_path: Path) -> None:
         cli("synth", "show", few(), "--n", "2", "--seed", "4", "--out", tmp_path / "a.md").out == f"{tmp_path}/a.md\n"
     )
     assert (tmp_path / "a.md").read_text() == done.out
+    show = ("synth", "show", few(), "--n", "1", "--out")
+    before = (tmp_path / "a.md").read_text()
+    cli(*show, tmp_path / "a.md").refused("is there already: name another, or give --force")
+    assert (tmp_path / "a.md").read_text() == before
+    assert cli(*show, tmp_path / "a.md", "--force").code == 0 and (tmp_path / "a.md").read_text() != before
+    for folder in (".", "/", tmp_path):
+        cli(*show, folder).refused("is a folder: name a file")

@@ -85,6 +85,8 @@ def test_servers_that_cannot_be_added(cli: Run, tmp_path: Path) -> None:
     cli(*add, "--timeout", "1", "--", "sleep", "99").refused("did not list its tools within 1 s")
     cli(*add, "--url", "http://127.0.0.1:1/mcp").refused("http://127.0.0.1:1/mcp", "cannot be used")
     cli(*add, "--out", tmp_path / "no" / "f.json", "--", *GOOD).refused("cannot be written")
+    # The server is not begun for that.
+    cli(*add, "--out", ".", "--", "no-such-program").refused("is a folder: name a file")
 
 
 def test_specs_are_taken_in(cli: Run, tmp_path: Path) -> None:
@@ -96,6 +98,15 @@ def test_specs_are_taken_in(cli: Run, tmp_path: Path) -> None:
     assert (report["tools"], report["accepted"], sum(report["refused"].values())) == (2, 1, 1)
     assert json.loads(out.read_text())["tools"][0]["label"] == "model-backed"
     cli("worlds", "mcp", "import", tmp_path / "none").refused("cannot be read")
+    given, written = file.read_bytes(), out.read_bytes()
+    cli("worlds", "mcp", "import", file, "--out", out).refused("is there already: name another, or give --force")
+    (tmp_path / "link").symlink_to(file)
+    for same in (file, tmp_path / "link"):
+        cli("worlds", "mcp", "import", file, "--out", same, "--force").refused("is the file that is read")
+    assert (file.read_bytes(), out.read_bytes()) == (given, written)
+    assert cli("worlds", "mcp", "import", file, "--out", out, "--force").code == 0
+    for folder in (".", "/", tmp_path):
+        cli("worlds", "mcp", "import", file, "--out", folder, "--force").refused("is a folder: name a file")
     cli("worlds", "mcp", "import", tmp_path).refused("cannot be read")
 
 

@@ -295,7 +295,7 @@ def test_sources_that_cannot_be(make: Callable[[Path], Path], words: str, tmp_pa
         ("csv", "a.csv", "there is no format 'csv': use one of openai, trl, verl, verifiers, atif"),
         ("openai", "a.parquet", r"openai is a file: name one that ends in \.jsonl, and not "),
         ("verifiers", "a", r"ends in \.parquet or \.jsonl"),
-        ("openai", "folder.jsonl", "is a folder, and openai is a file: name a file"),
+        ("openai", "folder.jsonl", "is a folder: name a file"),
         ("atif", "file", "is a file, and atif is a folder: name a folder"),
         ("atif", "full", "has files that no export wrote"),
         ("atif", "saved", "are one within the other"),

@@ -39,6 +39,7 @@ def given_host(text: str) -> str:
     return text
 
 
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Go on without asking where no sandbox works.")]
 RecipeRunOption = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from openk2.agent.interrupted import Interrupted
-from openk2.cli.common import given_path
+from openk2.cli.common import ForceOption, given_path
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
     ],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="openai, trl, verl, verifiers or atif.")],
     everything: Annotated[bool, typer.Option("--all", help="Failed trajectories too, with their score.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: ForceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
 ) -> None:
     """Write the trajectories of a run as others read them.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from openk2.agent.interrupted import Interrupted
-from openk2.cli.common import MODEL_HELP, RecipeRunOption, given_path, set_option
+from openk2.cli.common import MODEL_HELP, ForceOption, RecipeRunOption, given_path, set_option
 from openk2.core import UserError
 
 app = typer.Typer(
@@ -162,17 +164,50 @@ def query(
     """
     from openk2.data.lake import Lake
 
-    columns, rows = Lake(folder).query(sql)
+    columns, rows = Lake(folder).pieces(sql)
     if as_json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
-        return
+        _print_json(columns, rows)
+    else:
+        _print_table(columns, rows)
+
+
+def _print_json(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) -> None:
+    """A list of objects, piece by piece."""
+    before = "["
+    for rows in pieces:
+        for row in rows:
+            print(before + json.dumps(_finite(dict(zip(columns, row, strict=True))), default=str), end="")
+            before = ", "
+    print("[]" if before == "[" else "]")
+
+
+def _finite(value: Any) -> Any:
+    """A value with null for each number that JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) -> None:
+    """A table, piece by piece: those that follow the first one are at least as wide."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(value) for value in row))
-    Console().print(table, markup=False)
+    console = Console()
+    wide: list[int] | None = None
+    for rows in pieces:
+        texts = [[str(value) for value in row] for row in rows]
+        table = Table(box=None, pad_edge=False, show_header=wide is None)
+        for at, column in enumerate(columns):
+            table.add_column(column, min_width=wide[at] if wide else None)
+        for row in texts:
+            table.add_row(*row)
+        if rows or wide is None:
+            console.print(table, markup=False)
+        most = console.width // max(len(columns), 1)
+        wide = wide or [min(max(map(len, column)), most) for column in zip(columns, *texts, strict=True)]
 
 
 @app.command()
@@ -235,6 +270,7 @@ def show(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write a file.", show_default="print", parser=given_path),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Print tasks drawn at random, to be read.
 
@@ -243,9 +279,11 @@ def show(
 
     Example: ./k2 synth show runs/synth-offline --n 5
     """
-    from openk2.core.runs import write_text
+    from openk2.core.runs import check_new_file, write_text
     from openk2.synth.show import markdown
 
+    if out is not None:
+        check_new_file(out, force=force)
     text = markdown(folder, n=n, seed=seed, trajectories=trajectories)
     if out is None:
         print(text, end="")

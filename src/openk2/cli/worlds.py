@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import given_path
+from openk2.cli.common import ForceOption, given_path
 from openk2.core import UserError
 
 app = typer.Typer(
@@ -208,6 +208,7 @@ def take_in(
             parser=given_path,
         ),
     ] = None,
+    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Take in specs of MCP servers, without running one.
@@ -220,4 +221,4 @@ def take_in(
     """
     from openk2.worlds.mcp.imports import import_file
 
-    import_file(file, out, as_json=json)
+    import_file(file, out, as_json=json, force=force)

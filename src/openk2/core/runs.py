@@ -93,12 +93,34 @@ def locked(folder: Path, advice: str, seconds: float = 0.0) -> Iterator[None]:
 _STALE_SECONDS = 600  # on a shared disk the process may be another machine's, and still write
 
 
+def check_file(path: Path) -> None:
+    """Raises UserError for what is no file's name."""
+    if not path.name or path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+
+
+def check_new_file(path: Path, source: Path | None = None, *, force: bool = False) -> None:
+    """Raises UserError, before any work is done, for a file that cannot be written or would take something away: one
+    that is there without `force`, and always the one that is read."""
+    check_file(path)
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"{path} is the file that is read: name another one to be written")
+    if path.exists() and not force:
+        raise there_already(path)
+
+
+def there_already(path: Path) -> UserError:
+    """What is said of something that would be replaced."""
+    return UserError(f"{path} is there already: name another, or give --force to replace it")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling that replaces `path` when the block ends well: a reader sees the old file or the new one.
 
-    Raises UserError when the disk is full; the old file then stays.
+    Raises UserError for a folder and when the disk is full; the old file then stays.
     """
+    check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from openk2.core import Message, Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.core.messages import as_unicode, compact_json
-from openk2.core.runs import atomic_path, remove_stale, write_text
+from openk2.core.runs import atomic_path, check_new_file, remove_stale, there_already, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -336,15 +336,16 @@ def export(
 def _check_target(form: Form, to: str, target: Path, force: bool) -> None:
     if form.row is not None and target.suffix not in form.suffixes:
         raise UserError(f"{to} is a file: name one that ends in {' or '.join(form.suffixes)}, and not {target}")
-    if form.row is not None and target.is_dir():
-        raise UserError(f"{target} is a folder, and {to} is a file: name a file")
-    if form.row is None and target.exists() and not target.is_dir():
+    if form.row is not None:
+        check_new_file(target, force=force)
+        return
+    if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, and {to} is a folder: name a folder")
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not target.exists() or not any(target.iterdir()):
         return
     if not force:
-        raise UserError(f"{target} is there already: name another, or give --force to replace it")
-    if target.is_dir() and any(file.suffix != ".json" for file in target.rglob("*") if not file.is_dir()):
+        raise there_already(target)
+    if any(file.suffix != ".json" for file in target.rglob("*") if not file.is_dir()):
         raise UserError(f"{target} has files that no export wrote, so it is not replaced: name another folder")
 
 

@@ -284,11 +284,36 @@ class Lake:
         except duckdb.Error as e:
             raise self._unanswered(e) from None
 
-    def _ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    def pieces(self, sql: str, size: int = 1000) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
+        """As `query`, but the rows come in pieces, at least one: an answer of any size passes through little memory."""
+        import duckdb
+
+        try:
+            found = self._begun(sql)
+        except duckdb.Error as e:
+            raise self._unanswered(e) from None
+
+        def rows() -> Iterator[list[tuple[Any, ...]]]:
+            try:
+                piece = found.fetchmany(size)
+                yield piece
+                while len(piece) == size:
+                    piece = found.fetchmany(size)
+                    yield piece
+            except duckdb.Error as e:
+                raise self._unanswered(e) from None
+
+        return [column[0] for column in found.description or []], rows()
+
+    def _begun(self, sql: str) -> duckdb.DuckDBPyConnection:
         # Without a statement DuckDB answers nothing at all.
         found: duckdb.DuckDBPyConnection | None = self._connection.execute(sql)
         if found is None:
             raise UserError("the query is empty: ask something in SQL, such as select count(*) from trajectories")
+        return found
+
+    def _ask(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        found = self._begun(sql)
         return [column[0] for column in found.description or []], found.fetchall()
 
     def one(self, sql: str) -> Any:

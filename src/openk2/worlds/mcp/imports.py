@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openk2.core import UserError
 from openk2.core.messages import compact_json
+from openk2.core.runs import check_new_file
 from openk2.worlds.mcp.infer import infer, tokens
 from openk2.worlds.mcp.simulated import Simulation
 from openk2.worlds.mcp.specs import Names, Spec, checked
@@ -242,10 +243,13 @@ def _name(server: str, taken: Counter[str]) -> str:
     return f"{name}_server{'' if taken[name] == 1 else f'_{taken[name]}'}"
 
 
-def import_file(path: Path, out: Path | None, *, as_json: bool) -> None:
-    """Import a file, write the accepted servers to `out`, and say on stdout what came of it."""
+def import_file(path: Path, out: Path | None, *, as_json: bool, force: bool = False) -> None:
+    """Import a file, write the accepted servers to `out`, and say on stdout what came of it. Raises UserError, also if
+    `out` is there without `force`."""
     from openk2.worlds.mcp.world import write_whole
 
+    if out is not None:
+        check_new_file(out, path, force=force)
     report = Report()
     lines = []
     for server in imported(path, report):

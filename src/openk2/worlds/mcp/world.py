@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
 from openk2.core.messages import compact_json
+from openk2.core.runs import check_file
 from openk2.worlds.mcp.live import TIMEOUT, Launch, LiveServer
 
 
@@ -290,6 +291,7 @@ def _within(wanted: dict[str, Any], arguments: dict[str, Any]) -> bool:
 
 async def add(launch: Launch, name: str, out: Path, *, timeout: float) -> ServerFile:
     """Start a server, list its tools and write the world file. Raises UserError."""
+    check_file(out)
     server = LiveServer(launch, timeout=timeout)
     await server.open()
     await server.close()
@@ -318,6 +320,7 @@ async def add(launch: Launch, name: str, out: Path, *, timeout: float) -> Server
 
 def write_whole(path: Path, text: str) -> None:
     """All of a file or nothing. Raises UserError."""
+    check_file(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8")
