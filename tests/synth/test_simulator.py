@@ -41,7 +41,7 @@ class Model:
 
 
 def simulator(model: Model, folder: Path, path: Path | None = None) -> Simulator:
-    return Simulator("Notes", "Writing", SPECS, Asker(model, folder, AskConfig()), Records(path))
+    return Simulator("Notes", "Writing", SPECS, Asker(model, folder, AskConfig()), Records("Notes", path))
 
 
 def call(name: str, **arguments: Any) -> ToolCall:
@@ -72,10 +72,12 @@ async def test_the_records_of_a_file_are_there_the_next_time(tmp_path: Path) -> 
     played = simulator(Model({"result": 1, "changes": [TEA]}), tmp_path, path)
     await played.call(call("add_note", title="tea"))
     played.records.close()
-    assert Records(path).content() == {"notes": {"tea": TEA["record"]}}
+    assert Records("Notes", path).content() == {"notes": {"tea": TEA["record"]}}
+    with pytest.raises(UserError, match="has the records of 'Notes', and not of 'Ships': name a new file"):
+        Records("Ships", path)
     path.write_text("no database, and longer than a header would be" * 9)
     with pytest.raises(UserError, match=r"state\.db cannot be used: .*name a new file"):
-        Records(path)
+        Records("Notes", path)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ async def test_an_error_of_the_tool_is_an_error(tmp_path: Path) -> None:
 
 async def test_what_could_not_be_used_is_asked_for_again(tmp_path: Path) -> None:
     model = Model("", "", "", {"result": 1})
-    played = Simulator("Notes", "", SPECS, Asker(model, tmp_path, AskConfig(), again=True), Records())
+    played = Simulator("Notes", "", SPECS, Asker(model, tmp_path, AskConfig(), again=True), Records("Notes"))
     assert (await played.call(call("add_note", title="tea"))).error
     assert (await played.call(call("add_note", title="tea"))).content == "1"
 
@@ -159,11 +161,11 @@ def test_another_programs_database_is_left_alone(table: str, words: str, tmp_pat
         connection.execute(f"CREATE TABLE {table}")
     before = path.read_bytes()
     with pytest.raises(UserError, match=words):
-        Records(path)
+        Records("Notes", path)
     assert path.read_bytes() == before
 
 
 def test_a_state_needs_a_folder(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "no" / "x.db", "there is no folder"), (tmp_path, "it is a folder")):
         with pytest.raises(UserError, match=words):
-            Records(path)
+            Records("Notes", path)

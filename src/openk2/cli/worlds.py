@@ -91,7 +91,8 @@ def serve(
     {"command": "openk2", "args": ["worlds", "serve", "dairy_farm"]}
 
     Imported tools are inferred, or with --model model-backed: _meta of each says which ("openk2/label"). A model's
-    answers are kept in FILE.asked, and the same calls give the same results without it.
+    answers are kept in FILE.asked: the same calls, in their order, from the same first records, with the same --model
+    and --seed, give the same results, even if its endpoint is gone.
 
     Example: ./k2 worlds serve dairy_farm --seed 7
     """

@@ -73,9 +73,9 @@ class _Answer(BaseModel):
 
 
 class Records:
-    """Records of any form in collections. With `path` they are in a file, and there the next time."""
+    """Records of any form in collections, of one server. With `path` they are in a file, and there the next time."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, server: str, path: Path | None = None) -> None:
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             problem = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
             raise UserError(f"the state {path} cannot be used: {problem}; name a file in a folder that is there")
@@ -93,7 +93,15 @@ class Records:
             # Whether it has these columns and can be written is better known now than at the first call.
             self._connection.execute("SELECT collection, id, record FROM records LIMIT 1").fetchall()
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS servers (name TEXT)")
+            owner = self._connection.execute("SELECT name FROM servers").fetchone()
+            if owner is None:
+                self._connection.execute("INSERT INTO servers VALUES (?)", (server,))
+            self._connection.execute("COMMIT")
+            if owner is not None and owner[0] != server:
+                raise UserError(
+                    f"{path} has the records of {str(owner[0])[:80]!r}, and not of {server[:80]!r}: name a new file"
+                )
             self.content()
         except (sqlite3.Error, ValueError) as e:
             raise UserError(f"the state {path} cannot be used: {e}; name a new file, or one of a session before") from e

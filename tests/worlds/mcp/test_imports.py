@@ -135,10 +135,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         taken(path)
     for text, words in (
         ("{", "line 1 is not JSON"),
-        ('{"server": "a", "tools": []}\n7', "line 2 is no server"),
+        ("\n7\n{", "line 2 is no server: it is not a JSON object"),
         ('{"server": "a"}', "line 1 is no server: tools"),
-        ('{"server": "a", "tools": [3]}', "line 1 is no server: tools.0"),
-        ("[" * 100_000, "line 1 is not JSON"),
+        ('{"server": "a", "tools": [3]}', "line 1 is no server: tools.0: Input should be a valid dictionary$"),
+        ('{"tools": []}', "line 1 is no server: server: Field required$"),
+        ("[" * 100_000, "give one server a line, not a JSON array"),
+        ('[\n {"server": "a", "tools": []}\n]', "give one server a line, not a JSON array"),
+        ('[{"server": "a", "tools": []}]', "give one server a line, not a JSON array"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
@@ -146,6 +149,35 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="line 1 is not JSON"):
         taken(path)
+
+
+def test_lines_that_are_no_servers_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = json.dumps({"server": "Files", "domain": None, "tools": FILES})
+    path = tmp_path / "s.jsonl"
+    path.write_text(f'{{"server": "a"}}\n{good}\n7\n{{\n[]\n')
+    (files,), report = taken(path)
+    assert files.category == "Others" and report["accepted"] == len(FILES) == report["tools"]
+    assert [one["line"] for one in report["refused_servers"]] == [1, 3, 4, 5] and report["refused"] == {}
+    assert report["refused_servers"][0]["reason"] == "is no server: tools: Field required"
+    import_file(path, None, as_json=False)
+    assert "left out: line 3 is no server: it is not a JSON object\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*$"])
+def test_a_pattern_that_would_take_for_ever_is_an_error(pattern: str, tmp_path: Path) -> None:
+    note = tool("createNote", {"path": TEXT | {"pattern": pattern}, "content": TEXT})
+    (files,), _ = taken(write(tmp_path / "s.jsonl", {"server": "Files", "tools": [note, *FILES[1:]]}))
+    assert files.simulation is not None
+    app = Simulated(files.simulation, files.specs)
+    made = app.call(ToolCall("c", "createNote", json.dumps({"path": "a" * 5000 + "!", "content": "x"})))
+    assert made.error and "takes too long" in made.content
+    assert not app.call(ToolCall("c", "createNote", json.dumps({"path": "aaa", "content": "x"}))).error
+
+
+def test_a_schema_that_nothing_can_be_checked_against(tmp_path: Path) -> None:
+    both = {"type": "object", "patternProperties": {"(a+)+$": True}, "unevaluatedProperties": False}
+    _, report = taken(write(tmp_path / "s.jsonl", {"server": "s", "tools": [{"name": "x", "input_schema": both}]}))
+    assert report["refused"] == {specs.NO_CHECK: 1}
 
 
 def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

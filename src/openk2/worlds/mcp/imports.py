@@ -30,20 +30,12 @@ _ALIKE = 0.9
 _LONGEST_LINE = 20_000_000
 
 
-class _GivenTool(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    name: Any = None
-    description: Any = None
-    input_schema: Any = None
-
-
 class _GivenServer(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     server: str = Field(min_length=1)
-    domain: str = "Others"
-    tools: list[_GivenTool]
+    domain: str | None = None
+    tools: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +88,8 @@ class Report:
     inferred: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     servers: Counter[str] = field(default_factory=Counter)
+    refused_servers: dict[int, str] = field(default_factory=dict)
+    """Lines that are no server, and why."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -111,6 +105,7 @@ class Report:
                 "model_backed": self.servers[MODEL_BACKED],
                 "without_tools": self.servers[""],
             },
+            "refused_servers": [{"line": line, "reason": why} for line, why in self.refused_servers.items()],
         }
 
 
@@ -180,13 +175,14 @@ def _bare(schema: Any) -> Any:
 
 
 def imported(path: Path, report: Report) -> Iterator[ImportedServer]:
-    """The servers of a file, one after the other. Raises UserError naming a line that cannot be read."""
+    """The servers of a file, one after the other. A line that is none is noted in the report. Raises UserError if the
+    file cannot be read, or if no line is a server."""
     doubles, taken = _Doubles(), Counter[str]()
-    for given in _given(path):
+    for given in _given(path, report):
         names, specs = Names(), list[Spec]()
         for tool in given.tools:
             report.tools += 1
-            found = checked(tool.name, tool.description, tool.input_schema, names)
+            found = checked(tool.get("name"), tool.get("description"), tool.get("input_schema"), names)
             if isinstance(found, Spec) and doubles.has(found):
                 found = DOUBLE
             if isinstance(found, Spec):
@@ -197,18 +193,27 @@ def imported(path: Path, report: Report) -> Iterator[ImportedServer]:
         if not specs:
             report.servers[""] += 1
             continue
-        name = _name(given.server, taken)
-        one = ImportedServer(
-            name, given.server, given.domain, tuple(specs), infer(name, given.domain or "Others", given.server, specs)
-        )
+        name, category = _name(given.server, taken), given.domain or "Others"
+        one = ImportedServer(name, given.server, category, tuple(specs), infer(name, category, given.server, specs))
         report.inferred += len(one.simulation.bridges) if one.simulation is not None else 0
         report.servers[one.label] += 1
         yield one
 
 
-def _given(path: Path) -> Iterator[_GivenServer]:
+def _given(path: Path, report: Report) -> Iterator[_GivenServer]:
+    found = False
     for number, line in _lines(path):
-        yield _server(path, number, line)
+        server = _server(line)
+        if isinstance(server, str):
+            if not found and line.lstrip().startswith(b"["):
+                raise UserError(f"{path} begins with a JSON array: give one server a line, not a JSON array")
+            report.refused_servers[number] = server
+        else:
+            found = True
+            yield server
+    if not found and report.refused_servers:
+        number, why = next(iter(report.refused_servers.items()))
+        raise UserError(f"{path} has no server: line {number} {why}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -216,23 +221,24 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if len(line) > _LONGEST_LINE:
-                    raise UserError(f"{path}, line {number} has {len(line)} bytes: give one server a line")
                 if line.strip():
                     yield number, line
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}; name a file with a server a line") from None
 
 
-def _server(path: Path, number: int, line: bytes) -> _GivenServer:
+def _server(line: bytes) -> _GivenServer | str:
+    """A server, or what is wrong with its line."""
+    if len(line) > _LONGEST_LINE:
+        return f"has {len(line)} bytes: give one server a line"
     try:
-        return _GivenServer.model_validate(json.loads(line))
+        raw = json.loads(line)
+        return _GivenServer.model_validate(raw) if isinstance(raw, dict) else "is no server: it is not a JSON object"
     except ValidationError as e:
         first = e.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise UserError(f"{path}, line {number} is no server: {where}: {first['msg']}") from None
+        return f"is no server: {'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}, line {number} is not JSON: {str(e)[:120]}") from None
+        return f"is not JSON: {str(e)[:120]}"
 
 
 def _name(server: str, taken: Counter[str]) -> str:
@@ -264,6 +270,8 @@ def import_file(path: Path, out: Path | None, *, as_json: bool, force: bool = Fa
     print(f"{report.tools} tools, {report.accepted} accepted")
     for reason, count in said["refused"].items():
         print(f"refused {count}: {reason}")
+    for line, why in report.refused_servers.items():
+        print(f"left out: line {line} {why}")
     print(f"{report.inferred} tools are simulated (inferred), {said['model_backed']} need a model (model-backed)")
     servers = said["servers"]
     print(

@@ -92,7 +92,8 @@ class ImportedSession:
         self._played: Simulator | None = None
         if asker is not None:
             others = [spec for spec in server.specs if spec.name not in inferred]
-            self._played = Simulator(server.server, server.category, others, asker, Records(path), seed=seed)
+            records = Records(server.server, path)
+            self._played = Simulator(server.server, server.category, others, asker, records, seed=seed)
         played = {} if self._played is None else self._played.specs
         offered = [spec for spec in server.specs if spec.name in inferred or spec.name in played]
         self.tools: Sequence[ToolSpec] = [spec.tool() for spec in offered]
@@ -164,7 +165,7 @@ def _session(name: str, seed: int, imported: Path | None, model: str, state: Pat
 
     config = AskConfig(temperature=0.0)
     policy = resolve_policy(model, temperature=config.temperature, seed=seed)
-    # What was answered once is not asked again: the same calls give the same results, also without the model.
+    # What was answered once is not asked again: the same session over again does not need the endpoint.
     kept = imported.with_name(f"{imported.name}.asked")
     return ImportedSession(server, seed, Asker(policy, kept, config, again=True), state)
 

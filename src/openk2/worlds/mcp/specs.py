@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openk2.core import ToolCall, ToolSpec, UserError
 from openk2.core.messages import as_unicode, compact_json
+
+if TYPE_CHECKING:
+    from openk2.serve.validate import Schema
 
 _USABLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LONGEST_NAME = 64
@@ -21,6 +24,7 @@ NO_OBJECT = "the schema is not of an object"
 NO_SCHEMA = "the schema is not valid JSON Schema"
 NO_REFERENCE = "the schema refers to something that it does not have"
 TOO_LARGE = "the schema is too large or too deep"
+NO_CHECK = "nothing can be checked against the schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ def schema_problem(schema: object) -> str | None:
         from jsonschema import Draft202012Validator
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import validator_for
+
+        from openk2.serve.validate import Schema
     except ImportError:
         raise UserError(MISSING) from None
     try:
@@ -90,19 +96,26 @@ def schema_problem(schema: object) -> str | None:
         return TOO_LARGE
     if any(not _leads_somewhere(schema, reference) for reference in _references(schema)):
         return NO_REFERENCE
+    try:
+        Schema(schema)
+    except ValueError:
+        return NO_CHECK
     return None
 
 
-def validator_of(spec: Spec) -> Any:
-    """What checks arguments by a tool's schema, in the dialect that the schema names."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import validator_for
+def validator_of(spec: Spec) -> Schema:
+    """What checks arguments by a tool's schema, in the dialect that the schema names. Raises UserError."""
+    from openk2.serve.validate import Schema
 
-    return validator_for(spec.schema, default=Draft202012Validator)(spec.schema)
+    try:
+        return Schema(spec.schema)
+    except ValueError as e:
+        raise UserError(f"the schema of {spec.name}: {e}; import the server anew") from None
 
 
-def arguments_of(call: ToolCall, validator: Any) -> dict[str, Any]:
-    """The arguments of a call. Raises UserError with what is wrong if they do not fit the tool's schema."""
+def arguments_of(call: ToolCall, validator: Schema) -> dict[str, Any]:
+    """The arguments of a call. Raises UserError with what is wrong if they do not fit the tool's schema, or if that
+    takes too long, as some patterns do."""
     from referencing.exceptions import Unresolvable
 
     try:
@@ -110,7 +123,9 @@ def arguments_of(call: ToolCall, validator: Any) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:
         raise UserError(f"the arguments are no JSON object ({e})") from None
     try:
-        problem = next(validator.iter_errors(arguments), None)
+        problem = next(iter(validator.errors(arguments)), None)
+    except TimeoutError:
+        raise UserError(f"{call.name}: to check the arguments against its schema takes too long") from None
     except (RecursionError, Unresolvable):
         raise UserError(
             f"{call.name}: its schema cannot be applied, since it refers to itself without end or to what it does not "
