@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from openk2.core import UserError
 from openk2.core.messages import compact_json
 from openk2.core.runs import check_new_file
-from openk2.worlds.mcp.infer import infer, tokens
+from openk2.worlds.mcp.infer import infer
 from openk2.worlds.mcp.simulated import Simulation
 from openk2.worlds.mcp.specs import Names, Spec, checked
+from openk2.worlds.mcp.words import tokens
 
 DOUBLE = "a near double of an earlier tool"
 INFERRED, MODEL_BACKED, PARTLY = "inferred", "model-backed", "partly inferred"

@@ -3,7 +3,8 @@
 A name is read as a verb and a noun. Nouns that something can be done to in at least two ways, one of which changes
 something, become entities; what their creation and change take become fields; an id, or a field that tells rows apart,
 says which row is meant. Then creating, getting, listing, updating and deleting are declared for the interpreter. A tool
-of which a required parameter has no such meaning is left alone: a simulation that ignores what it is told is none.
+of which a required parameter, or any filter of a list, has no such meaning is left alone: a simulation that ignores
+what it is told is none.
 
 Paging and sorting may be left out of account, but for a limit; lists and objects are kept as they are given.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from keyword import iskeyword
 from typing import Any
 
@@ -22,42 +23,31 @@ from openk2.worlds.apps.declaration import GIVEN, Domain, read_domain, row_name
 from openk2.worlds.apps.filling import fill
 from openk2.worlds.mcp.simulated import Bridge, Simulation
 from openk2.worlds.mcp.specs import Spec
+from openk2.worlds.mcp.words import (
+    ENDS,
+    FILLERS,
+    FROM,
+    LIMITS,
+    MANY,
+    MOMENTS,
+    NATURAL,
+    PAGING,
+    SEARCH,
+    STATE,
+    STORES,
+    TO,
+    WAYS,
+    WRITES,
+    is_secret,
+    is_verb,
+    singular,
+    tokens,
+)
 
-_CREATE = frozenset({"create", "add", "new", "insert", "post", "register", "save", "make", "store"})
-_GET = frozenset({"get", "read", "fetch", "retrieve", "show", "describe", "view", "load", "lookup"})
-_LIST = frozenset({"list", "search", "find", "query", "browse", "filter"})
-_UPDATE = frozenset({"update", "edit", "modify", "set", "rename", "change", "patch"})
-_DELETE = frozenset({"delete", "remove", "destroy", "drop", "erase"})
-_STATE = {
-    "complete": "completed", "close": "closed", "reopen": "open", "open": "open", "archive": "archived",
-    "unarchive": "active", "cancel": "cancelled", "approve": "approved", "reject": "rejected", "enable": "enabled",
-    "disable": "disabled", "activate": "active", "deactivate": "inactive", "pause": "paused", "resume": "active",
-    "publish": "published", "unpublish": "unpublished", "lock": "locked", "unlock": "unlocked", "pin": "pinned",
-    "unpin": "unpinned", "start": "started", "stop": "stopped", "finish": "finished", "mute": "muted",
-    "unmute": "unmuted", "ban": "banned", "unban": "active", "accept": "accepted", "decline": "declined",
-    "restore": "active", "suspend": "suspended", "star": "starred", "unstar": "unstarred",
-}  # fmt: skip
-_WAYS = (("create", _CREATE), ("list", _LIST), ("update", _UPDATE), ("delete", _DELETE), ("get", _GET))
-_WRITES = frozenset({"create", "update", "delete", "state"})
-_MANY = frozenset({"batch", "bulk", "many", "multi", "multiple"})
-_ENDS = frozenset({"by", "for", "from", "with", "in", "of", "to", "on", "at", "and", "using", "as", "via"})
-_FILLERS = frozenset({
-    "a", "an", "the", "all", "new", "my", "details", "detail", "info", "information", "data", "list", "single",
-    "specific", "existing"
-})  # fmt: skip
-_PAGING = frozenset({
-    "limit", "page", "offset", "cursor", "per_page", "page_size", "page_token", "max_results", "max", "count",
-    "top", "skip", "sort", "sort_by", "order", "order_by", "sort_order", "direction", "fields", "format", "verbose",
-    "include", "api_key", "apikey", "token", "access_token", "auth", "page_number", "size", "start_cursor",
-    "starting_after", "next_token", "pagination", "results_per_page", "num_results"
-})  # fmt: skip
-_SECRETS = frozenset({"api_key", "apikey", "token", "access_token", "auth"})
-_LIMITS = ("limit", "max_results", "page_size", "per_page", "max", "top", "count", "size", "num_results")
-_SEARCH = frozenset({"query", "q", "search", "keyword", "keywords", "text", "term", "search_term", "search_query"})
-_NATURAL = ("name", "path", "file_path", "filepath", "filename", "slug", "title", "key", "url", "username", "email")
 _TAKEN = frozenset({*GIVEN, "true", "false", "none", "made", "chosen", "each_row", "id"})
 _TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
 _MOST_VALUES = 50
+_DAYS = tuple(f"2026-{month:02}-{3 * month - 2:02}" for month in range(1, 10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +84,8 @@ class _Entity:
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     number: str = ""
     """A whole number that rows are known by."""
-
-
-def tokens(name: str) -> list[str]:
-    """The words of a name: snake_case, kebab-case or camelCase."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)]
-
-
-def singular(word: str) -> str:
-    """English, as far as names of tools need it."""
-    if len(word) < 4 or word.endswith(("ss", "us", "is", "news", "series")):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    if word.endswith(("sses", "xes", "ches", "shes", "zes")):
-        return word[:-2]
-    return word[:-1] if word.endswith("s") else word
+    key: str = ""
+    """A text that rows are known by, which those who make them choose."""
 
 
 def infer(name: str, category: str, title: str, specs: Sequence[Spec]) -> Simulation | None:
@@ -118,6 +94,9 @@ def infer(name: str, category: str, title: str, specs: Sequence[Spec]) -> Simula
     # What most names begin with is the server's name and no noun.
     prefixes = {word for word, count in firsts.items() if count > max(2, len(specs) / 2)}
     read = [one for spec in specs if (one := _read(spec, prefixes)) is not None]
+    # What is made as nothing here could make it would not be found by the others.
+    unclear = {one.noun for one in read if _is_made_unclearly(one)}
+    read = [one for one in read if one.noun not in unclear]
     while True:
         entities = _entities(read)
         drafts: dict[str, tuple[dict[str, Any], Bridge]] = {}
@@ -152,22 +131,22 @@ def infer(name: str, category: str, title: str, specs: Sequence[Spec]) -> Simula
 
 def _read(spec: Spec, prefixes: set[str]) -> _Read | None:
     words = tokens(spec.original)
-    if len(words) > 1 and words[0] in prefixes and not _is_verb(words[0]):
+    if len(words) > 1 and words[0] in prefixes and not is_verb(words[0]):
         del words[0]
     for at, word in enumerate(words):
-        way = "state" if word in _STATE else next((way for way, verbs in _WAYS if word in verbs), None)
+        way = "state" if word in STATE else next((way for way, verbs in WAYS if word in verbs), None)
         if way is None:
             continue
         behind: list[str] = []
         for other in words[at + 1 :]:
-            if other in _ENDS:
+            if other in ENDS:
                 break
             behind.append(other)
-        nouns = [w for w in behind or words[:at] if w not in _FILLERS]
+        nouns = [w for w in behind or words[:at] if w not in FILLERS]
         if not nouns or any(w.isdigit() for w in nouns) or len(nouns) > 4:
             return None
         many = singular(nouns[-1]) != nouns[-1] or "all" in behind
-        if _MANY.intersection(words) or (many and (way in _WRITES)):
+        if MANY.intersection(words) or (many and (way in WRITES)):
             # Lists of rows in one call: a declared tool takes one.
             return None
         noun = "_".join([*nouns[:-1], singular(nouns[-1])])
@@ -176,12 +155,8 @@ def _read(spec: Spec, prefixes: set[str]) -> _Read | None:
         arguments = tuple(_arguments(spec))
         if way == "get" and many and _key(noun, arguments) is None:
             way = "list"
-        return _Read(spec, word, way, noun, _STATE.get(word, ""), arguments)
+        return _Read(spec, word, way, noun, STATE.get(word, ""), arguments)
     return None
-
-
-def _is_verb(word: str) -> bool:
-    return word in _STATE or any(word in verbs for _, verbs in _WAYS)
 
 
 def _arguments(spec: Spec) -> Iterator[_Argument]:
@@ -224,9 +199,20 @@ def _key(noun: str, arguments: Sequence[_Argument]) -> _Argument | None:
     last = noun.split("_")[-1]
     owners = ("", *(f"{owner}_" for owner in dict.fromkeys((noun, last))))
     ids = [f"{owner}{ending}" for owner in owners for ending in ("id", "uuid", "number", "identifier")]
-    natural = [f"{owner}{ending}" for owner in owners for ending in _NATURAL]
+    natural = [f"{owner}{ending}" for owner in owners for ending in NATURAL]
     by_name = {one.name: one for one in arguments if one.required and not one.json and one.type != "boolean"}
     return next((by_name[name] for name in (*ids, *natural, noun, last) if name in by_name), None)
+
+
+def _is_own_id(noun: str, argument: _Argument) -> bool:
+    """Whether it is the id of a row of that noun, such as `id` or `note_id`."""
+    return _is_id(argument) and _key(noun, (replace(argument, required=True),)) is not None
+
+
+def _is_made_unclearly(one: _Read) -> bool:
+    """Whether a row may have an id that somebody chooses, and need not, or may be replaced by it."""
+    own = [argument for argument in one.arguments if argument.type == "text" and _is_own_id(one.noun, argument)]
+    return one.way == "create" and any(not argument.required or one.verb in STORES for argument in own)
 
 
 def _by_id(one: _Read) -> bool:
@@ -249,7 +235,7 @@ def _entities(read: Sequence[_Read]) -> dict[str, _Entity]:
             # Where nothing else makes rows, these may: what they do then is not known.
             tools = [one for one in tools if one.verb != "set" and not (one.way == "state" and not _by_id(one))]
         ways = {one.way for one in tools}
-        if len(ways) >= 2 and ways & _WRITES:
+        if len(ways) >= 2 and ways & WRITES:
             entities[noun] = _Entity(noun, f"{noun}_rows"[:64] if len(noun) > 55 else _plural(noun), tools)
     for entity in entities.values():
         _find_fields(entity, entities)
@@ -266,6 +252,11 @@ def _plural(noun: str) -> str:
 
 def _find_fields(entity: _Entity, entities: Mapping[str, _Entity]) -> None:
     creates = [one for one in entity.tools if one.way == "create"]
+    for one in creates:
+        for argument in one.arguments:
+            if argument.required and argument.type == "text" and _is_own_id(entity.noun, argument):
+                entity.key = f"{entity.noun}_key" if argument.name == "id" else argument.name
+                entity.fields[entity.key] = {"type": "text", "unique": True}
     for one in entity.tools:
         if one.way not in ("create", "update", "get", "delete", "state"):
             continue
@@ -277,14 +268,25 @@ def _find_fields(entity: _Entity, entities: Mapping[str, _Entity]) -> None:
                     entity.fields[argument.name] = {"type": "integer", "minimum": 1, "unique": True}
                 elif not _is_id(argument):
                     entity.fields.setdefault(argument.name, {"type": argument.type, "unique": True})
-            elif one.way in ("create", "update") and argument.name not in _SECRETS:
+            elif one.way in ("create", "update") and not is_secret(argument.name):
+                if one.way == "update" and argument.name.startswith("new_"):
+                    # What another field is to become.
+                    continue
                 _add_field(entity, argument, entities, set_by_all=bool(creates) and one.way == "create")
     needed = [{a.name for a in one.arguments if a.required} for one in creates]
     for name, declared in entity.fields.items():
         required = bool(needed) and all(name in names for names in needed)
-        declared["optional"] = (not required and name != entity.number) or "ref" in declared
-    if any(one.way == "state" for one in entity.tools):
-        entity.fields.setdefault("status", {"type": "text", "optional": True, "values": None})
+        declared["optional"] = (not required and name not in (entity.number, entity.key)) or "ref" in declared
+    for one in entity.tools:
+        for argument in one.arguments if one.way == "list" else ():
+            column, _ = _bound(argument, entity) or ("", "")
+            if column and argument.type == "text":
+                # Rows that a state begins with can be compared, too.
+                entity.fields[column]["examples"] = _DAYS
+        if one.way == "state":
+            status = entity.fields.setdefault("status", {"type": "text", "optional": True, "values": None})
+            if status.get("values") and _near(one, status["values"]) is None:
+                status["values"] = (*status["values"], one.state)
 
 
 def _add_field(entity: _Entity, argument: _Argument, entities: Mapping[str, _Entity], *, set_by_all: bool) -> None:
@@ -314,7 +316,10 @@ def _referred(argument: _Argument, entities: Mapping[str, _Entity], own: _Entity
         return None
     noun = argument.name.removesuffix("_id")
     other = entities.get(noun) or (own if noun.startswith("parent") else None)
-    return None if other is None or other.number else other
+    if other is own and not noun.startswith("parent"):
+        return None
+    # Rows that are known by what somebody has chosen have an id of their own that nobody knows.
+    return None if other is None or other.number or other.key else other
 
 
 @dataclass(slots=True)
@@ -368,13 +373,18 @@ def _draft(one: _Read, entity: _Entity, entities: Mapping[str, _Entity]) -> tupl
 def _create(draft: _Draft, one: _Read, entity: _Entity) -> bool:
     values: dict[str, str] = {}
     for argument in one.arguments:
-        if argument.name in _SECRETS:
+        if is_secret(argument.name):
             if argument.required:
                 return False
             continue
-        name = f"{entity.noun}_key" if argument.name == "id" else argument.name
+        own = _is_own_id(entity.noun, argument) and argument.type == "text"
+        name = entity.key if own else f"{entity.noun}_key" if argument.name == "id" else argument.name
         ref = entity.fields[name].get("ref")
         values[name] = draft.take(argument, ref, name)
+        if name in (entity.key, entity.number):
+            taken = f"any(each_row.{name} == {values[name]} for each_row in {entity.plural})"
+            called = entity.noun.replace("_", " ")
+            draft.requires.append({"that": f"not {taken}", "error": f"there is such a {called} already"})
     if entity.number and entity.number not in values:
         rows = f"each_row in {entity.plural}"
         highest = f"max(each_row.{entity.number} for {rows})"
@@ -395,27 +405,47 @@ def _other(draft: _Draft, one: _Read, entity: _Entity) -> bool:
     conditions: list[str] = []
     if key is not None:
         creates = {a.name for t in entity.tools if t.way == "create" for a in t.arguments}
-        if _is_id(key) and key.type == "text" and key.name not in creates - {"id"}:
+        if entity.key and key.type == "text" and _is_id(key):
+            conditions.append(f"chosen.{entity.key} == {draft.take(key, None, f'which_{entity.key}'[:60])}")
+        elif _is_id(key) and key.type == "text" and key.name not in creates:
             row = row_name(draft.take(key, entity.plural, f"{entity.noun}_id"))
         else:
-            column = key.name if key.name in entity.fields else f"{entity.noun}_key"
-            if column not in entity.fields:
+            if key.name not in entity.fields:
                 return False
-            conditions.append(f"chosen.{column} == {draft.take(key, None, f'which_{column}'[:60])}")
+            conditions.append(f"chosen.{key.name} == {draft.take(key, None, f'which_{key.name}'[:60])}")
     values: dict[str, str] = {}
+    parts = _parts_of_key(one, entity, ("get", "delete") if row else ("get", "delete", "list"))
     for argument in one.arguments:
         if argument is key:
             continue
         # What says nothing of rows is left out, and may not be needed.
         known = argument.name in entity.fields and not argument.json
-        if one.way == "update" and argument.name in entity.fields:
+        if is_secret(argument.name):
+            if argument.required:
+                return False
+        elif one.way == "update" and argument.name.startswith(("new_", "old_")):
+            column = _renamed(one, entity, argument, key)
+            if column is None:
+                return False
+            name = draft.take(argument)
+            values[column] = (
+                name if argument.required else f"{name} if {name} is not None else {row or 'chosen'}.{column}"
+            )
+        elif one.way == "update" and argument.name in entity.fields and argument.name not in parts:
             name = draft.take(argument, entity.fields[argument.name].get("ref"))
             held = f"{row or 'chosen'}.{argument.name}"
             values[argument.name] = name if argument.required else f"{name} if {name} is not None else {held}"
-        elif one.way == "list" and argument.name in _LIMITS and argument.type in ("integer", "number"):
+        elif one.way == "list" and argument.name in LIMITS and argument.type in ("integer", "number"):
             draft.limit = draft.limit or argument.original
-        elif argument.name in _PAGING and not argument.required:
+        elif argument.name in PAGING and not argument.required:
             continue
+        elif one.way == "list" and (bound := _bound(argument, entity)) is not None:
+            column, relation = bound
+            if not column:
+                return False
+            name = draft.take(argument)
+            within = f"chosen.{column} {relation} {name}"
+            conditions.append(within if argument.required else f"({name} is None or {within})")
         elif known and argument.name != entity.number:
             name = draft.take(argument)
             held = f"{row or 'chosen'}.{argument.name}"
@@ -425,15 +455,17 @@ def _other(draft: _Draft, one: _Read, entity: _Entity) -> bool:
             elif argument.required:
                 error = f"no {entity.noun.replace('_', ' ')} has that {argument.name.replace('_', ' ')}"
                 draft.requires.append({"that": same, "error": error})
-        elif one.way == "list" and argument.name in _SEARCH and argument.type == "text" and not argument.json:
+        elif one.way == "list" and argument.name in SEARCH and argument.type == "text" and not argument.json:
             texts = [n for n, f in entity.fields.items() if f.get("type") == "text" and f.get("kind") != "json"]
             if not texts:
                 return False
             name = draft.take(argument)
             found = " or ".join(f"lower({name}) in lower(chosen.{text})" for text in texts)
             conditions.append(f"({found})" if argument.required else f"({name} is None or {found})")
-        elif argument.required:
+        elif argument.required or one.way == "list":
             return False
+    if one.verb == "rename" and not row and _column(key, entity) not in values:
+        return False
     where = " and ".join(conditions)
     rows: dict[str, Any] = {"rows": entity.plural, "name": "chosen"} | ({"where": where} if where else {})
     if one.way == "list":
@@ -462,11 +494,51 @@ def _other(draft: _Draft, one: _Read, entity: _Entity) -> bool:
 
 def _status(one: _Read, entity: _Entity) -> str:
     """What a row is after a tool such as `close_issue`: the nearest of the values that there are."""
-    values = entity.fields["status"].get("values")
-    if values:
-        near = next((value for value in values if value.lower()[:4] == one.state[:4]), None)
-        return (near or one.state).replace("'", "")
-    return one.state
+    return (_near(one, entity.fields["status"].get("values") or ()) or one.state).replace("'", "")
+
+
+def _near(one: _Read, values: Sequence[str]) -> str | None:
+    return next((value for value in values if value.lower()[:4] == one.state[:4]), None)
+
+
+def _column(key: _Argument | None, entity: _Entity) -> str:
+    """The field behind a key that is no id of the simulation's own."""
+    assert key is not None
+    return entity.key if entity.key and key.type == "text" and _is_id(key) else key.name
+
+
+def _parts_of_key(one: _Read, entity: _Entity, ways: Sequence[str]) -> set[str]:
+    """What other tools need to say which rows are meant: it is no new value of an update."""
+    others = (tool for tool in entity.tools if tool.way in ways and tool is not one)
+    return {argument.name for tool in others for argument in tool.arguments if argument.required}
+
+
+def _renamed(one: _Read, entity: _Entity, argument: _Argument, key: _Argument | None) -> str | None:
+    """The field that a parameter such as `new_name` changes."""
+    if argument.json or not argument.name.startswith("new_"):
+        return None
+    name = argument.name.removeprefix("new_")
+    if name in entity.fields:
+        return name if "ref" not in entity.fields[name] else None
+    natural = key is not None and not _is_id(key) and name in (*NATURAL, entity.noun)
+    return key.name if key is not None and natural and one.verb == "rename" else None
+
+
+def _bound(argument: _Argument, entity: _Entity) -> tuple[str, str] | None:
+    """The field that a parameter such as `min_price` or `end_date` bounds and the relation; no field where it is not
+    known which, and None if it is no bound."""
+    words = argument.name.split("_")
+    side = next((side for side in (FROM, TO) for word in (words[0], words[-1]) if word in side), None)
+    if side is None or argument.type == "boolean" or argument.values:
+        return None
+    rest = words[1:] if words[0] in side else words[:-1]
+    names = ("_".join(rest), *("_".join([*rest, ending]) for ending in ("at", "date", "time")), argument.name)
+    column = next((name for name in names if name in entity.fields), "")
+    field = entity.fields.get(column, {})
+    number = field.get("type") in ("integer", "number") and argument.type in ("integer", "number")
+    moment = field.get("type") == argument.type == "text" and not MOMENTS.isdisjoint(words)
+    plain = not {"kind", "values", "ref"} & {key for key, value in field.items() if value}
+    return (column if column and plain and (number or moment) else "", ">=" if side is FROM else "<=")
 
 
 def _domain(
