@@ -14,7 +14,8 @@ from openk2.core import UserError
 from openk2.model import Transformer, load
 from openk2.rl import gym
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.trainer import Trainer, family_of
+from openk2.rl.rollouts import family_of
+from openk2.rl.trainer import Trainer
 from openk2.train.stages import start_folder
 from shared.toy import PLACES as TOYS
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from openk2.core import UserError
@@ -21,6 +20,7 @@ from openk2.data.batches import IGNORED
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip
 from openk2.rl.objective import PolicyLoss, SaidLogprobs, Sample, micro_batches
+from openk2.rl.ranks import Ranks
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.weights import WeightHandover
 from openk2.train.precision import MixedPrecision
@@ -53,8 +53,8 @@ class Learner:
         model: Transformer,
         recipe: RLRecipe,
         pad_id: int,
+        ranks: Ranks,
         device: str = "cpu",
-        group: dist.ProcessGroup | None = None,
     ) -> None:
         config = recipe.objective
         self.model = model.to(device).train()
@@ -62,7 +62,7 @@ class Learner:
         self.recipe = recipe
         self.pad_id = pad_id
         self.device = device
-        self.group = group
+        self.ranks = ranks
         self.step = 0
         model.attach_monitor(config.qk_clip_threshold)
         self.optimizer = MuonClip(
@@ -71,7 +71,7 @@ class Learner:
             weight_decay=config.weight_decay,
             momentum=config.momentum,
             qk_clip_threshold=config.qk_clip_threshold,
-            process_group=group,
+            process_group=ranks.group,
         )
         self.schedule = WSD(lr=config.lr, steps=recipe.steps, warmup=min(config.warmup_steps, recipe.steps))
         self.precision = MixedPrecision(model, getattr(torch, config.dtype))
@@ -90,7 +90,7 @@ class Learner:
         """
         supervised = sum(target != IGNORED for _, targets in demonstrations for target in targets)
         learnable = sum(sample.advantage != 0 for sample in samples)
-        counts = self._sum([len(samples), learnable, supervised, len(comparisons)])
+        counts = self.ranks.sum([len(samples), learnable, supervised, len(comparisons)])
         if not any(counts[1:]):
             return None
         self._first = True
@@ -99,17 +99,16 @@ class Learner:
         critic = self._learn(comparisons, self.recipe.critic.weight / max(1.0, counts[3]))
         if self._first:
             self.precision.grad_P.zero_()
-        total = self._sum([policy, ptx, critic, mismatch[1], mismatch[2]])
-        largest = self._max(mismatch[0])
+        total = self.ranks.sum([policy, ptx, critic, mismatch[1], mismatch[2]])
+        largest = self.ranks.max(mismatch[0])
         if not all(math.isfinite(value) for value in total):
             raise UserError(
                 f"the loss is not finite at step {self.step + 1}: the policy has diverged; what was saved before is "
                 "intact: lower objective.lr, or raise objective.tau, and start again from it"
             )
-        if self.group is not None:
-            dist.all_reduce(self.precision.grad_P, group=self.group)
-            for moe in self.model.moe_layers():
-                dist.all_reduce(moe.expert_counts_E, group=self.group)
+        self.ranks.add_up(self.precision.grad_P)
+        for moe in self.model.moe_layers():
+            self.ranks.add_up(moe.expert_counts_E)
         self.model.update_router_bias(self.config.router_bias_rate)
         self.optimizer.set_lr(self.schedule.at(self.step))
         stats = self.optimizer.step()
@@ -167,7 +166,7 @@ class Learner:
             loss, n = self.precision.call(self._language_loss, ids_BT.to(self.device), targets_BT.to(self.device))
             total, count = total + loss.item(), count + n
         self.model.train()
-        summed = self._sum([total, count])
+        summed = self.ranks.sum([total, count])
         return summed[0] / max(1.0, summed[1])
 
     @torch.no_grad()
@@ -187,23 +186,8 @@ class Learner:
             gap_N = torch.func.functional_call(module, weights, targets) - this_N
             total += (gap_N.exp() - 1 - gap_N).sum().item()
             count += len(gap_N)
-        summed = self._sum([total, count])
+        summed = self.ranks.sum([total, count])
         return summed[0] / summed[1] if summed[1] else None
-
-    def _sum(self, values: Sequence[float]) -> list[float]:
-        """Sums over all ranks."""
-        # fp64 carries the counts exactly.
-        shared = torch.tensor(values, dtype=torch.float64)
-        if self.group is not None:
-            dist.all_reduce(shared, group=self.group)
-        found: list[float] = shared.tolist()
-        return found
-
-    def _max(self, value: float) -> float:
-        shared = torch.tensor([value], dtype=torch.float64)
-        if self.group is not None:
-            dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.group)
-        return shared.item()
 
 
 def padded(lessons: Sequence[Lesson], micro_tokens: int, pad_id: int) -> list[tuple[Tensor, Tensor]]:

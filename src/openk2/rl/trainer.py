@@ -8,45 +8,36 @@ with the same bytes (clocks in `timings.jsonl` excepted).
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from openk2.chat import Tokenizer, render
-from openk2.core import Family, Task, UserError
-from openk2.core.rates import Tally
-from openk2.data.batches import IGNORED
+from openk2.chat import Tokenizer
+from openk2.core import UserError
 from openk2.engine import Engine
 from openk2.model import Transformer
-from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, shown
+from openk2.rl.critic import Critic, Pair, pairs_of
 from openk2.rl.curriculum import Curriculum
-from openk2.rl.episodes import Episode, Group, from_json, play, sequences_of, to_json
-from openk2.rl.gym import gym_family
+from openk2.rl.demonstrations import Demonstrations
+from openk2.rl.episodes import Group, from_json, sequences_of, to_json
 from openk2.rl.learner import Learner, Lesson, Update
+from openk2.rl.measures import EXAMPLES, Measures
 from openk2.rl.objective import Sample
-from openk2.rl.recipe import FamilyConfig, RLRecipe
+from openk2.rl.ranks import Ranks
+from openk2.rl.recipe import RLRecipe
+from openk2.rl.rollouts import Rollouts, family_of, new_group
 from openk2.rl.rubrics import task_rubric
-from openk2.rl.sampler import Sampler, Seat
 from openk2.train.checkpoint import load_latest, save_checkpoint
 from openk2.train.logs import append, cut_back
 
-METRICS, TIMINGS, EXAMPLES = "metrics.jsonl", "timings.jsonl", "examples.json"
-_HELD_BACK = 500_000_000
-"""Demonstrations for the PTX loss and the held-out loss are of seeds from here on, where no task is sampled."""
-_PAIRS_OF_A_TASK = 2
-"""So many pairs of a right sample and a wrong one are hoped for from a task."""
-_SHOWN = 3
-"""So many held-out tasks of each family are shown before and after."""
+METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 _DIVERGENCE_SAMPLES = 32
-family_of = cache(gym_family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +67,21 @@ class Trainer:
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.recipe = recipe
-        self.tokenizer = tokenizer
         self.folder = folder
         self.identity = identity
-        self.group = group
         self.note = note
-        self.rank = dist.get_rank(group) if group is not None else 0
-        self.ranks = dist.get_world_size(group) if group is not None else 1
-        self.learner = Learner(model, recipe, tokenizer.pad_id, device, group)
-        self.engine = Engine(
-            self.learner.handover.model, tokenizer, max_batch=recipe.rollout.at_once, prefixes=recipe.rollout.at_once
-        )
-        self.critic = Critic(tokenizer, model.config.max_position_embeddings)
+        self.ranks = ranks = Ranks(group)
+        self.learner = Learner(model, recipe, tokenizer.pad_id, ranks, device)
+        at_once, context = recipe.rollout.at_once, model.config.max_position_embeddings
+        self.engine = Engine(self.learner.handover.model, tokenizer, max_batch=at_once, prefixes=at_once)
+        self.rollouts = Rollouts(self.engine, recipe.rollout, recipe.seed)
+        self.critic = Critic(tokenizer, context)
+        self.demonstrations = Demonstrations(recipe, tokenizer, context, ranks)
+        self.measures = Measures(recipe, self.rollouts, self.learner, self.critic, self.demonstrations, ranks, folder)
         self.curricula = {name: Curriculum(name, config) for name, config in recipe.families.items()}
         self.iteration = 0
         self.groups_made = 0
         self.bank: list[Group] = []
-        self.valid_pairs: dict[str, list[Pair]] = {}
         self.start = {name: tensor.clone() for name, tensor in self.learner.handover.model.state_dict().items()}
         """The weights before the first iteration, for the divergence from them."""
         self.seconds: dict[str, float] = {}
@@ -109,18 +98,18 @@ class Trainer:
         earlier iterations are then there.
         """
         if self.iteration == 0 and not (self.folder / METRICS).exists():
-            self._log({"iteration": 0, **self.measure()})
+            self._log({"iteration": 0, **self.measures.take()})
         while self.iteration < self.recipe.iterations:
             line, episodes = self.iterate()
             self.iteration += 1
             last = self.iteration == self.recipe.iterations
             if last or self.iteration % self.recipe.eval.every == 0:
                 clock = _Clock()
-                line |= self.measure()
+                line |= self.measures.take()
                 clock.note("measure")
                 self.seconds |= clock.seconds
             self._log(line)
-            stop = self._any(self.rank == 0 and should_stop())
+            stop = self.ranks.any(self.ranks.first and should_stop())
             if last or stop or self.iteration % self.recipe.checkpoint_every == 0:
                 self.save()
             success = line.get("success", {})
@@ -143,7 +132,7 @@ class Trainer:
         temperature = self.recipe.temperature(self.iteration)
         groups = [*self.bank, *self._new_groups()]
         clock = _Clock()
-        self._sample(groups, temperature, self.recipe.families)
+        self.rollouts.go_on(groups, temperature, self.recipe.families)
         clock.note("sample")
         finished = [group for group in groups if group.ended]
         self.bank = [group for group in groups if not group.ended]
@@ -153,7 +142,7 @@ class Trainer:
         updates = self._update(finished)
         clock.note("update")
         self.seconds = clock.seconds
-        everyone = self._gather([_summary(group) for group in finished])
+        everyone = self.ranks.join([_summary(group) for group in finished])
         self._observe(everyone)
         line = {
             "iteration": self.iteration + 1,
@@ -161,7 +150,7 @@ class Trainer:
             **_of_groups(everyone),
             **_of_updates(updates),
             "kl": kl,
-            "banked": sum(self._gather([len(self.bank)])),
+            "banked": sum(self.ranks.join([len(self.bank)])),
             "dropped_tasks": {name: curriculum.dropped for name, curriculum in self.curricula.items()},
         }
         return line, sum(len(one["episodes"]) for one in everyone)
@@ -174,32 +163,10 @@ class Trainer:
         for name, curriculum in self.curricula.items():
             for seed in curriculum.choose(self.recipe.seed, self.iteration):
                 number, self.groups_made = self.groups_made, self.groups_made + 1
-                if number % self.ranks == self.rank:
+                if number % self.ranks.count == self.ranks.rank:
                     task = family_of(name).sample("train", seed)
-                    groups.append(self._group(number, name, task, self.recipe.rollout.samples))
+                    groups.append(new_group(number, name, task, self.recipe.rollout.samples, self.iteration))
         return groups
-
-    def _group(self, number: int, family: str, task: Task, samples: int) -> Group:
-        return Group(number, task, self.iteration, [Episode(family, number, i) for i in range(samples)])
-
-    def _sample(self, groups: Sequence[Group], temperature: float, configs: Mapping[str, FamilyConfig]) -> None:
-        """Let every episode that has not ended go on."""
-        todo = [(episode, group.task) for group in groups for episode in group.episodes if not episode.ended]
-
-        def begin(episode: Episode, task: Task) -> Callable[[Seat], Any]:
-            return lambda seat: play(
-                episode,
-                task,
-                family_of(episode.family),
-                seat,
-                configs[episode.family],
-                self.recipe.rollout,
-                temperature=temperature,
-                seed=self.recipe.seed,
-            )
-
-        if todo:
-            Sampler(self.engine).run([begin(*one) for one in todo], self.recipe.rollout.at_once)
 
     def _judge(self, groups: Sequence[Group]) -> None:
         """Rewards of answers that no program can verify, by the policy as its own critic."""
@@ -229,7 +196,7 @@ class Trainer:
         for number in range(count):
             update = self.learner.update(
                 [sample for group in groups[number::count] for sample in samples_of(group, self.iteration)],
-                self._demonstrations(number),
+                self.demonstrations.of_update(self.iteration, number),
                 self._comparisons(pairs[number::count]),
                 first=number == 0,
             )
@@ -245,22 +212,7 @@ class Trainer:
         critic = self.recipe.critic
         if not critic.weight:
             return []
-        return list(self.critic.lessons(pairs[: max(1, critic.pairs // self.ranks)]))
-
-    def _demonstrations(self, number: int) -> list[Lesson]:
-        """This rank's part of the demonstrations of an update."""
-        ptx = self.recipe.ptx
-        if not ptx.weight:
-            return []
-        lessons: list[Lesson] = []
-        for name, count in ptx.families.items():
-            first = _HELD_BACK + (self.iteration * self.recipe.objective.updates + number) * count
-            lessons += [_lesson(self.tokenizer, name, first + i) for i in range(self.rank, count, self.ranks)]
-        return self._fitting(lessons)
-
-    def _fitting(self, lessons: Sequence[Lesson]) -> list[Lesson]:
-        most = self.learner.model.config.max_position_embeddings
-        return [lesson for lesson in lessons if len(lesson[0]) <= most]
+        return list(self.critic.lessons(pairs[: max(1, critic.pairs // self.ranks.count)]))
 
     @torch.no_grad()
     def _divergence(self, groups: Sequence[Group]) -> float | None:
@@ -274,105 +226,20 @@ class Trainer:
             if one["judged"]:
                 self.curricula[one["family"]].observe(one["seed"], one["judged"], one["passed"])
         excluded = [sentence for one in groups for sentence in one["excluded"]]
-        if excluded and self.rank == 0:
+        if excluded and self.ranks.first:
             self.note(f"iteration {self.iteration + 1}: {len(excluded)} episodes left out: {excluded[0]}")
-        if groups and not any(one["spread"] for one in groups) and self.rank == 0:
+        if groups and not any(one["spread"] for one in groups) and self.ranks.first:
             self.note(
                 f"iteration {self.iteration + 1}: the reward is the same in every group, so there is nothing to learn: "
                 "take easier or harder tasks, more samples or a higher temperature"
             )
 
-    # --- measuring ----------------------------------------------------------------------------------------------
-
-    def measure(self) -> dict[str, Any]:
-        """Success on held-out tasks, the loss on demonstrations that were held back, and the critic."""
-        recipe = self.recipe
-        names = recipe.eval.families or tuple(recipe.families)
-        configs = {name: recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
-        groups: list[Group] = []
-        for name in names:
-            for i in range(self.rank, recipe.eval.n, self.ranks):
-                groups.append(self._group(-1 - i, name, family_of(name).sample("test", i), 1))
-        self._finish(groups, 0.0, configs)
-        everyone = self._gather([_measured(group) for group in groups])
-        line: dict[str, Any] = {"success": _success(everyone)}
-        if recipe.ptx.families:
-            line["ptx_valid"] = round(self.learner.mean_loss(self._valid_demonstrations()), 6)
-        line |= self._measure_critic()
-        self._keep_examples(everyone)
-        return line
-
-    def _finish(self, groups: Sequence[Group], temperature: float, configs: Mapping[str, FamilyConfig]) -> None:
-        """Sample until every episode has ended, however often it pauses."""
-        while any(not group.ended for group in groups):
-            self._sample(groups, temperature, configs)
-
-    def _valid_demonstrations(self) -> list[Lesson]:
-        count = self.recipe.ptx.valid
-        first = 2 * _HELD_BACK - count
-        seeds = range(first + self.rank, first + count, self.ranks)
-        names = self.recipe.ptx.families
-        return self._fitting([_lesson(self.tokenizer, name, seed) for name in names for seed in seeds])
-
-    def _measure_critic(self) -> dict[str, Any]:
-        """Accuracy on held-out pairs. They are sampled once, by the policy before training, and kept."""
-        if not self.recipe.critic.valid:
-            return {}
-        if not self.valid_pairs:
-            self.valid_pairs = self._make_valid_pairs()
-        line: dict[str, Any] = {}
-        model = self.learner.handover.model
-        for name, pairs in self.valid_pairs.items():
-            mine = self.critic.accuracy(model, pairs[self.rank :: self.ranks])
-            right = self._gather(mine)
-            tally = Tally(len(right), sum(right))
-            key = "critic_reports" if name == "reports" else "critic_accuracy"
-            if tally.n:
-                line[key] = tally.to_json()
-        return line
-
-    def _make_valid_pairs(self) -> dict[str, list[Pair]]:
-        recipe = self.recipe
-        verified: list[Group] = []
-        wanted = recipe.critic.valid
-        names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
-        tasks = range(recipe.eval.n, recipe.eval.n + math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names))))
-        configs = {name: recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
-        for name in names:
-            for i in tasks[self.rank :: self.ranks]:
-                verified.append(
-                    self._group(-1_000_000 - i, name, family_of(name).sample("test", i), recipe.rollout.samples)
-                )
-        self._finish(verified, recipe.rollout.temperature, configs)
-        mine = pairs_of(verified, f"valid {recipe.seed} {self.rank}")
-        found = {"verified": [Pair(**raw) for raw in self._gather([asdict(pair) for pair in mine])][:wanted]}
-        if "reports" in recipe.families or "reports" in recipe.eval.families:
-            found["reports"] = report_pairs(wanted)
-        return found
-
-    def _keep_examples(self, measured: Sequence[dict[str, Any]]) -> None:
-        """A few held-out tasks, as they were at the start and as they are now."""
-        if self.rank != 0:
-            return
-        path = self.folder / EXAMPLES
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        now: dict[str, Any] = {}
-        count: Counter[str] = Counter()
-        for one in sorted(measured, key=lambda one: (one["family"], one["task"])):
-            count[one["family"]] += 1
-            if count[one["family"]] <= _SHOWN:
-                told = {"said": one["said"], "passed": one["passed"]}
-                first = before.get(one["task"], {}).get("before", told)
-                now[one["task"]] = {"request": one["request"], "before": first, "after": told}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-
     # --- state --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write a checkpoint of the state after `self.iteration` iterations."""
-        bank = self._gather([to_json(group) for group in self.bank])
-        if self.rank != 0:
+        bank = self.ranks.join([to_json(group) for group in self.bank])
+        if not self.ranks.first:
             return
         state = {
             "identity": self.identity,
@@ -382,7 +249,7 @@ class Trainer:
             "groups": self.groups_made,
             "bank": json.dumps(sorted(bank, key=lambda group: int(group["number"]))),
             "curricula": {name: list(map(list, _items(c))) for name, c in self.curricula.items()},
-            "valid_pairs": {name: [asdict(pair) for pair in pairs] for name, pairs in self.valid_pairs.items()},
+            "pairs": {name: [asdict(pair) for pair in pairs] for name, pairs in self.measures.pairs.items()},
             "start": self.start,
         }
         save_checkpoint(self.folder / "checkpoints", self.iteration, state)
@@ -391,7 +258,7 @@ class Trainer:
         """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""
         found = load_latest(self.folder / "checkpoints")
         if found is None:
-            if self.rank == 0:
+            if self.ranks.first:
                 for name in (METRICS, TIMINGS, EXAMPLES):
                     (self.folder / name).unlink(missing_ok=True)
             return False
@@ -413,31 +280,20 @@ class Trainer:
         self.learner.step = state["step"]
         self.groups_made = state["groups"]
         groups = [from_json(raw) for raw in json.loads(state["bank"])]
-        self.bank = [group for group in groups if group.number % self.ranks == self.rank]
+        self.bank = [group for group in groups if group.number % self.ranks.count == self.ranks.rank]
         for name, items in state["curricula"].items():
             self.curricula[name].seen = {task: (samples, passed) for task, samples, passed in items}
-        self.valid_pairs = {name: [Pair(**raw) for raw in pairs] for name, pairs in state["valid_pairs"].items()}
+        self.measures.pairs = {name: [Pair(**raw) for raw in pairs] for name, pairs in state["pairs"].items()}
         self.start = state["start"]
-        if self.rank == 0:
+        if self.ranks.first:
             for name in (METRICS, TIMINGS):
                 cut_back(self.folder / name, "iteration", self.iteration)
         return True
 
     def _log(self, line: dict[str, Any]) -> None:
-        if self.rank == 0:
+        if self.ranks.first:
             append(self.folder / METRICS, line)
             append(self.folder / TIMINGS, {"iteration": line["iteration"], **self.seconds})
-
-    def _gather(self, mine: list[Any]) -> list[Any]:
-        """The lists of all ranks, joined in their order."""
-        if self.group is None:
-            return mine
-        lists: list[list[Any]] = [[] for _ in range(self.ranks)]
-        dist.all_gather_object(lists, mine, group=self.group)
-        return [one for several in lists for one in several]
-
-    def _any(self, mine: bool) -> bool:
-        return any(self._gather([mine]))
 
 
 class _Clock:
@@ -461,16 +317,6 @@ def samples_of(group: Group, iteration: int) -> list[Sample]:
         for e, advantage in pairs
         if e.trajectory is not None and e.trajectory.steps
     ]
-
-
-@cache
-def _lesson(tokenizer: Tokenizer, name: str, seed: int) -> Lesson:
-    """Ids and targets of a demonstration that is held back from the tasks."""
-    family: Family = family_of(name)
-    shown_ = family.demonstrate(family.sample("train", seed))
-    rendered = render(shown_.messages, shown_.tools, tokenizer=tokenizer)
-    following = zip(rendered.ids[1:], rendered.loss_mask[1:], strict=True)
-    return rendered.ids[:-1], [i if said else IGNORED for i, said in following]
 
 
 def _items(curriculum: Curriculum) -> list[tuple[int, int, int]]:
@@ -540,22 +386,3 @@ def _of_updates(updates: Sequence[Update]) -> dict[str, Any]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 6) if values else None
-
-
-def _measured(group: Group) -> dict[str, Any]:
-    (episode,) = group.episodes
-    said = shown(episode.trajectory) if episode.trajectory is not None else ""
-    return {
-        "family": episode.family, "task": group.task.id, "request": group.task.request, "said": said,
-        "passed": episode.passed, "tokens": episode.spent, "excluded": episode.excluded,
-        "open": episode.trajectory is not None and episode.trajectory.verdict.passed is None,
-    }  # fmt: skip
-
-
-def _success(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Family -> rate with n and interval, of the tasks that could be judged."""
-    tallies: dict[str, Tally] = {}
-    for one in measured:
-        if not one["excluded"] and not one["open"]:
-            tallies.setdefault(one["family"], Tally()).add(one["passed"])
-    return {name: tally.to_json() for name, tally in sorted(tallies.items())}

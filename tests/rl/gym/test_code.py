@@ -292,6 +292,8 @@ HARM = {
 @pytest.mark.parametrize("harm", HARM)
 def test_harm(harm: str, canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "hunter2")
+    # Other tests may have left processes that serve this one for good.
+    earlier = set(psutil.Process().children(recursive=True))
     task = first("total")
     name = task.data["name"]
     # A sandbox that does not hold would lose the canary, and no more.
@@ -307,8 +309,8 @@ def test_harm(harm: str, canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bad.passed is False and bad.score == 0.0, bad
     assert wrong.reason == "0 of 6 hidden tests passed" and all(verdict.passed for verdict in good), good
     assert [p.read_text() for p in canary.iterdir()] == ["here"]
-    left = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    assert not left
+    new = set(psutil.Process().children(recursive=True)) - earlier
+    assert not [process for process in new if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_machine_at_fault_is_no_score(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,20 @@ from openk2.sandbox import Sandbox, box, resolve_sandbox
 SHORT = replace(PROGRAM, seconds=2.0, cpu_seconds=1)
 
 
+EARLIER: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    """Other tests may have left processes that serve this one for good."""
+    EARLIER.clear()
+    EARLIER.update(p.pid for p in psutil.Process().children(recursive=True))
+
+
 def children() -> list[psutil.Process]:
-    """The living processes that came from this one."""
+    """The living processes that came from this one in this test."""
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in found if p.pid not in EARLIER and p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def programs() -> list[str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any
 
-from openk2.core import Split, Task
+from openk2.core import Split
 from openk2.core.rates import Tally
 from openk2.engine import Engine
-from openk2.rl.episodes import Episode, play
-from openk2.rl.gym import gym_family
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
-from openk2.rl.sampler import Sampler, Seat
+from openk2.rl.rollouts import Rollouts, family_of, new_group
 
 AT_ONCE = 256
 
@@ -22,32 +19,27 @@ def rates(
 ) -> dict[str, Any]:
     """Sample `k` episodes for each of `n` tasks; greedily `k` times would be the same, so at temperature 0 it is
     once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once."""
-    family = gym_family(name)
+    family = family_of(name)
     k = k if temperature else 1
     tasks = [family.sample(split, seed * 1_000_000 + i) for i in range(n)]
     config = FamilyConfig(prompts=1, budget=budget, turn_tokens=budget, steps=steps)
-    rollouts = RolloutConfig()
-    episodes = [(Episode(name, group, i), task) for group, task in enumerate(tasks) for i in range(k)]
-
-    def begin(episode: Episode, task: Task) -> Callable[[Seat], Any]:
-        return lambda seat: play(episode, task, family, seat, config, rollouts, temperature=temperature, seed=seed)
-
-    Sampler(engine).run([begin(*one) for one in episodes], AT_ONCE)
+    groups = [new_group(number, name, task, k) for number, task in enumerate(tasks)]
+    Rollouts(engine, RolloutConfig(at_once=AT_ONCE), seed).finish(groups, temperature, {name: config})
+    episodes = [episode for group in groups for episode in group.episodes]
     once, ever = Tally(), Tally()
-    solved: dict[int, bool] = {}
-    for episode, _ in episodes:
-        if not episode.excluded:
+    for group in groups:
+        judged = [episode for episode in group.episodes if not episode.excluded]
+        for episode in judged:
             once.add(episode.passed)
-            solved[episode.group] = solved.get(episode.group, False) or episode.passed
-    for passed in solved.values():
-        ever.add(passed)
-    rewards = [episode.reward for episode, _ in episodes if episode.reward is not None]
+        if judged:
+            ever.add(any(episode.passed for episode in judged))
+    rewards = [episode.reward for episode in episodes if episode.reward is not None]
     return {
         "family": name,
         "k": k,
         "pass@1": once.to_json(),
         f"pass@{k}": ever.to_json(),
         "mean_reward": round(statistics.fmean(rewards), 4) if rewards else None,
-        "mean_tokens": round(statistics.fmean(episode.spent for episode, _ in episodes), 1),
-        "excluded": sum(bool(episode.excluded) for episode, _ in episodes),
+        "mean_tokens": round(statistics.fmean(episode.spent for episode in episodes), 1),
+        "excluded": sum(bool(episode.excluded) for episode in episodes),
     }

@@ -1,0 +1,127 @@
+"""What is measured of a policy on held-out tasks: success, the loss on demonstrations, and how well it judges."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openk2.core.rates import Tally
+from openk2.core.runs import write_text
+from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, shown
+from openk2.rl.demonstrations import Demonstrations
+from openk2.rl.episodes import Group
+from openk2.rl.learner import Learner
+from openk2.rl.ranks import Ranks
+from openk2.rl.recipe import FamilyConfig, RLRecipe
+from openk2.rl.rollouts import Configs, Rollouts, family_of, new_group
+
+EXAMPLES = "examples.json"
+_PAIRS_OF_A_TASK = 2
+"""So many pairs of a right sample and a wrong one are hoped for from a task."""
+_SHOWN = 3
+"""So many held-out tasks of each family are shown before and after."""
+
+
+class Measures:
+    """Measures by all processes together; the first writes the examples to `folder`.
+
+    `pairs` are what the critic is measured on. They are sampled once, by the policy before training, and kept.
+    """
+
+    def __init__(
+        self, recipe: RLRecipe, rollouts: Rollouts, learner: Learner, critic: Critic, demonstrations: Demonstrations,
+        ranks: Ranks, folder: Path,
+    ) -> None:  # fmt: skip
+        self._recipe, self._rollouts, self._learner, self._critic = recipe, rollouts, learner, critic
+        self._demonstrations, self._ranks, self._folder = demonstrations, ranks, folder
+        self.pairs: dict[str, list[Pair]] = {}
+
+    def take(self) -> dict[str, Any]:
+        """All of it, for the log."""
+        measured = self._measured()
+        line: dict[str, Any] = {"success": _success(measured)}
+        if self._recipe.ptx.families:
+            line["ptx_valid"] = round(self._learner.mean_loss(self._demonstrations.held_out()), 6)
+        if self._recipe.critic.valid:
+            line |= self._critic_accuracy()
+        if self._ranks.first:
+            self._keep_examples(measured)
+        return line
+
+    def _measured(self) -> list[dict[str, Any]]:
+        """Held-out tasks, each tried once and greedily."""
+        names = self._recipe.eval.families or tuple(self._recipe.families)
+        mine = range(self._ranks.rank, self._recipe.eval.n, self._ranks.count)
+        groups = [new_group(-1 - i, name, family_of(name).sample("test", i), 1) for name in names for i in mine]
+        self._rollouts.finish(groups, 0.0, self._configs(names))
+        return self._ranks.join([_measured(group) for group in groups])
+
+    def _configs(self, names: Sequence[str]) -> Configs:
+        return {name: self._recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
+
+    def _critic_accuracy(self) -> dict[str, Any]:
+        self.pairs = self.pairs or self._make_pairs()
+        line: dict[str, Any] = {}
+        for key, pairs in self.pairs.items():
+            mine = pairs[self._ranks.rank :: self._ranks.count]
+            right = self._ranks.join(self._critic.accuracy(self._learner.handover.model, mine))
+            if right:
+                line[key] = Tally(len(right), sum(right)).to_json()
+        return line
+
+    def _make_pairs(self) -> dict[str, list[Pair]]:
+        """Pairs of held-out tasks that are not those success is measured on; of reports, by the hidden program."""
+        recipe = self._recipe
+        wanted = recipe.critic.valid
+        names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
+        tasks = range(recipe.eval.n, recipe.eval.n + math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names))))
+        groups = [
+            new_group(-1 - i, name, family_of(name).sample("test", i), recipe.rollout.samples)
+            for name in names
+            for i in tasks[self._ranks.rank :: self._ranks.count]
+        ]
+        self._rollouts.finish(groups, recipe.rollout.temperature, self._configs(names))
+        mine = pairs_of(groups, f"valid {recipe.seed} {self._ranks.rank}")
+        joined = self._ranks.join([asdict(pair) for pair in mine])
+        found = {"critic_accuracy": [Pair(**raw) for raw in joined][:wanted]}
+        if "reports" in (*recipe.families, *recipe.eval.families):
+            found["critic_reports"] = report_pairs(wanted)
+        return found
+
+    def _keep_examples(self, measured: Sequence[dict[str, Any]]) -> None:
+        """A few held-out tasks, as they were at the start and as they are now."""
+        path = self._folder / EXAMPLES
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        now: dict[str, Any] = {}
+        count: Counter[str] = Counter()
+        for one in sorted(measured, key=lambda one: (one["family"], one["task"])):
+            count[one["family"]] += 1
+            if count[one["family"]] <= _SHOWN:
+                told = {"said": one["said"], "passed": one["passed"]}
+                first = before.get(one["task"], {}).get("before", told)
+                now[one["task"]] = {"request": one["request"], "before": first, "after": told}
+        write_text(path, json.dumps(now, indent=2) + "\n")
+
+
+def _measured(group: Group) -> dict[str, Any]:
+    (episode,) = group.episodes
+    trajectory = episode.trajectory
+    return {
+        "family": episode.family, "task": group.task.id, "request": group.task.request,
+        "said": "" if trajectory is None else shown(trajectory), "passed": episode.passed, "tokens": episode.spent,
+        "judged": trajectory is not None and trajectory.verdict.passed is not None and not episode.excluded,
+    }  # fmt: skip
+
+
+def _success(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Family -> rate with n and interval, of the tasks that could be judged."""
+    tallies: dict[str, Tally] = {}
+    for one in measured:
+        if one["judged"]:
+            tallies.setdefault(one["family"], Tally()).add(one["passed"])
+    return {name: tally.to_json() for name, tally in sorted(tallies.items())}
