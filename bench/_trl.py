@@ -75,6 +75,8 @@ def train(what: dict[str, Any], scratch: str, answers: Any) -> None:
             self.began = 0.0
 
         def on_step_begin(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            # Only in this mode does it score as it does in a step, which sets it too late for rollouts alone.
+            trainer.model.train()
             while True:
                 told = json.loads(sys.stdin.readline())
                 if told["do"] == "step":
