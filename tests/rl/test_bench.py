@@ -26,9 +26,9 @@ def test_our_side_samples_rewards_and_steps(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.syspath_prepend(str(BENCH))
     import rl
 
-    options = argparse.Namespace(samples=2, most=8, dtype="float32")
+    options = argparse.Namespace(samples=2, most=8)
     tasks = rl.tasks_of(2)
-    ours = rl.Ours(options, tasks)
+    ours = rl.Ours(options, tasks, "float32")
     episodes, _ = ours.rollouts(0)
     assert [one.group for one in episodes] == [0, 0, 1, 1]
     assert all(0 < len(one.said) <= 8 and len(one.said) == len(one.logprobs) for one in episodes)
