@@ -9,16 +9,26 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from openk2.core import Family, Halt, Limits, Message, Policy, Task, ToolSpec, Trajectory, Turn
 from openk2.core.atif import from_atif, to_atif
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
-from openk2.rl.sampler import Seat
 from openk2.rl.watched import WatchedWorld, WorldFailed
 from openk2.rollout import rollout
 
 OVER_BUDGET = "over budget"
+
+
+class Seat(Protocol):
+    """Where an episode's turns come from: the sampler here, or another program's engine."""
+
+    @property
+    def circles(self) -> int:
+        """How many of its generations were cut short."""
+        ...
+
+    def policy(self, *, grammar: bool, temperature: float, seed: int) -> Policy: ...
 
 
 @dataclass(slots=True)
@@ -129,7 +139,7 @@ class _Budgeted:
             raise Halt("paused")
         left = self._budget - self._episode.spent
         turn = await self._inner.act(messages, tools, max_tokens=min(max_tokens, left))
-        self._episode.spent += len(turn.completion_ids)
+        self._episode.spent += turn.usage.completion_tokens if turn.usage else len(turn.completion_ids)
         return turn
 
     async def close(self) -> None:

@@ -1,0 +1,117 @@
+"""The gym under another trainer: the tasks of a recipe, and episodes that another program's model plays.
+
+The folders that `openk2 export RUN --to verifiers` and `--to verl` write are thin and call this. Tasks, worlds, users,
+verifiers, budgets and rewards are those of `openk2 rl run`; the sampling is the other trainer's. Nothing here imports
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import takewhile
+from pathlib import Path
+
+from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
+from openk2.core.runs import read_small_text
+from openk2.rl.episodes import Episode, play
+from openk2.rl.gym import gym_family
+from openk2.rl.gym.question import QuestionFamily
+from openk2.rl.recipe import FamilyConfig, RLRecipe
+
+RECIPE = "recipe.json"
+"""The recipe in an exported folder."""
+Speak = Callable[[Sequence[Message], Sequence[ToolSpec], int], Awaitable[Turn]]
+"""Conversation, tools and the most tokens -> the next turn. It raises Halt when the model is not asked any more."""
+
+family_of = cache(gym_family)
+
+
+def read_recipe_of(folder: Path) -> RLRecipe:
+    """The recipe that an export wrote."""
+    return RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
+
+
+def is_question(name: str) -> bool:
+    """Whether the family's tasks are one question and one answer, without tools."""
+    return isinstance(family_of(name), QuestionFamily)
+
+
+def is_verified(name: str) -> bool:
+    """Whether code judges the family's answers, by its verdict on a gold one. Where there is a state to look at, it
+    does."""
+    family = family_of(name)
+    if not isinstance(family, QuestionFamily):
+        return True
+    task = family.sample("train", 0)
+    return family.check(task, family.gold(task)).passed is not None
+
+
+def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[tuple[str, Task]]:
+    """Family and task, one after the other, families mixed.
+
+    Of `train` as many as the run plays, an iteration's one after another, but all different: the run tries some again.
+    Of `test` those that it is measured on.
+    """
+    if split == "test":
+        for seed in range(recipe.eval.n):
+            for name in names:
+                yield name, family_of(name).sample(split, seed)
+        return
+    for iteration in range(recipe.iterations):
+        for name in names:
+            prompts = recipe.families[name].prompts
+            for seed in range(iteration * prompts, (iteration + 1) * prompts):
+                yield name, family_of(name).sample(split, seed)
+
+
+def demonstration_of(name: str, task: Task) -> Demonstration:
+    """How an expert solves a task."""
+    # Some experts start an event loop, and the caller's may be running in this thread.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(family_of(name).demonstrate, task).result()
+
+
+def opening_of(shown: Demonstration) -> list[Message]:
+    """What is said before the policy's first turn."""
+    return list(takewhile(lambda message: message.role != "assistant", shown.messages))
+
+
+def verdict_on(name: str, task: Task, answer: str) -> Verdict:
+    """The verifier's word on the answer to a question. Raises UserError for a family with tools."""
+    family = family_of(name)
+    if not isinstance(family, QuestionFamily):
+        raise UserError(f"{name} is judged by the state of its world: let its tasks be played in it")
+    return family.check(task, answer)
+
+
+async def play_elsewhere(name: str, task: Task, speak: Speak, recipe: RLRecipe) -> Episode:
+    """Play a task to its end. The episode has a reward, or says in `excluded` why nothing can be learned from it."""
+    config = recipe.families.get(name, FamilyConfig(prompts=1))
+    # It is never paused: the other trainer has no bank.
+    rollouts = recipe.rollout.model_copy(update={"iteration_tokens": config.budget})
+    seat = _Elsewhere(speak)
+    return await play(
+        Episode(name, 0, 0), task, family_of(name), seat, config, rollouts, temperature=recipe.rollout.temperature,
+        seed=recipe.seed,
+    )  # fmt: skip
+
+
+class _Elsewhere:
+    """The seat of a model that is sampled by another program, as that was told to."""
+
+    name = "elsewhere"
+    circles = 0
+
+    def __init__(self, speak: Speak) -> None:
+        self._speak = speak
+
+    def policy(self, *, grammar: bool, temperature: float, seed: int) -> Policy:
+        return self
+
+    async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
+        return await self._speak(messages, tools, max_tokens)
+
+    async def close(self) -> None:
+        """It is not ours."""
