@@ -1,4 +1,4 @@
-"""`openk2 export`: trajectories of any run for other programs."""
+"""`openk2 export`: trajectories of any run for other programs, runs of reinforcement learning for other trainers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ import typer
 
 from openk2.agent.interrupted import Interrupted
 from openk2.cli.common import ForceOption, given_path
+from openk2.core import UserError
 
 
 def export(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A run of synth, a folder of eval --save, or one of ATIF files.", parser=given_path
+            metavar="RUN",
+            help="A run of synth or rl, a folder of eval --save, or one of ATIF files.",
+            parser=given_path,
         ),
     ],
     target: Annotated[
-        Path, typer.Argument(metavar="DST", help="What to make: a file; for atif a folder.", parser=given_path)
+        Path,
+        typer.Argument(
+            metavar="DST", help="What to make: a file; for atif, and of a run of rl, a folder.", parser=given_path
+        ),
     ],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="openai, trl, verl, verifiers or atif.")],
     everything: Annotated[bool, typer.Option("--all", help="Failed trajectories too, with their score.")] = False,
@@ -35,11 +41,18 @@ def export(
 
     Of a run of synth what it has kept is written, elsewhere what has not failed. The same run gives the same bytes.
 
-    Example: ./k2 export runs/synth-offline --to trl train.parquet
+    Of a run of rl, finished or not, the tasks are written with their worlds and verifiers: verifiers is an installable
+    package with an environment for each family and one of all, verl a folder with tasks, reward and command.
+
+    Examples: ./k2 export runs/synth-offline --to trl train.parquet; ./k2 export runs/nano-rl --to verifiers DIR
     """
     from openk2.core.progress import ConsoleReporter
     from openk2.data.export import export as write
+    from openk2.rl.export import is_rl_run
 
+    if is_rl_run(source):
+        _export_rl(source, to, target, everything=everything, force=force, as_json=as_json)
+        return
     try:
         with ConsoleReporter().stage("export") as bar:
             done = write(source, to, target, everything=everything, force=force, watch=bar)
@@ -50,3 +63,28 @@ def export(
         return
     left = f"; {done.failed:,} that failed are left out" if done.failed else ""
     print(f"{done.path}: {done.rows:,} rows{left}")
+
+
+def _export_rl(source: Path, to: str, target: Path, *, everything: bool, force: bool, as_json: bool) -> None:
+    from openk2.core.progress import ConsoleReporter
+    from openk2.rl.export import export_rl
+
+    if everything:
+        raise UserError(
+            f"{source} is a run of reinforcement learning, of which no trajectories are written: leave --all out"
+        )
+    try:
+        with ConsoleReporter().stage("export") as bar:
+            done = export_rl(source, to, target, force=force, watch=bar)
+    except KeyboardInterrupt as e:
+        raise Interrupted(f"interrupted: {target} was not written") from e
+    if as_json:
+        left_out = list(done.left_out)
+        print(json.dumps({"path": str(done.path), **done.tasks, "families": list(done.families), "left_out": left_out}))
+        return
+    print(
+        f"{done.path}: {done.tasks['train']:,} tasks to train on and {done.tasks['test']:,} to test on, "
+        f"of {', '.join(done.families)}"
+    )
+    if done.left_out:
+        print(f"left out, as only a critic can judge it: {', '.join(done.left_out)}")

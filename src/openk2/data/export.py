@@ -313,7 +313,7 @@ def export(
     form = FORMS[to]
     _check_target(form, to, target, force)
     if form.schema is not None and target.suffix == ".parquet":
-        _need_pyarrow()
+        need_pyarrow()
     found = open_source(source, everything)
     if form.row is None:
         _check_apart(source.resolve(), target.resolve(), target)
@@ -355,7 +355,7 @@ def _check_apart(source: Path, target: Path, given: Path) -> None:
         raise UserError(f"{given} and what is exported are one within the other: name another folder")
 
 
-def _need_pyarrow() -> None:
+def need_pyarrow() -> None:
     try:
         # Not only looked for: an installation may be there and broken.
         import_module("pyarrow.parquet")
