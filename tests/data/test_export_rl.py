@@ -1,0 +1,408 @@
+"""Runs of reinforcement learning for verifiers and verl: what is written, what is refused, and that it works there.
+
+The other trainers need packages of their own. A variable names the Python of an environment in which they are; OpenK2
+is taken from here, so it need not be installed there, and torch is not imported for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("pyarrow")
+
+import openk2
+from openk2.cli.main import app
+from openk2.core import Task, UserError
+from openk2.rl.elsewhere import demonstration_of, tasks_of, verdict_on
+from openk2.rl.export import Exported, export_rl, recipe_of
+from openk2.rl.recipe import RLRecipe
+
+SOURCES = Path(openk2.__file__).parents[1]
+VERIFIERS, VERL = (os.environ.get(f"OPENK2_{name}") for name in ("VERIFIERS", "VERL"))
+RECIPE: dict[str, Any] = {
+    "name": "few.RL",
+    "start": "nano",
+    "iterations": 2,
+    "families": {
+        "functions": {"prompts": 3, "budget": 500, "steps": 6},
+        "instructions:2": {"prompts": 2, "budget": 96},
+        "reports": {"prompts": 2},
+    },
+    "objective": {"lr": 0.001, "tau": 0.1},
+    "rollout": {"samples": 4, "final_temperature": 0.5},
+    "eval": {"n": 2},
+}
+
+
+def begun(folder: Path, **changes: Any) -> Path:
+    """A run that is not finished, as `rl run` leaves it."""
+    config = RLRecipe.model_validate(RECIPE | {"workers": 1}).model_dump(mode="json", exclude={"checkpoint_every"})
+    (folder / "rl").mkdir(parents=True)
+    record = {"config": config | {"weights": {"model.safetensors": "0"}} | changes, "inputs": {}}
+    (folder / "rl" / "begun.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return begun(tmp_path / "run")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What is written
+
+
+def test_verifiers_gets_a_package_of_each_family_and_of_all(run: Path, tmp_path: Path) -> None:
+    done = export_rl(run, "verifiers", tmp_path / "out")
+    assert done == Exported(tmp_path / "out", {"train": 10, "test": 4}, ("functions", "instructions:2"), ("reports",))
+    written = files(tmp_path / "out")
+    modules = ("openk2_few_rl", "openk2_few_rl_functions", "openk2_few_rl_instructions_2")
+    assert set(written) == {
+        "README.md", "pyproject.toml", "openk2_few_rl/recipe.json", *(f"{name}/__init__.py" for name in modules)
+    }  # fmt: skip
+    for name in modules:
+        compile(written[f"{name}/__init__.py"], name, "exec")
+        assert f'"{name}"' in written["pyproject.toml"].decode()
+    readme = written["README.md"].decode()
+    assert "| `openk2-few-rl-functions` | `functions` | a world with tools, up to 6 turns | 6 | 2 | You are" in readme
+    assert "| `openk2-few-rl` | all, mixed as in the run | | 10 | 4 | |" in readme
+    assert "Left out: reports." in readme
+
+
+def test_verl_gets_tasks_reward_loop_and_command(run: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    export_rl(run, "verl", tmp_path / "out")
+    written = files(tmp_path / "out")
+    assert set(written) == {
+        "README.md", "agent.yaml", "openk2_agent.py", "recipe.json", "reward.py", "run.sh", "test.parquet",
+        "train.parquet",
+    }  # fmt: skip
+    compile(written["openk2_agent.py"], "agent", "exec")
+    recipe = recipe_of(run)
+    names = ["functions", "instructions:2"]
+    for split in ("train", "test"):
+        rows = pq.read_table(tmp_path / "out" / f"{split}.parquet").to_pylist()
+        expected = list(tasks_of(recipe, names, "train" if split == "train" else "test"))
+        assert [(row["extra_info"]["family"], task_of(row)) for row in rows] == expected
+        assert [row["extra_info"]["index"] for row in rows] == list(range(len(rows)))
+        assert {row["data_source"]: row["agent_name"] for row in rows} == {
+            "openk2/functions": "openk2", "openk2/instructions:2": "single_turn_agent",
+        }  # fmt: skip
+        for row, (name, task) in zip(rows, expected, strict=True):
+            said = [message.to_openai() for message in demonstration_of(name, task).messages]
+            assert row["prompt"] == said[: len(row["prompt"])] and row["prompt"][-1]["role"] == "user"
+    command = written["run.sh"].decode()
+    for part in (
+        "train_batch_size=5", "rollout.n=4", "temperature=1.0", "dro_beta=0.1", "optim.lr=0.001",
+        "ppo_mini_batch_size=3", "total_training_steps=2", "weights/nano", "max_model_len=2048",
+    ):  # fmt: skip
+        assert part in command, part
+    readme = " ".join(written["README.md"].decode().split())
+    assert "(to 0.5 at the end)" in readme and "Left out: reports." in readme
+    assert "PTX loss." in readme
+
+
+def test_a_run_of_questions_alone_needs_no_agent_loop(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", families={"instructions": {"prompts": 2, "budget": 40}, "math": {"prompts": 2}})
+    export_rl(run, "verl", tmp_path / "out")
+    written = files(tmp_path / "out")
+    assert "agent.yaml" not in written and "openk2_agent.py" not in written
+    assert b"max_response_length=512" in written["run.sh"] and b"agent_loop" not in written["run.sh"]
+
+
+def test_the_model_is_what_came_of_the_run_when_it_is_finished(run: Path, tmp_path: Path) -> None:
+    nano = SOURCES / "openk2" / "weights" / "nano"
+    shutil.copytree(nano, run / "instruct")
+    export_rl(run, "verl", tmp_path / "out")
+    assert str((run / "instruct").resolve()) in (tmp_path / "out" / "run.sh").read_text()
+
+
+@pytest.mark.parametrize("to", ["verifiers", "verl"])
+def test_the_same_run_gives_the_same_bytes(to: str, run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b", "a"):
+        export_rl(run, to, tmp_path / name, force=True)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+# What is refused
+
+
+def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.txt").write_text("")
+    begun(tmp_path / "old", families={"crosswords": {"prompts": 2}})
+    begun(tmp_path / "open", families={"reports": {"prompts": 2}})
+    begun(tmp_path / "damaged")
+    (tmp_path / "damaged" / "rl" / "begun.json").write_text("{")
+    begun(tmp_path / "gone", start=str(tmp_path / "nowhere"))
+    for source, to, target, says in (
+        (tmp_path / "there", "verl", "out", "is no run of reinforcement learning"),
+        (run, "trl", "out", "goes to verifiers or verl, not to trl"),
+        (run, "verl", "there", "is there already"),
+        (run, "verl", "there/mine.txt", "is there already"),
+        (tmp_path / "old", "verifiers", "out", "there is no task family 'crosswords'"),
+        (tmp_path / "open", "verifiers", "out", "only a critic can judge reports"),
+        (tmp_path / "damaged", "verifiers", "out", "is damaged"),
+        (tmp_path / "gone", "verl", "out", "is neither nano nor a model folder"),
+    ):
+        with pytest.raises(UserError, match=says):
+            export_rl(source, to, tmp_path / target)
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=r"has mine\.txt, which no export wrote"):
+        export_rl(run, "verl", tmp_path / "there", force=True)
+    assert files(tmp_path / "there") == {"mine.txt": b""} and not list(tmp_path.glob(".*"))
+
+
+def test_the_command_takes_both_kinds_of_run(run: Path, tmp_path: Path) -> None:
+    out = CliRunner().invoke(app, ["export", str(run), "--to", "verifiers", str(tmp_path / "out")])
+    assert out.exit_code == 0 and "10 tasks to train on and 4 to test on, of functions, instructions:2" in out.output
+    assert "left out, as only a critic can judge it: reports" in out.output
+    again = CliRunner().invoke(app, ["export", str(run), "--to", "verl", str(tmp_path / "b"), "--json"])
+    assert json.loads(again.stdout) == {
+        "path": str(tmp_path / "b"), "train": 10, "test": 4, "families": ["functions", "instructions:2"],
+        "left_out": ["reports"],
+    }  # fmt: skip
+    failed = CliRunner().invoke(app, ["export", str(run), "--to", "verl", str(tmp_path / "c"), "--all"])
+    assert isinstance(failed.exception, UserError) and "leave --all out" in str(failed.exception)
+
+
+def test_the_gym_elsewhere_needs_no_torch() -> None:
+    program = "import sys, openk2.rl.elsewhere as e; e.is_verified('instructions'); print('torch' in sys.modules)"
+    assert execute(sys.executable, program) == "False"
+
+
+# What is done with it
+
+
+def task_of(row: dict[str, Any]) -> Task:
+    return Task(**json.loads(row["extra_info"]["task"]))
+
+
+def execute(python: str, program: str, *arguments: object, stdin: str = "", folder: Path | None = None) -> str:
+    """The last line that a program in another environment prints, which finds OpenK2 and what is in `folder`."""
+    paths = os.pathsep.join(map(str, [folder, SOURCES] if folder else [SOURCES]))
+    done = subprocess.run(
+        [python, "-c", program, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+        input=stdin, capture_output=True, text=True, check=False, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+PLAY = """
+import asyncio, json, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import verifiers.v1 as vf
+from verifiers.v1.utils.loaders import load_environment, resolve_env_config
+from openk2.core import Task
+from openk2.rl.elsewhere import demonstration_of
+
+gold, wrong = {}, False
+
+class Endpoint(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        user = next(message["content"] for message in asked["messages"] if message["role"] == "user")
+        turns = sum(message["role"] == "assistant" for message in asked["messages"])
+        said = {"role": "assistant", "content": "no"} if wrong else gold[user][turns].to_openai()
+        end = "tool_calls" if said.get("tool_calls") else "stop"
+        answer = json.dumps({
+            "id": "1", "object": "chat.completion", "created": 0, "model": asked["model"],
+            "choices": [{"index": 0, "message": said, "finish_reason": end}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 5, "total_tokens": 6},
+        }).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+async def play(name, split, **agent):
+    env = load_environment(resolve_env_config({"taskset": {"id": name, "split": split}, "agent": agent}))
+    played = []
+    client = vf.EvalClientConfig(base_url=f"http://127.0.0.1:{server.server_port}/v1", api_key_var="NONE")
+    async with env.serving():
+        for task in env.taskset:
+            data = task.data
+            shown = demonstration_of(data.family, Task(**data.openk2_task))
+            gold[data.prompt[0].content] = [message for message in shown.messages if message.role == "assistant"]
+            context = vf.ModelContext(client=client, model="m", sampling=vf.SamplingConfig())
+            (trace,) = (await env.run_episode(task, context)).traces
+            openings = [data.system_prompt, *(message.content for message in data.prompt)]
+            played.append([data.family, data.id, trace.reward, trace.metrics["passed"], trace.num_turns,
+                           trace.ok, [opening for opening in openings if opening]])
+    return played
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+out = {"mixed": asyncio.run(play("openk2-few-rl", "train")),
+       "functions": asyncio.run(play("openk2-few-rl-functions", "test")),
+       "questions": asyncio.run(play("openk2-few-rl-instructions-2", "test")),
+       "limited": asyncio.run(play("openk2-few-rl-functions", "test", max_turns=1))}
+wrong = True
+out["wrong"] = asyncio.run(play("openk2-few-rl", "test"))
+out["torch"] = "torch" in sys.modules
+print("\\n" + json.dumps(out))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(
+    VERIFIERS is None, reason="OPENK2_VERIFIERS does not name the Python of an environment with verifiers"
+)
+def test_verifiers_plays_it(run: Path, tmp_path: Path) -> None:
+    export_rl(run, "verifiers", tmp_path / "out")
+    played = json.loads(execute(str(VERIFIERS), PLAY, folder=tmp_path / "out"))
+    recipe = recipe_of(run)
+    for key, split, names in (
+        ("mixed", "train", ["functions", "instructions:2"]),
+        ("functions", "test", ["functions"]),
+        ("questions", "test", ["instructions:2"]),
+    ):
+        expected = list(tasks_of(recipe, names, "train" if split == "train" else "test"))
+        assert [(family, name) for family, name, *_ in played[key]] == [(name, task.id) for name, task in expected]
+        for (_, _, reward, passed, turns, ok, opening), (name, task) in zip(played[key], expected, strict=True):
+            shown = demonstration_of(name, task).messages
+            assert (reward, passed, ok) == (1.0, 1.0, True)
+            assert turns == sum(message.role == "assistant" for message in shown)
+            assert turns > 1 or name != "functions"
+            assert opening == [message.content for message in shown[: len(opening)]]
+    assert all((reward, turns, ok) == (0.0, 1, True) for _, _, reward, _, turns, ok, _ in played["limited"])
+    for (name, task), (_, _, reward, passed, *_) in zip(
+        tasks_of(recipe, ["functions", "instructions:2"], "test"), played["wrong"], strict=True
+    ):
+        ours = 0.0 if name == "functions" else verdict_on(name, task, "no").reward
+        assert reward == ours and passed == 0.0
+    assert any(reward == 0.0 for family, _, reward, *_ in played["wrong"] if family == "instructions:2")
+    assert played["torch"] is False
+
+
+SCORE = """
+import asyncio, json, sys
+import hydra, numpy as np, torch
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from transformers import AutoTokenizer
+from verl import DataProto
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+from verl.trainer.ppo.reward import load_reward_manager
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.workers.rollout.replica import TokenOutput
+from openk2.chat import Tokenizer, render
+from openk2.core import Task
+from openk2.rl.elsewhere import demonstration_of
+
+config = OmegaConf.create(sys.stdin.read())
+for part in (config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout):
+    omega_conf_to_dataclass(part)  # raises for what cannot be
+ours = Tokenizer.load(config.actor_rollout_ref.model.path)
+theirs = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
+
+def body(message):
+    said = render([message], tokenizer=ours)
+    return [one for one, mine in zip(said.ids, said.loss_mask) if mine]
+
+class Engine:
+    def __init__(self, gold):
+        self.turns, self.prompts, self.said = iter(gold), [], []
+
+    async def generate(self, request_id, *, prompt_ids, sampling_params, **_):
+        turn = next(self.turns)
+        ids = (body(turn) if turn else [*ours.encode("no"), ours.eos_id])[: sampling_params["max_tokens"]]
+        self.prompts.append(list(prompt_ids))
+        self.said += ids
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={"max_global_steps": 1})
+
+async def with_tools(row, gold):
+    (entry,) = OmegaConf.load(config.actor_rollout_ref.rollout.agent.agent_loop_config_path)
+    assert entry.name == row["agent_name"]
+    engine = Engine(gold)
+    loop = hydra.utils.instantiate(
+        {"_target_": entry._target_}, trainer_config=DictConfigWrap(config), server_manager=engine, tokenizer=theirs,
+        processor=None, hf_model_type="deepseek_v3", dataset_cls=RLHFDataset,
+        data_config=DictConfigWrap(config.data), tools=ToolListWrap([]),
+    )
+    out = await loop.run({"temperature": 1.0}, **row)
+    assert out.prompt_ids == engine.prompts[0] and len(out.prompt_ids) <= config.data.max_prompt_length
+    assert [one for one, mine in zip(out.response_ids, out.response_mask) if mine] == engine.said
+    assert (out.prompt_ids + out.response_ids)[: len(engine.prompts[-1])] == engine.prompts[-1]
+    assert [p for p, mine in zip(out.response_logprobs, out.response_mask) if mine] == [-0.5] * len(engine.said)
+    return out.reward_score, out.extra_fields["reward_extra_info"], len(engine.prompts)
+
+async def question(manager, row, turn):
+    ids = torch.tensor([body(turn) if turn else ours.encode("no")])
+    batch = TensorDict({"responses": ids, "attention_mask": torch.ones_like(ids)}, batch_size=1)
+    fields = {key: np.array([row[key]], dtype=object) for key in ("data_source", "reward_model", "extra_info")}
+    found = await manager.run_single(DataProto(batch=batch, non_tensor_batch=fields))
+    return found["reward_score"], found["reward_extra_info"], 1
+
+async def main():
+    manager = load_reward_manager(config, theirs)
+    out = []
+    for file in (config.data.train_files, config.data.val_files):
+        rows = RLHFDataset(file, theirs, OmegaConf.merge(config.data, {"cache_dir": sys.argv[1]}))
+        for row in map(rows.__getitem__, range(len(rows))):
+            task, name = Task(**json.loads(row["extra_info"]["task"])), row["extra_info"]["family"]
+            gold = [message for message in demonstration_of(name, task).messages if message.role == "assistant"]
+            for turns in (gold, [None]):
+                if row["agent_name"] == "openk2":
+                    found = await with_tools(row, turns)
+                else:
+                    found = await question(manager, row, turns[-1])
+                out.append([name, task.id, turns is gold, *found])
+    return out
+
+print("\\n" + json.dumps(asyncio.run(main())))
+"""
+IMPORTS = "import hydra, verl.experimental.agent_loop.agent_loop"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(VERL is None, reason="OPENK2_VERL does not name the Python of an environment with verl")
+def test_verl_reads_plays_and_scores_it(run: Path, tmp_path: Path) -> None:
+    there = subprocess.run([str(VERL), "-c", IMPORTS], capture_output=True, text=True, check=False)
+    if there.returncode:
+        pytest.skip(f"verl's agent loop cannot be imported there: {there.stderr.splitlines()[-1]}")
+    export_rl(run, "verl", tmp_path / "out")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(Path(str(VERL)).absolute())
+    # With --cfg verl says what it makes of the command, and ends.
+    command = subprocess.run(
+        ["bash", str(tmp_path / "out" / "run.sh"), "--cfg", "job", "--resolve"],
+        env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCES)},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert command.returncode == 0, command.stderr[-3000:]
+    played = json.loads(execute(str(VERL), SCORE, tmp_path, stdin=command.stdout, folder=tmp_path / "out"))
+    recipe = recipe_of(run)
+    names = ["functions", "instructions:2"]
+    expected = [*tasks_of(recipe, names, "train"), *tasks_of(recipe, names, "test")]
+    assert [tuple(row[:2]) for row in played[::2]] == [(name, task.id) for name, task in expected]
+    for name, _, is_gold, reward, extra, turns in played:
+        if is_gold:
+            assert (reward, extra) == (1.0, {"score": 1.0, "acc": 1.0})
+            assert turns > 1 or name != "functions"
+        else:
+            assert extra == {"score": reward, "acc": 0.0}
+    for (name, task), (*_, reward, _, _) in zip(expected, played[1::2], strict=True):
+        assert reward == (0.0 if name == "functions" else verdict_on(name, task, "no").reward)
