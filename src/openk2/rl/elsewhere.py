@@ -52,7 +52,7 @@ def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[t
     """Family and task, one after the other, families mixed.
 
     Of `train` as many as the run plays, an iteration's one after another, but all different: the run tries some again.
-    Of `test` those that it is measured on.
+    Of `test` as many of each family as it is measured on.
     """
     if split == "test":
         for seed in range(recipe.eval.n):
