@@ -173,8 +173,8 @@ class Ours:
         from openk2.engine import Engine
         from openk2.model import load
         from openk2.rl.learner import Learner
-        from openk2.rl.ranks import Ranks
         from openk2.rl.recipe import RLRecipe
+        from openk2.train.ranks import Ranks
 
         self._options, self._tasks = options, tasks
         at_once = len(tasks) * options.samples

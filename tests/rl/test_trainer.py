@@ -14,7 +14,6 @@ from openk2.core import UserError
 from openk2.model import Transformer, load
 from openk2.rl import gym
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.rollouts import family_of
 from openk2.rl.trainer import Trainer
 from openk2.train.stages import start_folder
 from shared.toy import PLACES as TOYS
@@ -26,7 +25,7 @@ NANO = start_folder("nano", "test")
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, place in TOYS.items():
         monkeypatch.setitem(gym.PLACES, name, place)
-    family_of.cache_clear()
+    gym.gym_family.cache_clear()
 
 
 def recipe(family: str = "short", **changes: Any) -> RLRecipe:
@@ -132,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_was_saved(tmp_path: Path) -> 
             one.learner.model.layers[0].input_layernorm.weight.fill_(float("nan"))
         return original(*args, **kwargs)
 
-    original, groups.update = groups.update, poisoned  # type: ignore[method-assign]
+    original, groups.update = groups.update, poisoned  # type: ignore[method-assign]  # no input gives a NaN
     with pytest.raises(UserError, match=r"the loss is not finite at step 3.*intact"):
         one.run()
     again = trainer(tmp_path, recipe(iterations=3))

@@ -72,7 +72,7 @@ def need_matplotlib() -> None:
     """Raises UserError if it is not installed."""
     try:
         # Imported to see whether it can be: an installation may be there and broken.
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401  (only whether it can be)
     except ImportError as e:
         raise UserError("the report's pictures need matplotlib: pip install 'openk2[eval]'") from e
 

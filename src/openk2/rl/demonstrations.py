@@ -9,10 +9,10 @@ from functools import cache
 
 from openk2.chat import Tokenizer, render
 from openk2.data.batches import IGNORED
+from openk2.rl.gym import gym_family
 from openk2.rl.learner import Lesson
-from openk2.rl.ranks import Ranks
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.rollouts import family_of
+from openk2.train.ranks import Ranks
 
 _FIRST, _END = 500_000_000, 1_000_000_000
 
@@ -48,7 +48,7 @@ class Demonstrations:
 @cache
 def _lesson(tokenizer: Tokenizer, name: str, seed: int) -> Lesson:
     """Ids, and the id that should follow each where the expert speaks."""
-    family = family_of(name)
+    family = gym_family(name)
     shown = family.demonstrate(family.sample("train", seed))
     rendered = render(shown.messages, shown.tools, tokenizer=tokenizer)
     following = zip(rendered.ids[1:], rendered.loss_mask[1:], strict=True)

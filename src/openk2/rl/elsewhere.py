@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -25,8 +24,6 @@ RECIPE = "recipe.json"
 Speak = Callable[[Sequence[Message], Sequence[ToolSpec], int], Awaitable[Turn]]
 """Conversation, tools and the most tokens -> the next turn. It raises Halt when the model is not asked any more."""
 
-family_of = cache(gym_family)
-
 
 def read_recipe_of(folder: Path) -> RLRecipe:
     """The recipe that an export wrote."""
@@ -35,13 +32,13 @@ def read_recipe_of(folder: Path) -> RLRecipe:
 
 def is_question(name: str) -> bool:
     """Whether the family's tasks are one question and one answer, without tools."""
-    return isinstance(family_of(name), QuestionFamily)
+    return isinstance(gym_family(name), QuestionFamily)
 
 
 def is_verified(name: str) -> bool:
     """Whether code judges the family's answers, by its verdict on a gold one. Where there is a state to look at, it
     does."""
-    family = family_of(name)
+    family = gym_family(name)
     if not isinstance(family, QuestionFamily):
         return True
     task = family.sample("train", 0)
@@ -57,20 +54,20 @@ def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[t
     if split == "test":
         for seed in range(recipe.eval.n):
             for name in names:
-                yield name, family_of(name).sample(split, seed)
+                yield name, gym_family(name).sample(split, seed)
         return
     for iteration in range(recipe.iterations):
         for name in names:
             prompts = recipe.families[name].prompts
             for seed in range(iteration * prompts, (iteration + 1) * prompts):
-                yield name, family_of(name).sample(split, seed)
+                yield name, gym_family(name).sample(split, seed)
 
 
 def demonstration_of(name: str, task: Task) -> Demonstration:
     """How an expert solves a task."""
     # Some experts start an event loop, and the caller's may be running in this thread.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(family_of(name).demonstrate, task).result()
+        return thread.submit(gym_family(name).demonstrate, task).result()
 
 
 def opening_of(shown: Demonstration) -> list[Message]:
@@ -80,7 +77,7 @@ def opening_of(shown: Demonstration) -> list[Message]:
 
 def verdict_on(name: str, task: Task, answer: str) -> Verdict:
     """The verifier's word on the answer to a question. Raises UserError for a family with tools."""
-    family = family_of(name)
+    family = gym_family(name)
     if not isinstance(family, QuestionFamily):
         raise UserError(f"{name} is judged by the state of its world: let its tasks be played in it")
     return family.check(task, answer)
@@ -93,7 +90,7 @@ async def play_elsewhere(name: str, task: Task, speak: Speak, recipe: RLRecipe) 
     rollouts = recipe.rollout.model_copy(update={"iteration_tokens": config.budget})
     seat = _Elsewhere(speak)
     return await play(
-        Episode(name, 0, 0), task, family_of(name), seat, config, rollouts, temperature=recipe.rollout.temperature,
+        Episode(name, 0, 0), task, gym_family(name), seat, config, rollouts, temperature=recipe.rollout.temperature,
         seed=recipe.seed,
     )  # fmt: skip
 

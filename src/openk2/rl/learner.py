@@ -20,10 +20,10 @@ from openk2.data.batches import IGNORED
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip
 from openk2.rl.objective import PolicyLoss, SaidLogprobs, Sample, micro_batches
-from openk2.rl.ranks import Ranks
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.weights import WeightHandover
 from openk2.train.precision import MixedPrecision
+from openk2.train.ranks import Ranks
 from openk2.train.trainer import LanguageLoss
 
 Lesson = tuple[Sequence[int], Sequence[int]]

@@ -15,10 +15,11 @@ from openk2.core.runs import write_text
 from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, shown
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group
+from openk2.rl.gym import gym_family
 from openk2.rl.learner import Learner
-from openk2.rl.ranks import Ranks
 from openk2.rl.recipe import FamilyConfig, RLRecipe
-from openk2.rl.rollouts import Configs, Rollouts, family_of, new_group
+from openk2.rl.rollouts import Configs, Rollouts, new_group
+from openk2.train.ranks import Ranks
 
 EXAMPLES = "examples.json"
 _PAIRS_OF_A_TASK = 2
@@ -57,7 +58,7 @@ class Measures:
         """Held-out tasks, each tried once and greedily."""
         names = self._recipe.eval.families or tuple(self._recipe.families)
         mine = range(self._ranks.rank, self._recipe.eval.n, self._ranks.count)
-        groups = [new_group(-1 - i, name, family_of(name).sample("test", i), 1) for name in names for i in mine]
+        groups = [new_group(-1 - i, name, gym_family(name).sample("test", i), 1) for name in names for i in mine]
         self._rollouts.finish(groups, 0.0, self._configs(names))
         return self._ranks.join([_measured(group) for group in groups])
 
@@ -81,7 +82,7 @@ class Measures:
         names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
         tasks = range(recipe.eval.n, recipe.eval.n + math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names))))
         groups = [
-            new_group(-1 - i, name, family_of(name).sample("test", i), recipe.rollout.samples)
+            new_group(-1 - i, name, gym_family(name).sample("test", i), recipe.rollout.samples)
             for name in names
             for i in tasks[self._ranks.rank :: self._ranks.count]
         ]

@@ -47,7 +47,6 @@ class RolloutConfig(_Section):
     iteration_tokens: Count = Field(
         default=10**6, description="an episode that said so many tokens goes on in the next iteration"
     )
-    most_segments: Count = Field(default=8, description="iterations that an episode may take")
     world_seconds: float = Field(default=30.0, gt=0, description="for each thing that a world does")
     episode_seconds: float = Field(default=600.0, gt=0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from openk2.core import Task
@@ -13,7 +12,6 @@ from openk2.rl.gym import gym_family
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler, Seat
 
-family_of = cache(gym_family)
 Configs = Mapping[str, FamilyConfig]
 
 
@@ -41,7 +39,7 @@ class Rollouts:
             self.go_on(groups, temperature, configs)
 
     def _job(self, episode: Episode, task: Task, temperature: float, configs: Configs) -> Callable[[Seat], Any]:
-        family, config = family_of(episode.family), configs[episode.family]
+        family, config = gym_family(episode.family), configs[episode.family]
         return lambda seat: play(
             episode, task, family, seat, config, self.config, temperature=temperature, seed=self.seed
         )

@@ -26,15 +26,16 @@ from openk2.rl.critic import Critic, Pair, pairs_of
 from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group, from_json, sequences_of, to_json
+from openk2.rl.gym import gym_family
 from openk2.rl.learner import Learner, Lesson, Update
 from openk2.rl.measures import EXAMPLES, Measures
 from openk2.rl.objective import Sample
-from openk2.rl.ranks import Ranks
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.rollouts import Rollouts, family_of, new_group
+from openk2.rl.rollouts import Rollouts, new_group
 from openk2.rl.rubrics import task_rubric
 from openk2.train.checkpoint import load_latest, save_checkpoint
 from openk2.train.logs import append, cut_back
+from openk2.train.ranks import Ranks
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 _DIVERGENCE_SAMPLES = 32
@@ -94,8 +95,7 @@ class Trainer:
     ) -> bool:
         """Iterate to the end, or until `should_stop()` (asked on rank 0 once an iteration). Whether it is the end.
 
-        Raises UserError when training diverges, when nothing can be learned at all, or the disk is full; checkpoints of
-        earlier iterations are then there.
+        Raises UserError when training diverges or the disk is full; checkpoints of earlier iterations are then there.
         """
         if self.iteration == 0 and not (self.folder / METRICS).exists():
             self._log({"iteration": 0, **self.measures.take()})
@@ -164,7 +164,7 @@ class Trainer:
             for seed in curriculum.choose(self.recipe.seed, self.iteration):
                 number, self.groups_made = self.groups_made, self.groups_made + 1
                 if number % self.ranks.count == self.ranks.rank:
-                    task = family_of(name).sample("train", seed)
+                    task = gym_family(name).sample("train", seed)
                     groups.append(new_group(number, name, task, self.recipe.rollout.samples, self.iteration))
         return groups
 

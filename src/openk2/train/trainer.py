@@ -29,6 +29,7 @@ from openk2.optim import WSD, MuonClip, StepStats
 from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
 from openk2.train.logs import append, cut_back
 from openk2.train.precision import MixedPrecision
+from openk2.train.ranks import Ranks
 from openk2.train.recipe import TrainConfig
 
 
@@ -88,9 +89,7 @@ class Trainer:
         self.folder = folder
         self.identity = identity
         self.device = device
-        self.group = group
-        self.rank = dist.get_rank(group) if group is not None else 0
-        self.ranks = dist.get_world_size(group) if group is not None else 1
+        self.ranks = Ranks(group)
         self.step = 0
         self.valid_loss: float | None = None
         model.attach_monitor(config.qk_clip_threshold)
@@ -174,10 +173,10 @@ class Trainer:
             if valid_loss is not None:
                 self.valid_loss = valid_loss
             speed = tokens / (time.monotonic() - started_at)
-            if self.rank == 0:
+            if self.ranks.first:
                 self._log(loss, valid_loss, step_tokens, stats, speed if valid_loss is not None else None)
             on_step(Progress(self.step, self.config.steps, loss, valid_loss, speed))
-            if self.rank == 0 and (last or stop or time.monotonic() - saved_at >= self.config.checkpoint_seconds):
+            if self.ranks.first and (last or stop or time.monotonic() - saved_at >= self.config.checkpoint_seconds):
                 self.save()
                 saved_at = time.monotonic()
             if stop:
@@ -188,7 +187,7 @@ class Trainer:
         """Mean loss of the step, its padded tokens over all ranks, and whether to stop after it."""
         supervised = max(1, self.plan.supervised(self.step))
         loss_sum, tokens = 0.0, 0
-        for turn, index in enumerate(range(self.rank, self.plan.micro_batches, self.ranks)):
+        for turn, index in enumerate(range(self.ranks.rank, self.plan.micro_batches, self.ranks.count)):
             batch = self.plan.batch(self.step, index)
             loss, _ = self._forward(batch)
             torch.autograd.backward(loss / supervised)
@@ -196,14 +195,14 @@ class Trainer:
             tokens += batch.input_ids_BT.size
             self.precision.take_gradients(first=turn == 0)
         # fp64 carries the counts exactly.
-        stop = float(self.rank == 0 and should_stop())
+        stop = float(self.ranks.first and should_stop())
         moe = self.model.moe_layers()
         counts = [layer.expert_counts_E for layer in moe]
         head = torch.tensor([loss_sum, float(tokens), stop], dtype=torch.float64, device=self.device)
         shared = torch.cat([head, *(count_E.double() for count_E in counts)])
-        if self.group is not None:
-            dist.all_reduce(self.precision.grad_P, group=self.group)
-            dist.all_reduce(shared, group=self.group)
+        if self.ranks.count > 1:
+            self.ranks.add_up(self.precision.grad_P)
+            self.ranks.add_up(shared)
             offset = len(head)
             for count_E in counts:
                 count_E.copy_(shared[offset : offset + len(count_E)])
@@ -228,12 +227,11 @@ class Trainer:
         """Mean loss over the validation micro-batches, which are the same every time."""
         self.model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for index in range(self.rank, self.valid.micro_batches, self.ranks):
+        for index in range(self.ranks.rank, self.valid.micro_batches, self.ranks.count):
             loss, n = self._forward(self.valid.batch(0, index))
             total += torch.tensor([loss.item(), float(n)], dtype=torch.float64, device=self.device)
         self.model.train()
-        if self.group is not None:
-            dist.all_reduce(total, group=self.group)
+        self.ranks.add_up(total)
         return float(total[0] / total[1].clamp(min=1))
 
     def _log(self, loss: float, valid_loss: float | None, tokens: int, stats: StepStats, speed: float | None) -> None:
@@ -254,6 +252,6 @@ class Trainer:
 
     def _truncate_logs(self) -> None:
         """Drop what was logged after the checkpoint: it will be computed again."""
-        if self.rank == 0:
+        if self.ranks.first:
             for name in ("metrics.jsonl", "timings.jsonl"):
                 cut_back(self.folder / name, "step", self.step)

@@ -6,6 +6,7 @@ are in the gym as they are; those of one question and one answer are `QuestionFa
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 
 from openk2.core import Family, UserError
@@ -28,8 +29,9 @@ GYM: tuple[str, ...] = tuple(PLACES)
 """The names of all families."""
 
 
+@cache
 def gym_family(name: str) -> Family:
-    """The family of that name; its module is imported when it is asked for.
+    """The family of that name, the same one each time; its module is imported when it is asked for.
 
     `NAME:OPTION` gives a family that takes one its option, such as `reasoning:countdown`. Raises UserError for an
     unknown name or option.

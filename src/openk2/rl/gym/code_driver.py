@@ -82,7 +82,7 @@ def main(mark: str, cells: list[str], cases: list[str], function: bool, variable
                 exec(compile(cell, "answer", "exec"), names)
         except BaseException as e:
             end('{"failed":' + plain(type(e).__name__) + "}")
-        found = [outcome(lambda case=case: eval(case, names)) for case in cases]  # type: ignore[misc]
+        found = [outcome(lambda case=case: eval(case, names)) for case in cases]  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
     else:
-        found = [outcome(lambda case=case: run_cells(cells, case, variable)) for case in cases]  # type: ignore[misc]
+        found = [outcome(lambda case=case: run_cells(cells, case, variable)) for case in cases]  # type: ignore[misc]  # mypy cannot infer lambdas with defaults
     end("[" + ",".join(found) + "]")

@@ -127,9 +127,9 @@ class Constraint(BaseModel, ABC):
     """Whether an answer that keeps to it can name its topic."""
 
     @classmethod
-    @abstractmethod
     def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        """One of the kind, with words of the split."""
+        """One of the kind, with words of the split; of some kinds there is only one."""
+        return cls()
 
     @abstractmethod
     def holds(self, answer: str) -> bool:

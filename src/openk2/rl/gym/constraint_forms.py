@@ -178,10 +178,6 @@ class Quoted(Constraint):
     }
     claim = r"\bquotation marks\b|\b(?:double )?quotes\b"
 
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
-
     def holds(self, answer: str) -> bool:
         text = answer.strip()
         return len(text) > 2 and text[0] in '"“' and text[-1] in '"”' and bare(text) != ""
@@ -229,10 +225,6 @@ class Heading(Constraint):
     }
     claim = r"\btitle\b(?! case)|\bangle brackets\b"
 
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
-
     def holds(self, answer: str) -> bool:
         return any(map(bare, re.findall(r"<<([^<>\n]+)>>", answer)))
 
@@ -248,10 +240,6 @@ class TwoAnswers(Constraint):
         "test": ("I want two versions; put *** in the middle.",),
     }
     claim = r"\b(?:two|2|both) (?:different )?(?:answers|versions)\b"
-
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
 
     def holds(self, answer: str) -> bool:
         parts = [" ".join(map(bare, words(part))) for part in re.split(r"(?<!\*)\*\*\*(?!\*)", answer)]

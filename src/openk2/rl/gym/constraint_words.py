@@ -96,10 +96,6 @@ class LowerCase(Constraint):
     }
     claim = rf"\blower ?-?case\b|\bsmall letters\b|\b{NOT}{_USED} capital(?:s| letters?)\b"
 
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
-
     def holds(self, answer: str) -> bool:
         return any(map(str.isalpha, answer)) and answer == answer.lower()
 
@@ -116,10 +112,6 @@ class UpperCase(Constraint):
     }
     claim = r"\bupper ?-?case\b|\b(?:all |block )?(?:capitals|caps|capital letters)\b"
 
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
-
     def holds(self, answer: str) -> bool:
         return any(map(str.isalpha, answer)) and answer == answer.upper()
 
@@ -135,10 +127,6 @@ class TitleCase(Constraint):
         "test": ("Capitalise the first letter of all words.",),
     }
     claim = r"\btitle ?-?case\b|\b(?:every|each) word (?:starts|begins|has|is) (?:with )?(?:a )?capital\w*"
-
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
 
     def holds(self, answer: str) -> bool:
         first = [re.sub(r"^[\W_]+", "", word)[:1] for word in words(answer)]
@@ -234,10 +222,6 @@ class NoCommas(Constraint):
     }
     claim = rf"\b{NOT}{_USED} commas?\b|\bcomma-free\b"
 
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
-
     def holds(self, answer: str) -> bool:
         return any(map(str.isalnum, answer)) and not re.search("[,，、،]", answer)
 
@@ -253,10 +237,6 @@ class NoDigits(Constraint):
         "test": ("Stay clear of digits.",),
     }
     claim = rf"\b{NOT}{_USED} (?:digits?|numerals)\b"
-
-    @classmethod
-    def draw(cls, rng: Rng, split: Split, subject: Subject) -> Self:
-        return cls()
 
     def holds(self, answer: str) -> bool:
         return any(map(str.isalpha, answer)) and not any(map(str.isdigit, answer))

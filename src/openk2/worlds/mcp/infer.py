@@ -13,65 +13,31 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from keyword import iskeyword
 from typing import Any
 
 from openk2.core import UserError
-from openk2.worlds.apps.declaration import GIVEN, Domain, read_domain, row_name
+from openk2.worlds.apps.declaration import Domain, read_domain, row_name
 from openk2.worlds.apps.filling import fill
+from openk2.worlds.mcp.reading import Argument, Read, is_by_id, is_id, is_made_unclearly, is_own_id, key_of, read_spec
 from openk2.worlds.mcp.simulated import Bridge, Simulation
 from openk2.worlds.mcp.specs import Spec
 from openk2.worlds.mcp.words import (
-    ENDS,
-    FILLERS,
     FROM,
     LIMITS,
-    MANY,
     MOMENTS,
     NATURAL,
     PAGING,
     SEARCH,
-    STATE,
-    STORES,
     TO,
-    WAYS,
     WRITES,
     is_secret,
-    is_verb,
-    singular,
     tokens,
 )
 
-_TAKEN = frozenset({*GIVEN, "true", "false", "none", "made", "chosen", "each_row", "id"})
-_TYPES = {"string": "text", "integer": "integer", "number": "number", "boolean": "boolean"}
-_MOST_VALUES = 50
 _DAYS = tuple(f"2026-{month:02}-{3 * month - 2:02}" for month in range(1, 10))
-
-
-@dataclass(frozen=True, slots=True)
-class _Argument:
-    """A parameter of a spec. `type` is that of a declaration, `json` whether something richer is kept in a text."""
-
-    original: str
-    name: str
-    type: str
-    values: tuple[str, ...]
-    required: bool
-    json: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A spec whose name has been read."""
-
-    spec: Spec
-    verb: str
-    way: str
-    noun: str
-    state: str
-    arguments: tuple[_Argument, ...]
 
 
 @dataclass(slots=True)
@@ -80,7 +46,7 @@ class _Entity:
 
     noun: str
     plural: str
-    tools: list[_Read]
+    tools: list[Read]
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     number: str = ""
     """A whole number that rows are known by."""
@@ -93,9 +59,9 @@ def infer(name: str, category: str, title: str, specs: Sequence[Spec]) -> Simula
     firsts = Counter(tokens(spec.original)[:1][0] for spec in specs if tokens(spec.original))
     # What most names begin with is the server's name and no noun.
     prefixes = {word for word, count in firsts.items() if count > max(2, len(specs) / 2)}
-    read = [one for spec in specs if (one := _read(spec, prefixes)) is not None]
+    read = [one for spec in specs if (one := read_spec(spec, prefixes)) is not None]
     # What is made as nothing here could make it would not be found by the others.
-    unclear = {one.noun for one in read if _is_made_unclearly(one)}
+    unclear = {one.noun for one in read if is_made_unclearly(one)}
     read = [one for one in read if one.noun not in unclear]
     while True:
         entities = _entities(read)
@@ -129,111 +95,16 @@ def infer(name: str, category: str, title: str, specs: Sequence[Spec]) -> Simula
     return None
 
 
-def _read(spec: Spec, prefixes: set[str]) -> _Read | None:
-    words = tokens(spec.original)
-    if len(words) > 1 and words[0] in prefixes and not is_verb(words[0]):
-        del words[0]
-    for at, word in enumerate(words):
-        way = "state" if word in STATE else next((way for way, verbs in WAYS if word in verbs), None)
-        if way is None:
-            continue
-        behind: list[str] = []
-        for other in words[at + 1 :]:
-            if other in ENDS:
-                break
-            behind.append(other)
-        nouns = [w for w in behind or words[:at] if w not in FILLERS]
-        if not nouns or any(w.isdigit() for w in nouns) or len(nouns) > 4:
-            return None
-        many = singular(nouns[-1]) != nouns[-1] or "all" in behind
-        if MANY.intersection(words) or (many and (way in WRITES)):
-            # Lists of rows in one call: a declared tool takes one.
-            return None
-        noun = "_".join([*nouns[:-1], singular(nouns[-1])])
-        if iskeyword(noun) or noun in _TAKEN or noun.startswith("sqlite"):
-            noun = f"the_{noun}"
-        arguments = tuple(_arguments(spec))
-        if way == "get" and many and _key(noun, arguments) is None:
-            way = "list"
-        return _Read(spec, word, way, noun, STATE.get(word, ""), arguments)
-    return None
-
-
-def _arguments(spec: Spec) -> Iterator[_Argument]:
-    properties = spec.schema.get("properties", {})
-    required = spec.schema.get("required", [])
-    taken: set[str] = set()
-    for original, schema in properties.items() if isinstance(properties, Mapping) else ():
-        name = "_".join(tokens(original))[:60]
-        if not re.match(r"[a-z]", name):
-            name = f"p_{name}".rstrip("_")
-        if name != "id" and (iskeyword(name) or name in _TAKEN):
-            name += "_value"
-        while name in taken:
-            name += "_x"
-        taken.add(name)
-        kind, values = _type(schema)
-        yield _Argument(original, name, _TYPES.get(kind, "text"), values, original in required, kind not in _TYPES)
-
-
-def _type(schema: Any) -> tuple[str, tuple[str, ...]]:
-    """The JSON type of a parameter, null left out, and its values if they are texts."""
-    if not isinstance(schema, Mapping):
-        return "any", ()
-    for key in ("anyOf", "oneOf"):
-        options = [one for one in schema.get(key, ()) if isinstance(one, Mapping) and one.get("type") != "null"]
-        if options:
-            return _type(options[0]) if len(options) == 1 else ("any", ())
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kinds = [one for one in kind if one != "null"]
-        kind = kinds[0] if len(kinds) == 1 else "any"
-    values = schema.get("enum")
-    if not (isinstance(values, list) and 1 <= len(values) <= _MOST_VALUES and all(isinstance(v, str) for v in values)):
-        return str(kind or "any"), ()
-    return "string", tuple(dict.fromkeys(values))
-
-
-def _key(noun: str, arguments: Sequence[_Argument]) -> _Argument | None:
-    """The parameter that says which row is meant: an id, else what its name is."""
-    last = noun.split("_")[-1]
-    owners = ("", *(f"{owner}_" for owner in dict.fromkeys((noun, last))))
-    ids = [f"{owner}{ending}" for owner in owners for ending in ("id", "uuid", "number", "identifier")]
-    natural = [f"{owner}{ending}" for owner in owners for ending in NATURAL]
-    by_name = {one.name: one for one in arguments if one.required and not one.json and one.type != "boolean"}
-    return next((by_name[name] for name in (*ids, *natural, noun, last) if name in by_name), None)
-
-
-def _is_own_id(noun: str, argument: _Argument) -> bool:
-    """Whether it is the id of a row of that noun, such as `id` or `note_id`."""
-    return _is_id(argument) and _key(noun, (replace(argument, required=True),)) is not None
-
-
-def _is_made_unclearly(one: _Read) -> bool:
-    """Whether a row may have an id that somebody chooses, and need not, or may be replaced by it."""
-    own = [argument for argument in one.arguments if argument.type == "text" and _is_own_id(one.noun, argument)]
-    return one.way == "create" and any(not argument.required or one.verb in STORES for argument in own)
-
-
-def _by_id(one: _Read) -> bool:
-    key = _key(one.noun, one.arguments)
-    return key is not None and _is_id(key)
-
-
-def _is_id(argument: _Argument) -> bool:
-    return argument.name.split("_")[-1] in ("id", "uuid", "number", "identifier")
-
-
-def _entities(read: Sequence[_Read]) -> dict[str, _Entity]:
+def _entities(read: Sequence[Read]) -> dict[str, _Entity]:
     """Nouns that something is done to in two ways, one of which changes something."""
-    by_noun: dict[str, list[_Read]] = defaultdict(list)
+    by_noun: dict[str, list[Read]] = defaultdict(list)
     for one in read:
         by_noun[one.noun].append(one)
     entities = {}
     for noun, tools in by_noun.items():
         if not any(one.way == "create" for one in tools):
             # Where nothing else makes rows, these may: what they do then is not known.
-            tools = [one for one in tools if one.verb != "set" and not (one.way == "state" and not _by_id(one))]
+            tools = [one for one in tools if one.verb != "set" and not (one.way == "state" and not is_by_id(one))]
         ways = {one.way for one in tools}
         if len(ways) >= 2 and ways & WRITES:
             entities[noun] = _Entity(noun, f"{noun}_rows"[:64] if len(noun) > 55 else _plural(noun), tools)
@@ -254,19 +125,19 @@ def _find_fields(entity: _Entity, entities: Mapping[str, _Entity]) -> None:
     creates = [one for one in entity.tools if one.way == "create"]
     for one in creates:
         for argument in one.arguments:
-            if argument.required and argument.type == "text" and _is_own_id(entity.noun, argument):
+            if argument.required and argument.type == "text" and is_own_id(entity.noun, argument):
                 entity.key = f"{entity.noun}_key" if argument.name == "id" else argument.name
                 entity.fields[entity.key] = {"type": "text", "unique": True}
     for one in entity.tools:
         if one.way not in ("create", "update", "get", "delete", "state"):
             continue
-        key = None if one.way == "create" else _key(entity.noun, one.arguments)
+        key = None if one.way == "create" else key_of(entity.noun, one.arguments)
         for argument in one.arguments:
             if argument is key:
                 if argument.type == "integer":
                     entity.number = argument.name
                     entity.fields[argument.name] = {"type": "integer", "minimum": 1, "unique": True}
-                elif not _is_id(argument):
+                elif not is_id(argument):
                     entity.fields.setdefault(argument.name, {"type": argument.type, "unique": True})
             elif one.way in ("create", "update") and not is_secret(argument.name):
                 if one.way == "update" and argument.name.startswith("new_"):
@@ -289,7 +160,7 @@ def _find_fields(entity: _Entity, entities: Mapping[str, _Entity]) -> None:
                 status["values"] = (*status["values"], one.state)
 
 
-def _add_field(entity: _Entity, argument: _Argument, entities: Mapping[str, _Entity], *, set_by_all: bool) -> None:
+def _add_field(entity: _Entity, argument: Argument, entities: Mapping[str, _Entity], *, set_by_all: bool) -> None:
     name = argument.name
     if name == "id":
         # Of a row to be made it is one that the caller chooses, and ids are given here.
@@ -310,7 +181,7 @@ def _add_field(entity: _Entity, argument: _Argument, entities: Mapping[str, _Ent
         declared["kind"] = name
 
 
-def _referred(argument: _Argument, entities: Mapping[str, _Entity], own: _Entity) -> _Entity | None:
+def _referred(argument: Argument, entities: Mapping[str, _Entity], own: _Entity) -> _Entity | None:
     """The entity whose id a parameter is."""
     if argument.type != "text" or argument.json or argument.values or not argument.name.endswith("_id"):
         return None
@@ -334,7 +205,7 @@ class _Draft:
     encoded: list[str] = field(default_factory=list)
     limit: str = ""
 
-    def take(self, argument: _Argument, ref: str | None = None, name: str = "") -> str:
+    def take(self, argument: Argument, ref: str | None = None, name: str = "") -> str:
         """A parameter like the argument; the name that expressions know it by."""
         name = name or (f"{argument.name}_value" if argument.name == "id" and ref is None else argument.name)
         declared: dict[str, Any] = {"optional": not argument.required}
@@ -349,7 +220,7 @@ class _Draft:
         return name
 
 
-def _draft(one: _Read, entity: _Entity, entities: Mapping[str, _Entity]) -> tuple[dict[str, Any], Bridge] | None:
+def _draft(one: Read, entity: _Entity, entities: Mapping[str, _Entity]) -> tuple[dict[str, Any], Bridge] | None:
     """The declaration of a tool, or None if it says more than a declaration can mean."""
     draft = _Draft()
     built = _create(draft, one, entity) if one.way == "create" else _other(draft, one, entity)
@@ -370,14 +241,14 @@ def _draft(one: _Read, entity: _Entity, entities: Mapping[str, _Entity]) -> tupl
     return raw, bridge
 
 
-def _create(draft: _Draft, one: _Read, entity: _Entity) -> bool:
+def _create(draft: _Draft, one: Read, entity: _Entity) -> bool:
     values: dict[str, str] = {}
     for argument in one.arguments:
         if is_secret(argument.name):
             if argument.required:
                 return False
             continue
-        own = _is_own_id(entity.noun, argument) and argument.type == "text"
+        own = is_own_id(entity.noun, argument) and argument.type == "text"
         name = entity.key if own else f"{entity.noun}_key" if argument.name == "id" else argument.name
         ref = entity.fields[name].get("ref")
         values[name] = draft.take(argument, ref, name)
@@ -396,18 +267,18 @@ def _create(draft: _Draft, one: _Read, entity: _Entity) -> bool:
     return True
 
 
-def _other(draft: _Draft, one: _Read, entity: _Entity) -> bool:
+def _other(draft: _Draft, one: Read, entity: _Entity) -> bool:
     """Everything that is about rows that there are."""
-    key = None if one.way == "list" else _key(entity.noun, one.arguments)
+    key = None if one.way == "list" else key_of(entity.noun, one.arguments)
     if one.way != "list" and key is None:
         return False
     row = ""
     conditions: list[str] = []
     if key is not None:
         creates = {a.name for t in entity.tools if t.way == "create" for a in t.arguments}
-        if entity.key and key.type == "text" and _is_id(key):
+        if entity.key and key.type == "text" and is_id(key):
             conditions.append(f"chosen.{entity.key} == {draft.take(key, None, f'which_{entity.key}'[:60])}")
-        elif _is_id(key) and key.type == "text" and key.name not in creates:
+        elif is_id(key) and key.type == "text" and key.name not in creates:
             row = row_name(draft.take(key, entity.plural, f"{entity.noun}_id"))
         else:
             if key.name not in entity.fields:
@@ -492,39 +363,39 @@ def _other(draft: _Draft, one: _Read, entity: _Entity) -> bool:
     return True
 
 
-def _status(one: _Read, entity: _Entity) -> str:
+def _status(one: Read, entity: _Entity) -> str:
     """What a row is after a tool such as `close_issue`: the nearest of the values that there are."""
     return (_near(one, entity.fields["status"].get("values") or ()) or one.state).replace("'", "")
 
 
-def _near(one: _Read, values: Sequence[str]) -> str | None:
+def _near(one: Read, values: Sequence[str]) -> str | None:
     return next((value for value in values if value.lower()[:4] == one.state[:4]), None)
 
 
-def _column(key: _Argument | None, entity: _Entity) -> str:
+def _column(key: Argument | None, entity: _Entity) -> str:
     """The field behind a key that is no id of the simulation's own."""
     assert key is not None
-    return entity.key if entity.key and key.type == "text" and _is_id(key) else key.name
+    return entity.key if entity.key and key.type == "text" and is_id(key) else key.name
 
 
-def _parts_of_key(one: _Read, entity: _Entity, ways: Sequence[str]) -> set[str]:
+def _parts_of_key(one: Read, entity: _Entity, ways: Sequence[str]) -> set[str]:
     """What other tools need to say which rows are meant: it is no new value of an update."""
     others = (tool for tool in entity.tools if tool.way in ways and tool is not one)
     return {argument.name for tool in others for argument in tool.arguments if argument.required}
 
 
-def _renamed(one: _Read, entity: _Entity, argument: _Argument, key: _Argument | None) -> str | None:
+def _renamed(one: Read, entity: _Entity, argument: Argument, key: Argument | None) -> str | None:
     """The field that a parameter such as `new_name` changes."""
     if argument.json or not argument.name.startswith("new_"):
         return None
     name = argument.name.removeprefix("new_")
     if name in entity.fields:
         return name if "ref" not in entity.fields[name] else None
-    natural = key is not None and not _is_id(key) and name in (*NATURAL, entity.noun)
+    natural = key is not None and not is_id(key) and name in (*NATURAL, entity.noun)
     return key.name if key is not None and natural and one.verb == "rename" else None
 
 
-def _bound(argument: _Argument, entity: _Entity) -> tuple[str, str] | None:
+def _bound(argument: Argument, entity: _Entity) -> tuple[str, str] | None:
     """The field that a parameter such as `min_price` or `end_date` bounds and the relation; no field where it is not
     known which, and None if it is no bound."""
     words = argument.name.split("_")
@@ -593,7 +464,7 @@ def _try(raw: dict[str, Any]) -> Domain:
     return domain
 
 
-def _names(read: Sequence[_Read]) -> dict[str, str]:
+def _names(read: Sequence[Read]) -> dict[str, str]:
     """Fields whose names were written another way."""
     return {
         argument.name: argument.original

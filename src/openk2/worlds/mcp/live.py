@@ -81,7 +81,7 @@ class LiveServer:
         """Start the server and list its tools. Raises UserError if it cannot be used, and it has ended then."""
         try:
             # Imported to see whether it can be: an installation may be there and broken.
-            import mcp  # noqa: F401
+            import mcp  # noqa: F401  (only whether it can be)
         except ImportError:
             raise UserError(MISSING) from None
         for name in ("mcp", "client", "httpx2"):
