@@ -31,12 +31,13 @@ def test_half_of_them_are_known_ones_that_are_sometimes_solved() -> None:
     assert set(one.choose(0, 2)[:4]) == {4, 5, 6, 7}
 
 
-def test_what_fails_more_often_comes_more_often() -> None:
-    one = curriculum(fresh=0.0, prompts=1)
-    one.observe(0, 100, 90)
-    one.observe(1, 100, 10)
-    count = Counter(task for iteration in range(400) for task in one.choose(0, iteration))
-    assert 6 < count[1] / count[0] < 13
+def test_what_is_solved_half_the_time_comes_most_often() -> None:
+    one = curriculum(fresh=0.0, prompts=1, drop_after=1000)
+    for task, passed in enumerate((50, 5, 95)):
+        one.observe(task, 100, passed)
+    count = Counter(task for iteration in range(600) for task in one.choose(0, iteration))
+    assert 3 < count[0] / count[1] < 8
+    assert 3 < count[0] / count[2] < 8
 
 
 def test_the_same_iteration_gives_the_same_tasks() -> None:

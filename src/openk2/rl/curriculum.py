@@ -1,7 +1,9 @@
-"""Which tasks come next: some that were never tried, the others by how often the policy fails at them.
+"""Which tasks come next: some that were never tried, the others by how much there is to learn from them.
 
-A known task is drawn with a probability proportional to 1 - its success rate (Kimi k1.5, section 2.3.4); one that was
-always solved, or never in many samples, teaches nothing and is dropped. All is a function of (seed, iteration) and of
+A known task is drawn with a probability proportional to the variance of its reward, p (1 - p): the gradient of a group
+grows with it, and a task that nearly always fails, which 1 - p (Kimi k1.5, section 2.3.4) would bring most often, gives
+a small model groups without any difference (Foster and Foerster, "Learning to Reason at the Frontier of Learnability",
+2025). One that was always solved, or never in many samples, is dropped. All is a function of (seed, iteration) and of
 what was observed, so it needs no state of a random generator.
 """
 
@@ -47,7 +49,8 @@ class Curriculum:
             return 0.0
         if passed == 0 and samples >= self.config.drop_after:
             return 0.0
-        return 1 - (passed + 1) / (samples + 2)
+        # The mean of p (1 - p) when p was anything in [0, 1] before it was tried.
+        return (passed + 1) * (samples - passed + 1) / ((samples + 2) * (samples + 3))
 
 
 def _without_replacement(rng: random.Random, weights: dict[int, float], count: int) -> list[int]:

@@ -34,9 +34,10 @@ _COLOURS = (ACCENT, SECOND, INK, MUTED, "#3b8f5a", "#8a5fc2", "#b08a1e", "#c24a7
 def figures_of(run: Path) -> dict[str, Any]:
     """Lists with one entry for each iteration, from the log; 0 is before the first one, where only success is known.
 
-    `reward`, `passed`, `mean_tokens` and `over_budget` by family, `temperature`, `kl`, losses and
-    `logprob_mismatch_max`; `success` (by family, with n and interval), `critic_accuracy`, `critic_reports` and
-    `ptx_valid` are None where nothing was measured. Raises UserError for a folder that is not such a run.
+    By family: `reward`, `passed`, `passed_new` (at tasks that were never tried before, so that the curriculum's choice
+    is not in it), `mean_tokens`, `over_budget`. `temperature`, `kl`, losses and `logprob_mismatch_max`; `success` (by
+    family, with n and interval), `critic_accuracy`, `critic_reports` and `ptx_valid` are None where nothing was
+    measured. Raises UserError for a folder that is not such a run.
     """
     path = run / STAGE / "metrics.jsonl"
     if not path.exists():
@@ -50,7 +51,7 @@ def figures_of(run: Path) -> dict[str, Any]:
         raise UserError(f"{run} has no iteration yet: wait for the first one")
     families = sorted({name for line in lines for name in line.get("reward", {})})
     figures: dict[str, Any] = {"iteration": iterations, "families": families}
-    for key in ("reward", "passed", "mean_tokens", "over_budget"):
+    for key in ("reward", "passed", "passed_new", "mean_tokens", "over_budget"):
         figures[key] = {name: [line.get(key, {}).get(name) for line in lines] for name in families}
     measured = sorted({name for line in lines for name in line.get("success", {})})
     figures["success"] = {name: [line.get("success", {}).get(name) for line in lines] for name in measured}
@@ -147,6 +148,8 @@ def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
     }
     made = [
         _lines(figures, "success", "Success on held-out tasks", "Greedy, with 95 % intervals.", "passed", success),
+        _lines(figures, "new", "Success on new tasks", "Sampled, at training tasks that were never tried before.",
+               "passed", {name: _points(figures, values) for name, values in figures["passed_new"].items()}),
         _lines(figures, "reward", "Reward", "The mean over the samples of an iteration.", "reward",
                {name: _points(figures, values) for name, values in figures["reward"].items()}),
         _lines(figures, "critic", "The critic", "How often it prefers the better one of a pair.", "right", critic,

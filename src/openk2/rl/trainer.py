@@ -143,11 +143,13 @@ class Trainer:
         clock.note("update")
         self.seconds = clock.seconds
         everyone = self.ranks.join([_summary(group) for group in finished])
+        new = [one for one in everyone if one["seed"] not in self.curricula[one["family"]].seen]
         self._observe(everyone)
         line = {
             "iteration": self.iteration + 1,
             "temperature": round(temperature, 4),
             **_of_groups(everyone),
+            "passed_new": _by_family(new, "passed"),
             **_of_updates(updates),
             "kl": kl,
             "banked": sum(self.ranks.join([len(self.bank)])),
@@ -346,17 +348,15 @@ def _summary(group: Group) -> dict[str, Any]:
 
 def _of_groups(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The log's numbers about episodes, by family."""
-    families = sorted({one["family"] for one in groups})
-    by_family = {name: [e for one in groups if one["family"] == name for e in one["episodes"]] for name in families}
-    every = [e for episodes in by_family.values() for e in episodes]
+    every = [e for one in groups for e in one["episodes"]]
     names = sorted({name for e in every for name in e["penalties"]})
     return {
         "mean_reward": _mean([e["reward"] for e in every]),
-        "reward": {name: _mean([e["reward"] for e in episodes]) for name, episodes in by_family.items()},
-        "passed": {name: _mean([e["passed"] for e in episodes]) for name, episodes in by_family.items()},
-        "episodes": {name: len(episodes) for name, episodes in by_family.items()},
-        "mean_tokens": {name: _mean([e["tokens"] for e in episodes]) for name, episodes in by_family.items()},
-        "over_budget": {name: _mean([e["over_budget"] for e in episodes]) for name, episodes in by_family.items()},
+        "reward": _by_family(groups, "reward"),
+        "passed": _by_family(groups, "passed"),
+        "episodes": dict(Counter(one["family"] for one in groups for _ in one["episodes"])),
+        "mean_tokens": _by_family(groups, "tokens"),
+        "over_budget": _by_family(groups, "over_budget"),
         "penalties": {name: sum(name in e["penalties"] for e in every) for name in names},
         "stops": dict(sorted(Counter(e["stop"] for e in every).items())),
         "circles": sum(e["circles"] for e in every),
@@ -364,6 +364,14 @@ def _of_groups(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "excluded": sum(len(one["excluded"]) for one in groups),
         "groups": len(groups),
         "groups_with_spread": sum(one["spread"] for one in groups),
+    }
+
+
+def _by_family(groups: Sequence[dict[str, Any]], key: str) -> dict[str, float | None]:
+    """Family -> the mean of `key` over its episodes."""
+    families = sorted({one["family"] for one in groups})
+    return {
+        name: _mean([e[key] for one in groups if one["family"] == name for e in one["episodes"]]) for name in families
     }
 
 

@@ -31,24 +31,32 @@ from openk2.worlds.families.lexicon import make_rng
 from openk2.worlds.families.mix import draw_skill
 from openk2.worlds.text import clean
 
+NAME = "functions"
 NEGATIONS = re.compile(r"\b(no|not|none|cannot|unable|without)\b|n't\b", re.IGNORECASE)
 
 
 class FunctionsFamily:
-    """Tasks from seeds: what skill, which words and how it is phrased all follow from (split, seed)."""
+    """Tasks from seeds: what skill, which words and how it is phrased all follow from (split, seed).
 
-    name = "functions"
-    skills: Sequence[str] = tuple(BUILDERS)
+    With an option, tasks of that skill alone. Raises UserError for an unknown one.
+    """
+
+    def __init__(self, option: str = "") -> None:
+        if option and option not in BUILDERS:
+            raise _no_skill(option)
+        self.name = f"{NAME}:{option}" if option else NAME
+        self.skills: Sequence[str] = (option,) if option else tuple(BUILDERS)
 
     def sample(self, split: Split, seed: int) -> Task:
-        rng = make_rng(self.name, split, seed)
-        return self.sample_skill(draw_skill(rng, self.name, split), split, seed)
+        if len(self.skills) == 1:
+            return self.sample_skill(self.skills[0], split, seed)
+        return self.sample_skill(draw_skill(make_rng(NAME, split, seed), NAME, split), split, seed)
 
     def sample_skill(self, skill: str, split: Split, seed: int) -> Task:
         """The task of one skill that a seed stands for. Raises UserError for an unknown skill."""
         if skill not in BUILDERS:
-            raise UserError(f"the functions family has no skill {skill!r}: use one of {', '.join(BUILDERS)}")
-        rng = make_rng(self.name, split, seed, skill)
+            raise _no_skill(skill)
+        rng = make_rng(NAME, split, seed, skill)
         request, data = build(skill, rng, split)
         return Task(f"{self.name}/{split}/{seed}", self.name, skill, seed, request, data, split)
 
@@ -80,6 +88,10 @@ class FunctionsFamily:
         refused = "" if data["groups"] or "intents" not in data else f"{intents[0]}: "
         messages.append(Message("assistant", refused + data["answer"]))
         return Demonstration(task, declared(data), tuple(messages))
+
+
+def _no_skill(name: str) -> UserError:
+    return UserError(f"the functions family has no skill {name!r}: use one of {', '.join(BUILDERS)}")
 
 
 def declared(data: Mapping[str, Any]) -> tuple[ToolSpec, ...]:
