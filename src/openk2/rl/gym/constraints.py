@@ -28,11 +28,13 @@ def read(raw: Mapping[str, Any]) -> Constraint:
     return KINDS[raw["kind"]](**{name: value for name, value in raw.items() if name != "kind"})
 
 
-def compose(rng: Rng, split: Split, subject: Subject, count: int) -> tuple[list[Constraint], str]:
-    """So many constraints that do not contradict each other, and an answer that keeps to all of them."""
+def compose(
+    rng: Rng, split: Split, subject: Subject, count: int, kinds: Sequence[str] = tuple(KINDS)
+) -> tuple[list[Constraint], str]:
+    """So many constraints of these kinds that do not contradict each other, and an answer that keeps to all of them."""
     while True:
         chosen: list[Constraint] = []
-        for name in rng.sample(list(KINDS), len(KINDS)):
+        for name in rng.sample(kinds, len(kinds)):
             one = KINDS[name].draw(rng, split, subject)
             if not any(one.contradicts(other) for other in chosen):
                 chosen.append(one)

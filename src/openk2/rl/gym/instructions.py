@@ -13,7 +13,7 @@ from typing import Any
 from openk2.core import Split, Task, UserError, Verdict
 from openk2.rl.gym.constraint_base import Subject, times
 from openk2.rl.gym.constraint_claims import claims
-from openk2.rl.gym.constraints import compose, degenerate, read
+from openk2.rl.gym.constraints import KINDS, compose, degenerate, read
 from openk2.rl.gym.question import QuestionFamily
 from openk2.worlds.families import lexicon
 
@@ -29,27 +29,33 @@ _OFF_TOPIC = 0.5
 
 
 class InstructionsFamily(QuestionFamily):
-    """Requests with constraints. `count` fixes how many, from `"1"` to `"4"`; without it the seed draws.
+    """Requests with constraints. `option` fixes how many, from `"1"` to `"4"`, or names the kind of a single one,
+    such as `"lower-case"`; without it the seed draws.
 
-    Raises UserError for another count.
+    Raises UserError for another option.
     """
 
-    name = "instructions"
     skills: Sequence[str] = tuple(f"constraints-{n}" for n in range(1, MOST + 1))
 
-    def __init__(self, count: str = "") -> None:
-        if count not in ("", *map(str, range(1, MOST + 1))):
-            raise UserError(f"instructions: {count!r} is no number of constraints: use 1 to {MOST}")
-        self._count = int(count) if count else None
+    def __init__(self, option: str = "") -> None:
+        self._count = int(option) if option in map(str, range(1, MOST + 1)) else None
+        self._kinds = [kind for kind in KINDS if kind.replace(" ", "-") == option] if option else []
+        if option and not self._count and not self._kinds:
+            raise UserError(
+                f"instructions: {option!r} is neither a number of constraints from 1 to {MOST} nor a kind: use one of "
+                f"{', '.join(kind.replace(' ', '-') for kind in KINDS)}"
+            )
+        # Tasks of a kind are other tasks than the seed's own, those of a number are not.
+        self.name = f"instructions:{option}" if self._kinds else "instructions"
 
     def sample(self, split: Split, seed: int) -> Task:
         rng = lexicon.Rng(f"{self.name} {split} {seed}")
         drawn = rng.randint(1, MOST)
-        level = self._count or drawn
+        level = 1 if self._kinds else self._count or drawn
         noun = rng.choice([noun for name in _TOPICS for noun in lexicon.nouns(split, name)])
         topic = lexicon.plural(noun)
         subject = Subject(topic, rng.choice(_REQUESTS[split]).format(topic=topic))
-        constraints, gold = compose(rng, split, subject, level)
+        constraints, gold = compose(rng, split, subject, level, self._kinds or tuple(KINDS))
         request = " ".join([subject.request, *(one.say(rng, split) for one in constraints)])
         data: dict[str, Any] = {"level": level, "topic": [noun, topic], "gold": gold}
         data["constraints"] = [one.dump() for one in constraints]
