@@ -1,0 +1,231 @@
+"""Reinforcement learning against fine-tuning: from one checkpoint, on the same tasks, for as many minutes.
+
+    ./k2 bench rl_gain --work FOLDER                 # three seeds, about three quarters of an hour
+    ./k2 bench rl_gain --work FOLDER --seeds 0 --iterations 4 --n 100    # a short one
+
+The tasks are `functions:single` within 60 tokens, held out by their words. Of 2,000 demonstrations every second, drawn
+at random, says what a call is for before it makes it, which costs some 17 tokens; the others do not. nano, fine-tuned
+on them, does both, and is cut by the budget about half of the time. From there, on two cores:
+
+    rl          reinforcement learning, on the tasks of the demonstrations
+    sft         fine-tuning goes on with all demonstrations, for as many seconds as `rl` took
+    both        fine-tuning for half of the seconds, reinforcement learning with half of the iterations
+    filtered    fine-tuning with the demonstrations alone that are within the budget, for as many seconds
+
+`filtered` is what somebody would do who knows what the budget is for; the others are not told. Each checkpoint is then
+measured greedily on the same held-out tasks, within the budget and without one. A run that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _common import add_out, machine, parser_of, table, write_results
+
+from openk2.chat import Tokenizer, render
+from openk2.core import Demonstration
+from openk2.core.rates import Tally
+from openk2.rl.gym import gym_family
+from openk2.worlds.families.lexicon import make_rng
+
+ROOT = Path(__file__).parent.parent
+FAMILY, BUDGET, UNLIMITED = "functions:single", 60, 150
+TASKS = 2000
+START_TOKENS = 600_000
+ARMS = ("start", "rl", "sft", "both", "filtered")
+T_OF_TWO = 4.303
+"""The 97.5 % quantile of Student's t with two degrees of freedom: an interval of three seeds."""
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="where the runs are made")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=20, help="of `rl`")
+    parser.add_argument("--n", type=int, default=500, help="held-out tasks")
+    add_out(parser)
+    options = parser.parse_args()
+    if min(options.iterations, options.n) < 2 or min(options.seeds) < 0:
+        parser.error("iterations and n must be at least 2, seeds at least 0")
+    options.work.mkdir(parents=True, exist_ok=True)
+    write_pools(options.work)
+    measured: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    for seed in options.seeds:
+        for arm, result in of_seed(options, seed).items():
+            measured[arm].append(result)
+    differences = {arm: difference(measured[arm], measured["sft"]) for arm in ("start", "rl", "both", "filtered")}
+    result = {
+        "what": f"{FAMILY} within {BUDGET} tokens, greedy, held out",
+        "config": {"seeds": options.seeds, "iterations": options.iterations, "n": options.n},
+        "machine": machine(),
+        "arms": measured,
+        "less_sft": differences,
+    }
+    write_results(options.out, "rl_gain", result, markdown(options, measured, differences))
+
+
+# --- demonstrations -----------------------------------------------------------------------------------------------
+
+
+def write_pools(work: Path) -> None:
+    """All demonstrations of both habits, and those that are within the budget."""
+    tokenizer = Tokenizer.load(ROOT / "src" / "openk2" / "weights" / "nano")
+    everything = list(demonstrations())
+    write_conversations(work / "sft.jsonl", everything)
+    write_conversations(work / "filtered.jsonl", [one for one in everything if said(tokenizer, one) <= BUDGET])
+
+
+def demonstrations() -> Iterator[Demonstration]:
+    family = gym_family(FAMILY)
+    for seed in range(TASKS):
+        shown = family.demonstrate(family.sample("train", seed))
+        if make_rng("habits", "train", seed).random() < 0.5:
+            yield shown
+        else:
+            yield replace(shown, messages=tuple(replace(m, content="") if m.tool_calls else m for m in shown.messages))
+
+
+def said(tokenizer: Tokenizer, shown: Demonstration) -> int:
+    return sum(render(shown.messages, shown.tools, tokenizer=tokenizer).loss_mask)
+
+
+def write_conversations(path: Path, shown: Sequence[Demonstration]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for one in shown:
+            messages = [message.to_openai() for message in one.messages]
+            tools = [tool.to_openai() for tool in one.tools]
+            file.write(json.dumps({"messages": messages, "tools": tools}) + "\n")
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+def of_seed(options: argparse.Namespace, seed: int) -> dict[str, dict[str, Any]]:
+    """All checkpoints of one seed, made and measured."""
+    work = options.work / f"seed-{seed}"
+    start = work / "start"
+    seconds = {"start": fine_tuned(start, "nano", options.work / "sft.jsonl", START_TOKENS, seed)}
+    # What fine-tuning does in a second, with what it needs to begin.
+    speed = START_TOKENS / seconds["start"]
+    seconds["rl"] = reinforced(work / "rl", start / "instruct", options.iterations, seed)
+    tokens = int(speed * seconds["rl"])
+    for arm in ("sft", "filtered"):
+        seconds[arm] = fine_tuned(work / arm, start / "instruct", options.work / f"{arm}.jsonl", tokens, seed)
+    half = fine_tuned(work / "half", start / "instruct", options.work / "sft.jsonl", tokens // 2, seed)
+    seconds["both"] = half + reinforced(work / "both", work / "half" / "instruct", options.iterations // 2, seed)
+    return {
+        arm: {"seed": seed, "seconds": round(seconds[arm], 1), **rates(work / arm / "instruct", options.n)}
+        for arm in ARMS
+    }
+
+
+def fine_tuned(run: Path, start: str | Path, file: Path, tokens: int, seed: int) -> float:
+    return timed(
+        run,
+        ["train", "recipes/tune.toml"],
+        {"start": start, "seed": seed, "episodes.files": json.dumps([str(file.resolve())]), "episodes.train": "{}",
+         "sft.tokens": tokens, "sft.lr": 0.001},
+    )  # fmt: skip
+
+
+def reinforced(run: Path, start: Path, iterations: int, seed: int) -> float:
+    # Nothing is measured within the run, so that all of its time is training.
+    family = f'{{"{FAMILY}"={{prompts=32,budget={BUDGET},turn_tokens={BUDGET},steps=3}}}}'
+    return timed(
+        run,
+        ["rl", "run", "recipes/nano-rl.toml"],
+        {"start": start.resolve(), "seed": seed, "families": family, "iterations": iterations, "eval.n": 2,
+         "eval.every": 10_000, "ptx.weight": 0, "ptx.families": "{}", "critic.weight": 0, "critic.valid": 0,
+         "rollout.final_temperature": 1.0},
+    )  # fmt: skip
+
+
+def timed(run: Path, command: Sequence[str], settings: dict[str, Any]) -> float:
+    """Run a command of this project; its seconds, also if it ran before."""
+    note = run / "seconds.json"
+    if not note.exists():
+        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        print(f"{run} ...", file=sys.stderr, flush=True)
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-m", "openk2", *command, "--run", str(run), *sets], check=True, cwd=ROOT)
+        note.write_text(json.dumps(time.monotonic() - begun))
+    return float(json.loads(note.read_text()))
+
+
+def rates(model: Path, n: int) -> dict[str, Any]:
+    """Success of a checkpoint within the budget, task by task, and without one."""
+    from openk2.engine import Engine
+    from openk2.model import load
+    from openk2.rl.recipe import FamilyConfig, RolloutConfig
+    from openk2.rl.rollouts import Rollouts, new_group
+
+    note = model.parent / f"rates-{n}.json"
+    if note.exists():
+        return dict(json.loads(note.read_text()))
+    family, config = gym_family(FAMILY), RolloutConfig()
+    engine = Engine(load(model), Tokenizer.load(model), max_batch=config.at_once, prefixes=config.at_once)
+    found: dict[str, Any] = {}
+    for name, budget in (("within", BUDGET), ("unlimited", UNLIMITED)):
+        groups = [new_group(i, FAMILY, family.sample("test", i), 1) for i in range(n)]
+        limits = FamilyConfig(prompts=1, budget=budget, turn_tokens=budget, steps=3)
+        Rollouts(engine, config, 0).finish(groups, 0.0, {FAMILY: limits})
+        episodes = [group.episodes[0] for group in groups]
+        found[name] = Tally(n, sum(e.passed for e in episodes)).to_json()
+        found[f"{name}_passed"] = [e.passed for e in episodes]
+        found[f"{name}_tokens"] = round(statistics.fmean(e.spent for e in episodes), 1)
+    note.write_text(json.dumps(found))
+    return found
+
+
+# --- what is told -------------------------------------------------------------------------------------------------
+
+
+def difference(arm: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """An arm less the control, by seed on the same tasks, and the mean with a 95 % interval over three seeds."""
+    by_seed = [one["within"]["rate"] - other["within"]["rate"] for one, other in zip(arm, control, strict=True)]
+    mean = statistics.fmean(by_seed)
+    found: dict[str, Any] = {"by_seed": [round(d, 4) for d in by_seed], "mean": round(mean, 4)}
+    if len(by_seed) == 3:
+        half = T_OF_TWO * statistics.stdev(by_seed) / math.sqrt(3)
+        found["ci95"] = [round(mean - half, 4), round(mean + half, 4)]
+    return found
+
+
+def markdown(
+    options: argparse.Namespace, measured: dict[str, list[dict[str, Any]]], differences: dict[str, dict[str, Any]]
+) -> str:
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f}"
+
+    rows = []
+    for arm, results in measured.items():
+        gap = differences.get(arm, {})
+        interval = f" ({percent(gap['ci95'][0])} to {percent(gap['ci95'][1])})" if "ci95" in gap else ""
+        rows.append(
+            [
+                arm,
+                ", ".join(percent(one["within"]["rate"]) for one in results),
+                ", ".join(str(one["within_tokens"]) for one in results),
+                ", ".join(percent(one["unlimited"]["rate"]) for one in results),
+                ", ".join(f"{one['seconds']:.0f}" for one in results),
+                f"{percent(gap['mean'])}{interval}" if gap else "",
+            ]
+        )
+    heads = ("arm", f"% within {BUDGET} tokens", "tokens", "% without budget", "seconds", "points above sft (95 %)")
+    seeds = ", ".join(map(str, options.seeds))
+    return f"`{FAMILY}`, held out, greedy, n = {options.n}, seeds {seeds}\n\n{table(heads, rows)}"
+
+
+if __name__ == "__main__":
+    main()
