@@ -11,7 +11,7 @@ from openk2.data.batches import IGNORED
 from openk2.model import Transformer
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy
-from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs
+from openk2.rl.critic import Critic, Pair, longer_is_better, pairs_of, report_pairs
 from openk2.rl.episodes import Episode, Group
 from openk2.rl.learner import padded
 from openk2.rl.rubrics import task_rubric
@@ -110,3 +110,4 @@ def test_pairs_of_reports_are_the_same_each_time() -> None:
     pairs = report_pairs(20)
     assert pairs == report_pairs(20) and len(pairs) == 20
     assert all(pair.better != pair.worse for pair in pairs)
+    assert sum(longer_is_better(pairs)) == 10

@@ -173,7 +173,8 @@ def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
 def report_pairs(count: int) -> list[Pair]:
     """Pairs of reports whose order the hidden program knows, to measure a critic that was never taught with it.
 
-    Nothing here may reach the training: the truth of reports is only for measuring (`rl.gym.reports`).
+    The better one is the longer one in every second pair. Nothing here may reach the training: the truth of reports is
+    only for measuring (`rl.gym.reports`).
     """
     from openk2.rl.gym.reports import ReportsFamily, hidden, variants
 
@@ -184,9 +185,15 @@ def report_pairs(count: int) -> list[Pair]:
     while len(found) < count:
         task = family.sample("test", seed)
         graded = [(hidden(task, text).quality, text) for text in dict.fromkeys(variants(task, seed))]
-        chosen = [(a, b) for a in graded for b in graded if a[0] > b[0]]
+        longer = len(found) % 2 == 0
+        chosen = [(a, b) for a in graded for b in graded if a[0] > b[0] and (len(a[1]) > len(b[1])) == longer]
         if chosen:
             (_, better), (_, worse) = rng.choice(chosen)
             found.append(Pair(task.request, str(task.data["rubric"]), better, worse))
         seed += 1
     return found
+
+
+def longer_is_better(pairs: Sequence[Pair]) -> list[bool]:
+    """What a critic that only looks at the length would have right."""
+    return [len(pair.better) > len(pair.worse) for pair in pairs]

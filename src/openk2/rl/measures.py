@@ -12,7 +12,7 @@ from typing import Any
 
 from openk2.core.rates import Tally
 from openk2.core.runs import write_text
-from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, shown
+from openk2.rl.critic import Critic, Pair, longer_is_better, pairs_of, report_pairs, shown
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group
 from openk2.rl.gym import gym_family
@@ -24,6 +24,8 @@ from openk2.train.ranks import Ranks
 EXAMPLES = "examples.json"
 _PAIRS_OF_A_TASK = 2
 """So many pairs of a right sample and a wrong one are hoped for from a task."""
+_MOST_ATTEMPTS = 6
+"""So often as many further tasks are sampled, while there are fewer pairs than wanted."""
 _SHOWN = 3
 """So many held-out tasks of each family are shown before and after."""
 
@@ -73,6 +75,7 @@ class Measures:
             right = self._ranks.join(self._critic.accuracy(self._learner.handover.model, mine))
             if right:
                 line[key] = Tally(len(right), sum(right)).to_json()
+                line[f"{key}_by_length"] = Tally(len(pairs), sum(longer_is_better(pairs))).to_json()
         return line
 
     def _make_pairs(self) -> dict[str, list[Pair]]:
@@ -80,16 +83,21 @@ class Measures:
         recipe = self._recipe
         wanted = recipe.critic.valid
         names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
-        tasks = range(recipe.eval.n, recipe.eval.n + math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names))))
-        groups = [
-            new_group(-1 - i, name, gym_family(name).sample("test", i), recipe.rollout.samples)
-            for name in names
-            for i in tasks[self._ranks.rank :: self._ranks.count]
-        ]
-        self._rollouts.finish(groups, recipe.rollout.temperature, self._configs(names))
-        mine = pairs_of(groups, f"valid {recipe.seed} {self._ranks.rank}")
-        joined = self._ranks.join([asdict(pair) for pair in mine])
-        found = {"critic_accuracy": [Pair(**raw) for raw in joined][:wanted]}
+        each = math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names)))
+        pairs: list[Pair] = []
+        for attempt in range(_MOST_ATTEMPTS if names else 0):
+            first = recipe.eval.n + attempt * each
+            groups = [
+                new_group(-1 - i, name, gym_family(name).sample("test", i), recipe.rollout.samples)
+                for name in names
+                for i in range(first + self._ranks.rank, first + each, self._ranks.count)
+            ]
+            self._rollouts.finish(groups, recipe.rollout.temperature, self._configs(names))
+            mine = pairs_of(groups, f"valid {recipe.seed} {attempt} {self._ranks.rank}")
+            pairs += [Pair(**raw) for raw in self._ranks.join([asdict(pair) for pair in mine])]
+            if len(pairs) >= wanted:
+                break
+        found = {"critic_accuracy": pairs[:wanted]}
         if "reports" in (*recipe.families, *recipe.eval.families):
             found["critic_reports"] = report_pairs(wanted)
         return found

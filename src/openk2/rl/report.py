@@ -36,8 +36,8 @@ def figures_of(run: Path) -> dict[str, Any]:
 
     By family: `reward`, `passed`, `passed_new` (at tasks that were never tried before, so that the curriculum's choice
     is not in it), `mean_tokens`, `over_budget`. `temperature`, `kl`, losses and `logprob_mismatch_max`; `success` (by
-    family, with n and interval), `critic_accuracy`, `critic_reports` and `ptx_valid` are None where nothing was
-    measured. Raises UserError for a folder that is not such a run.
+    family, with n and interval), `critic_accuracy`, `critic_reports`, both `_by_length` alone, and `ptx_valid`
+    are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
     path = run / STAGE / "metrics.jsonl"
     if not path.exists():
@@ -58,7 +58,7 @@ def figures_of(run: Path) -> dict[str, Any]:
     for key in (
         "temperature", "kl", "loss", "ptx_loss", "critic_loss", "logprob_mismatch_max", "logprob_mismatch", "grad_norm",
         "max_logit", "banked", "continued", "excluded", "circles", "ptx_valid", "critic_accuracy", "critic_reports",
-        "penalties", "stops", "groups", "groups_with_spread",
+        "critic_accuracy_by_length", "critic_reports_by_length", "penalties", "stops", "groups", "groups_with_spread",
     ):  # fmt: skip
         figures[key] = [line.get(key) for line in lines]
     return figures
@@ -125,6 +125,9 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         known = [rate for rate in figures[key] if rate is not None]
         if known:
             rows.append((label, f"{_percent(known[0]['rate'])} to {_percent(known[-1]['rate'])}"))
+        by_length = [rate for rate in figures[f"{key}_by_length"] if rate is not None]
+        if by_length:
+            rows.append((f"{label}, by length alone", _percent(by_length[0]["rate"])))
     losses = [loss for loss in figures["ptx_valid"] if loss is not None]
     if losses:
         rows.append(("loss on demonstrations", f"{losses[0]:.4f} to {losses[-1]:.4f}"))
