@@ -146,8 +146,9 @@ def reinforced(run: Path, start: Path, iterations: int, seed: int) -> float:
         run,
         ["rl", "run", "recipes/nano-rl.toml"],
         {"start": start.resolve(), "seed": seed, "families": family, "iterations": iterations, "eval.n": 2,
-         "eval.every": 10_000, "ptx.weight": 0, "ptx.families": "{}", "critic.weight": 0, "critic.valid": 0,
-         "rollout.final_temperature": 1.0},
+         "eval.every": 10_000, "eval.families": "[]", "ptx.weight": 0, "ptx.families": "{}", "critic.weight": 0,
+         "critic.valid": 0, "rollout.samples": 8, "rollout.final_temperature": 1.0, "objective.updates": 2,
+         "objective.lr": 0.0003},
     )  # fmt: skip
 
 

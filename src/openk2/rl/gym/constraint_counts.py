@@ -155,7 +155,18 @@ class KeywordCount(Counted):
     settles = frozenset({"keyword"})
     number_draws = (1, 3)
     said: ClassVar[Mapping[Split, tuple[str, ...]]] = {
-        "train": ("Use the word {word} {amount} times.", 'The word "{word}" must be there {amount} times.'),
+        "train": (
+            "Use the word {word} {amount} times.",
+            'The word "{word}" must be there {amount} times.',
+            "Mention {word} {amount} times.",
+            "The word {word} should appear {amount} times.",
+            "Put {word} into it {amount} times.",
+            "Have the word {word} in your text {amount} times.",
+            "Number of times that you use {word}: {amount}.",
+            "{amount} times it has to say {word}.",
+            'I want to see "{word}" in it, {amount} times.',
+            "Write {word} {amount} times in all.",
+        ),
         "test": ("Let {word} occur {amount} times.", "How often {word} stands in it: {amount}."),
     }
     word: str

@@ -22,7 +22,18 @@ FALSE_CLAIM = 0.5
 """The penalty for saying that a constraint was kept that was not."""
 _TOPICS = ("animal", "home", "tool", "clothing", "vehicle", "nature", "fruit")
 _REQUESTS: dict[Split, tuple[str, ...]] = {
-    "train": ("Write about {topic}.", "Tell me about {topic}.", "Say something about {topic}.", "Describe {topic}."),
+    "train": (
+        "Write about {topic}.",
+        "Tell me about {topic}.",
+        "Say something about {topic}.",
+        "Describe {topic}.",
+        "What do you know about {topic}?",
+        "Give me a few words on {topic}.",
+        "I want to hear about {topic}.",
+        "Explain {topic} to me.",
+        "A short text about {topic}, please.",
+        "Think of {topic} and write down what comes to your mind.",
+    ),
     "test": ("I would like to read about {topic}.", "What can be said of {topic}?"),
 }
 _OFF_TOPIC = 0.5
