@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from openk2.policy.scripted import ScriptedPolicy
 from openk2.rl.episodes import OVER_BUDGET, Episode, Group, from_json, play, sequences_of, to_json
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler
+from openk2.rl.watched import WatchedWorld
 from openk2.rollout import rollout
 from openk2.worlds.families import get_family
 from shared.toy import Short
@@ -89,6 +91,29 @@ def test_a_verifier_that_fails_excludes_the_episode(engine: Engine, fault: str, 
     episode = run(engine, family, Episode("short", 0, 0), family.sample("train", 0), {"world_seconds": 0.5})
     assert episode.ended and episode.reward is None
     assert episode.excluded == says
+
+
+async def test_who_waits_for_a_turn_is_not_slow() -> None:
+    """Each of ten judges takes a tenth of the time that it may; one after the other they take all of it."""
+    family = Short("slow")
+    task = family.sample("train", 0)
+    turns = asyncio.Semaphore(1)
+    answer = [Message("assistant", "Yes.")]
+    worlds = [WatchedWorld(family.world(task), task, 1.0, turns) for _ in range(12)]
+    verdicts = await asyncio.gather(*(world.verify(answer) for world in worlds))
+    assert all(verdict.passed for verdict in verdicts)
+
+
+async def test_who_is_cancelled_while_it_waits_for_a_turn_has_not_begun() -> None:
+    family = Short()
+    task = family.sample("train", 0)
+    turns = asyncio.Semaphore(1)
+    await turns.acquire()
+    waiting = asyncio.create_task(WatchedWorld(family.world(task), task, 1.0, turns).start(task))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 def test_what_nothing_can_verify_waits_for_the_critic(engine: Engine) -> None:

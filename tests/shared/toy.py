@@ -39,8 +39,8 @@ class Short(QuestionFamily):
         return Verdict(len(answer) <= 12, f"{len(answer)} characters", max(0.0, min(1.0, 1.5 - len(answer) / 24)))
 
     async def judge(self, task: Task, answer: str) -> Verdict:
-        if self.option == "waits":
-            await asyncio.sleep(3600)
+        if self.option in ("waits", "slow"):
+            await asyncio.sleep(3600 if self.option == "waits" else 0.1)
         return self.check(task, answer)
 
 

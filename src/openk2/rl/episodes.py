@@ -6,6 +6,7 @@ Nothing is rendered or tokenised again between the sampler and the gradient.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -148,13 +149,16 @@ class _Budgeted:
 
 async def play(
     episode: Episode, task: Task, family: Family, seat: Seat, config: FamilyConfig, rollouts: RolloutConfig, *,
-    temperature: float, seed: int,
+    temperature: float, seed: int, turns: asyncio.Semaphore | None = None,
 ) -> Episode:  # fmt: skip
-    """Let the episode go on until it ends or pauses. A world that fails excludes it; the policy's errors are raised."""
+    """Let the episode go on until it ends or pauses. A world that fails excludes it; the policy's errors are raised.
+
+    With `turns` its world waits for one of them whenever it does something.
+    """
     key = random.Random(f"{seed} {episode.family} {episode.group} {episode.sample}").getrandbits(62)
     policy = seat.policy(grammar=rollouts.grammar, temperature=temperature, seed=key)
     budgeted = _Budgeted(policy, episode, config.budget, rollouts.iteration_tokens)
-    world = WatchedWorld(family.world(task), task, rollouts.world_seconds)
+    world = WatchedWorld(family.world(task), task, rollouts.world_seconds, turns)
     limits = Limits(steps=config.steps, tokens=config.turn_tokens, seconds=rollouts.episode_seconds)
     episode.segments += 1
     try:

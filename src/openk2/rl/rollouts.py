@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,8 @@ from openk2.rl.gym import gym_family
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler, Seat
 
+_WORLDS_AT_WORK = max(8, 4 * (os.cpu_count() or 1))
+"""So many worlds do something at the same time; more would only wait for cores while their clocks run."""
 Configs = Mapping[str, FamilyConfig]
 
 
@@ -30,7 +34,8 @@ class Rollouts:
         """Let every episode that has not ended go on until it ends or pauses."""
         todo = [(episode, group.task) for group in groups for episode in group.episodes if not episode.ended]
         if todo:
-            jobs = [self._job(*one, temperature, configs) for one in todo]
+            turns = asyncio.Semaphore(_WORLDS_AT_WORK)
+            jobs = [self._job(*one, temperature, configs, turns) for one in todo]
             Sampler(self.engine).run(jobs, self.config.at_once)
 
     def finish(self, groups: Sequence[Group], temperature: float, configs: Configs) -> None:
@@ -38,8 +43,10 @@ class Rollouts:
         while any(not group.ended for group in groups):
             self.go_on(groups, temperature, configs)
 
-    def _job(self, episode: Episode, task: Task, temperature: float, configs: Configs) -> Callable[[Seat], Any]:
+    def _job(
+        self, episode: Episode, task: Task, temperature: float, configs: Configs, turns: asyncio.Semaphore
+    ) -> Callable[[Seat], Any]:
         family, config = gym_family(episode.family), configs[episode.family]
         return lambda seat: play(
-            episode, task, family, seat, config, self.config, temperature=temperature, seed=self.seed
+            episode, task, family, seat, config, self.config, temperature=temperature, seed=self.seed, turns=turns
         )

@@ -23,10 +23,12 @@ class WorldFailed(Exception):
 
 
 class WatchedWorld:
-    """`world` with `seconds` for each thing that it does."""
+    """`world` with `seconds` for each thing that it does. It waits for its turn before that, where there are `turns`:
+    hundreds of worlds that begin at once are not slow, the machine is."""
 
-    def __init__(self, world: World, task: Task, seconds: float) -> None:
+    def __init__(self, world: World, task: Task, seconds: float, turns: asyncio.Semaphore | None = None) -> None:
         self._world, self._task, self._seconds = world, task, seconds
+        self._turns = turns or asyncio.Semaphore()
 
     @property
     def tools(self) -> Sequence[ToolSpec]:
@@ -49,7 +51,7 @@ class WatchedWorld:
 
     async def _watch(self, what: str, work: Coroutine[Any, Any, T]) -> T:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with self._turns, asyncio.timeout(self._seconds):
                 return cast(T, await _Armed(work, self._seconds))
         except Exception as e:
             said = str(e).splitlines()
@@ -58,6 +60,9 @@ class WatchedWorld:
             if isinstance(e, TimeoutError):
                 why = f"not within {self._seconds:g} s"
             raise WorldFailed(f"the world of {self._task.id} {what} ({why})") from e
+        finally:
+            # Who is cancelled while it waits for its turn has not begun.
+            work.close()
 
 
 class _Armed:
