@@ -94,7 +94,7 @@ def test_a_verifier_that_fails_excludes_the_episode(engine: Engine, fault: str, 
 
 
 async def test_who_waits_for_a_turn_is_not_slow() -> None:
-    """Each of ten judges takes a tenth of the time that it may; one after the other they take all of it."""
+    """Each judge takes a tenth of its time; one after the other they take more than one has."""
     family = Short("slow")
     task = family.sample("train", 0)
     turns = asyncio.Semaphore(1)
