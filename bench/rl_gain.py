@@ -135,7 +135,7 @@ def fine_tuned(run: Path, start: str | Path, file: Path, tokens: int, seed: int)
         run,
         ["train", "recipes/tune.toml"],
         {"start": start, "seed": seed, "episodes.files": json.dumps([str(file.resolve())]), "episodes.train": "{}",
-         "sft.tokens": tokens, "sft.lr": 0.001},
+         "sft.tokens": tokens, "sft.lr": 0.001, "sft.warmup_steps": 10},
     )  # fmt: skip
 
 
@@ -159,7 +159,9 @@ def timed(run: Path, command: Sequence[str], settings: dict[str, Any]) -> float:
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         print(f"{run} ...", file=sys.stderr, flush=True)
         begun = time.monotonic()
-        subprocess.run([sys.executable, "-m", "openk2", *command, "--run", str(run), *sets], check=True, cwd=ROOT)
+        call = [sys.executable, "-m", "openk2", *command, "--run", str(run), *sets]
+        if subprocess.run(call, check=False, cwd=ROOT).returncode:
+            sys.exit(f"{run} could not be made: what is wrong stands above")
         note.write_text(json.dumps(time.monotonic() - begun))
     return float(json.loads(note.read_text()))
 
