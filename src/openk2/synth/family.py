@@ -40,7 +40,7 @@ def _domain(name: str) -> Domain:
 
 
 class AppsFamily:
-    """Tasks of small agents in simulated apps, with at most `_TURNS` turns of the user; `single` has one turn.
+    """Tasks of small agents in simulated apps. The user has at most `_TURNS` turns; with `single` it is one.
 
     Raises UserError for another option.
     """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from openk2.rollout.replay import retrace
 
 
 def families() -> Iterator[dict[str, str]]:
-    """Name of each family, and the first sentence of its module."""
+    """Name of each family, and the first sentence that it says of itself."""
     for name, place in PLACES.items():
-        about = (import_module(place.partition(":")[0]).__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        yield {"name": name, "about": about.split(". ")[0].split(": ", 1)[-1].rstrip(".")}
+        module, _, maker = place.partition(":")
+        about = cleandoc(getattr(import_module(module), maker).__doc__ or "")
+        yield {"name": name, "about": " ".join(re.split(r"\.\s|\.$", about, maxsplit=1)[0].split())}
 
 
 def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:

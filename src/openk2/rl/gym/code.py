@@ -51,7 +51,7 @@ Json = Any
 
 
 class CodeFamily(QuestionFamily):
-    """Code that hidden tests judge. The sandbox is looked for when the first answer is judged."""
+    """Functions and notebook cells in Python that hidden tests judge. The sandbox is looked for when the first answer is judged."""
 
     name = "code"
     skills: Sequence[str] = (

@@ -111,7 +111,7 @@ _WORD = re.compile(r"\w+(?:\.\w+)*")
 
 
 class ReasoningFamily(QuestionFamily):
-    """Puzzles of all generators, or of one.
+    """Puzzles of the generators of reasoning-gym, of all or of one.
 
     `data["level"]` is 1 where the generator's curriculum is at its start, 2 at its defaults.
     """

@@ -75,7 +75,7 @@ _JUSTIFICATION = (
 
 
 class ReportsFamily(QuestionFamily):
-    """Short reports for a reader, with a focus."""
+    """Short reports on a small table, which a critic has to grade."""
 
     name = "reports"
     skills: Sequence[str] = tuple(_ASKS)

@@ -54,7 +54,7 @@ _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 
 
 class WordProblemsFamily(QuestionFamily):
-    """Word problems from templates or, with a file, from that."""
+    """Word problems with a number as the answer, from templates or a file in the form of GSM8K."""
 
     name = "math"
     skills: Sequence[str] = tuple(TEMPLATES)

@@ -36,9 +36,10 @@ NEGATIONS = re.compile(r"\b(no|not|none|cannot|unable|without)\b|n't\b", re.IGNO
 
 
 class FunctionsFamily:
-    """Tasks from seeds: what skill, which words and how it is phrased all follow from (split, seed).
+    """Calls of declared tools with the right arguments, and an answer with what they returned.
 
-    With an option, tasks of that skill alone. Raises UserError for an unknown one.
+    What skill, which words and how it is phrased all follow from (split, seed). With an option, tasks of that skill
+    alone. Raises UserError for an unknown one.
     """
 
     def __init__(self, option: str = "") -> None:
