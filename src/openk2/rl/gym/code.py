@@ -51,7 +51,10 @@ Json = Any
 
 
 class CodeFamily(QuestionFamily):
-    """Functions and notebook cells in Python that hidden tests judge. The sandbox is looked for when the first answer is judged."""
+    """Functions and notebook cells in Python that hidden tests judge.
+
+    The sandbox is looked for when the first answer is judged.
+    """
 
     name = "code"
     skills: Sequence[str] = (

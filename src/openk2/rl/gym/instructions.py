@@ -40,8 +40,10 @@ _OFF_TOPIC = 0.5
 
 
 class InstructionsFamily(QuestionFamily):
-    """Requests with constraints that a program can verify. `option` fixes how many, from `"1"` to `"4"`, or names the kind of a single one,
-    such as `"lower-case"`; without it the seed draws.
+    """Requests with constraints that a program can verify.
+
+    `option` fixes how many, from `"1"` to `"4"`, or names the kind of a single one, such as `"lower-case"`; without it
+    the seed draws.
 
     Raises UserError for another option.
     """
