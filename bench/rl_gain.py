@@ -185,7 +185,7 @@ def rates(model: Path, n: int) -> dict[str, Any]:
         Rollouts(engine, config, 0).finish(groups, 0.0, {FAMILY: limits})
         episodes = [group.episodes[0] for group in groups]
         found[name] = Tally(n, sum(e.passed for e in episodes)).to_json()
-        found[f"{name}_passed"] = [e.passed for e in episodes]
+        found[f"{name}_passed"] = "".join("01"[e.passed] for e in episodes)
         found[f"{name}_tokens"] = round(statistics.fmean(e.spent for e in episodes), 1)
     note.write_text(json.dumps(found))
     return found
