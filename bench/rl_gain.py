@@ -5,7 +5,7 @@
 
 The tasks are `functions:single` within 60 tokens, held out by their words. Of 2,000 demonstrations every second, drawn
 at random, says what a call is for before it makes it, which costs some 17 tokens; the others do not. nano, fine-tuned
-on them, does both, and is cut by the budget about half of the time. From there, on two cores:
+on them, does both, and mostly falls to the budget where it does the first. From there, on two cores:
 
     rl          reinforcement learning, on the tasks of the demonstrations
     sft         fine-tuning goes on with all demonstrations, for as many seconds as `rl` took
@@ -58,6 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.iterations, options.n) < 2 or min(options.seeds) < 0:
         parser.error("iterations and n must be at least 2, seeds at least 0")
+    # The runs are made from another folder.
+    options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
     write_pools(options.work)
     measured: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
