@@ -3,7 +3,7 @@
     ./k2 bench rl_gain --work FOLDER                 # three seeds, about three quarters of an hour
     ./k2 bench rl_gain --work FOLDER --seeds 0 --iterations 4 --n 100    # a short one
 
-The tasks are `functions:single` within 60 tokens, held out by their words. Of 2,000 demonstrations every second, drawn
+The tasks are `functions:single` within 66 tokens, held out by their words. Of 2,000 demonstrations every second, drawn
 at random, says what a call is for before it makes it, which costs some 17 tokens; the others do not. nano, fine-tuned
 on them, does both, and mostly falls to the budget where it does the first. From there, on two cores:
 
@@ -37,10 +37,11 @@ from openk2.chat import Tokenizer, render
 from openk2.core import Demonstration
 from openk2.core.rates import Tally
 from openk2.rl.gym import gym_family
+from openk2.rl.gym.catalogue import write_messages
 from openk2.worlds.families.lexicon import make_rng
 
 ROOT = Path(__file__).parent.parent
-FAMILY, BUDGET, UNLIMITED = "functions:single", 60, 150
+FAMILY, BUDGET, UNLIMITED = "functions:single", 66, 150
 TASKS = 2000
 START_TOKENS = 600_000
 ARMS = ("start", "rl", "sft", "both", "filtered")
@@ -84,8 +85,8 @@ def write_pools(work: Path) -> None:
     """All demonstrations of both habits, and those that are within the budget."""
     tokenizer = Tokenizer.load(ROOT / "src" / "openk2" / "weights" / "nano")
     everything = list(demonstrations())
-    write_conversations(work / "sft.jsonl", everything)
-    write_conversations(work / "filtered.jsonl", [one for one in everything if said(tokenizer, one) <= BUDGET])
+    write_messages(work / "sft.jsonl", everything)
+    write_messages(work / "filtered.jsonl", [one for one in everything if said(tokenizer, one) <= BUDGET])
 
 
 def demonstrations() -> Iterator[Demonstration]:
@@ -100,14 +101,6 @@ def demonstrations() -> Iterator[Demonstration]:
 
 def said(tokenizer: Tokenizer, shown: Demonstration) -> int:
     return sum(render(shown.messages, shown.tools, tokenizer=tokenizer).loss_mask)
-
-
-def write_conversations(path: Path, shown: Sequence[Demonstration]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for one in shown:
-            messages = [message.to_openai() for message in one.messages]
-            tools = [tool.to_openai() for tool in one.tools]
-            file.write(json.dumps({"messages": messages, "tools": tools}) + "\n")
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------

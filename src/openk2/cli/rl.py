@@ -109,10 +109,10 @@ def sample(
     With --messages FILE the conversations are written as JSON lines, which a recipe of `openk2 train` takes as
     episodes.files.
     """
-    from openk2.rl.gym.catalogue import samples, write_messages
+    from openk2.rl.gym.catalogue import demonstrations, samples, write_messages
 
     if messages is not None:
-        typer.echo(f"{messages}: {write_messages(name, count, seed, split, messages)} conversations")
+        typer.echo(f"{messages}: {write_messages(messages, demonstrations(name, count, seed, split))} conversations")
         return
     for one in samples(name, count, seed, split):
         if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
@@ -28,8 +28,7 @@ def families() -> Iterator[dict[str, str]]:
 def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
     """Tasks of a family from `seed` on. Raises UserError as `gym_family`, and for another split than train and test."""
     family = gym_family(name)
-    for number in range(seed, seed + count):
-        shown = family.demonstrate(family.sample(known_split(split), number))
+    for shown in demonstrations(name, count, seed, split):
         verdict = asyncio.run(_verdict(family, shown))
         yield {
             "family": name,
@@ -44,15 +43,22 @@ def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, 
         }  # fmt: skip
 
 
-def write_messages(name: str, count: int, seed: int, split: str, path: Path) -> int:
-    """Gold conversations in OpenAI's form, one a line; how many."""
+def demonstrations(name: str, count: int, seed: int, split: str) -> Iterator[Demonstration]:
+    """Gold conversations of a family from `seed` on. Raises UserError as `gym_family`, and for another split."""
     family = gym_family(name)
+    for number in range(seed, seed + count):
+        yield family.demonstrate(family.sample(known_split(split), number))
+
+
+def write_messages(path: Path, shown: Iterable[Demonstration]) -> int:
+    """Conversations in OpenAI's form, one a line; how many."""
+    written = 0
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for number in range(seed, seed + count):
-            shown = family.demonstrate(family.sample(known_split(split), number))
-            line = {"messages": [m.to_openai() for m in shown.messages], "tools": [t.to_openai() for t in shown.tools]}
+        for one in shown:
+            line = {"messages": [m.to_openai() for m in one.messages], "tools": [t.to_openai() for t in one.tools]}
             file.write(compact_json(line) + "\n")
-    return count
+            written += 1
+    return written
 
 
 def known_split(name: str) -> Split:
