@@ -156,16 +156,20 @@ class KeywordCount(Counted):
     number_draws = (1, 3)
     said: ClassVar[Mapping[Split, tuple[str, ...]]] = {
         "train": (
-            "Use the word {word} {amount} times.",
+            *(f"{verb} {{word}} {{amount}} times." for verb in ("Use", "Mention", "Write", "Say", "Include", "Name")),
+            *(f"{verb} the word {{word}} {{amount}} times." for verb in ("Use", "Bring in", "Repeat", "Put down")),
+            *(f"Make {{word}} {verb} {{amount}} times." for verb in ("appear", "come up", "show up", "turn up")),
+            *(f"The word {{word}} {verb} {{amount}} times." for verb in ("should appear", "must come", "has to be")),
+            *(f"Number of times {verb} {{word}}: {{amount}}." for verb in ("for", "that you use", "that I read")),
+            *(f"{verb}: {{word}}, {{amount}} times." for verb in ("Needed", "A word to use", "Say this")),
+            *(f'{verb} "{{word}}" in it, {{amount}} times.' for verb in ("I want to see", "I look for", "Have")),
             'The word "{word}" must be there {amount} times.',
-            "Mention {word} {amount} times.",
-            "The word {word} should appear {amount} times.",
             "Put {word} into it {amount} times.",
             "Have the word {word} in your text {amount} times.",
-            "Number of times that you use {word}: {amount}.",
             "{amount} times it has to say {word}.",
-            'I want to see "{word}" in it, {amount} times.',
-            "Write {word} {amount} times in all.",
+            "As for {word}, it has to be found {amount} times.",
+            "How many times {word} has to come: {amount}.",
+            "I count how many times you say {word}: {amount} is right.",
         ),
         "test": ("Let {word} occur {amount} times.", "How often {word} stands in it: {amount}."),
     }
