@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from openk2.core import Split, Task, UserError
 from openk2.rl.gym import gym_family
+from openk2.rl.gym.constraints import KINDS
 from openk2.rl.gym.instructions import InstructionsFamily
 from openk2.worlds.families.lexicon import split_of
 
@@ -21,7 +22,9 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 def task_of(*constraints: dict[str, object]) -> Task:
     task = FAMILY.sample("train", 0)
-    return replace(task, data={"topic": ["river", "rivers"], "constraints": list(constraints), "gold": "", "level": 1})
+    return replace(
+        task, data={"topic": ["river", "rivers"], "constraints": list(constraints), "gold": "", "level": 1, "said": []}
+    )
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -42,6 +45,18 @@ def test_the_test_split_has_topics_and_requests_of_its_own() -> None:
     assert all(split_of(task.data["topic"][0]) == task.split for task in (*train, *test))
     assert not {task.data["topic"][1] for task in train} & {task.data["topic"][1] for task in test}
     assert not {task.request for task in train} & {task.request for task in test}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_request_again_is_no_answer(kind: str) -> None:
+    """Though it has the words that must be used, and says what the first or last one is."""
+    family = gym_family(f"instructions:{kind.replace(' ', '-')}")
+    for split in SPLITS:
+        for seed in range(10):
+            task = family.sample(split, seed)
+            for said in (task.request, task.request.lower(), f"Well, {' really '.join(task.data['said'])}"):
+                verdict = family.check(task, said)
+                assert not verdict.passed and verdict.score == 0, (said, verdict)
 
 
 def test_a_fixed_number_of_constraints() -> None:

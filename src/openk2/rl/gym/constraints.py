@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ LONGEST = 400
 _LETTERS = 8_000
 _REPEATED, _FROM = 0.4, 8
 _PROPOSALS = 25
+_RESTATED, _FEWEST_RESTATED = 0.75, 3
+"""Of a sentence, so much within a little more than its length is the sentence again."""
 
 
 def read(raw: Mapping[str, Any]) -> Constraint:
@@ -75,4 +78,24 @@ def degenerate(answer: str) -> str:
         said = {" ".join(map(bare, words(part))) for part in parts}
         if len(parts) >= 3 and len(said) <= len(parts) // 2:
             return "the same is said over and over"
+    return ""
+
+
+def restates(answer: str, said: Sequence[str], constraints: Sequence[Constraint]) -> str:
+    """Which sentence of the request stands in the answer again, in nearly the same words; empty if none does.
+
+    Of `said` the first is what the constraints are about. An answer in which the constraints are copied keeps to many
+    of them by that alone: the words that it must use are in them.
+    """
+    repeated = any(one.kind == "repeat" for one in constraints)
+    spoken = [bare(word) for word in words(answer)]
+    for sentence in said[1:] if repeated else said:
+        # Who has to repeat the request quotes it.
+        own = sentence.replace(said[0], "") if repeated else sentence
+        needed = Counter(bare(word) for word in words(own))
+        count = needed.total()
+        window = math.ceil(count / _RESTATED) + len(words(sentence)) - len(words(own))
+        for start in range(max(1, len(spoken) - window + 1)):
+            if (needed & Counter(spoken[start : start + window])).total() >= max(_FEWEST_RESTATED, _RESTATED * count):
+                return f"the request stands in it again: {sentence[:60]!r}"
     return ""

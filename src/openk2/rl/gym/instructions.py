@@ -13,7 +13,7 @@ from typing import Any
 from openk2.core import Split, Task, UserError, Verdict
 from openk2.rl.gym.constraint_base import Subject, times
 from openk2.rl.gym.constraint_claims import claims
-from openk2.rl.gym.constraints import KINDS, compose, degenerate, read
+from openk2.rl.gym.constraints import KINDS, compose, degenerate, read, restates
 from openk2.rl.gym.question import QuestionFamily
 from openk2.worlds.families import lexicon
 
@@ -35,7 +35,7 @@ _REQUESTS: dict[Split, tuple[str, ...]] = {
         "Think of {topic} and write down what comes to your mind.",
         "I need some lines on {topic}.",
         "Can you tell me a bit about {topic}?",
-        "What are {topic} like?",
+        "How would you describe {topic} to a child?",
         "What comes to your mind with {topic}?",
         "Make a note on {topic}.",
         "Please write on {topic}.",
@@ -76,11 +76,15 @@ class InstructionsFamily(QuestionFamily):
         noun = rng.choice([noun for name in _TOPICS for noun in lexicon.nouns(split, name)])
         topic = lexicon.plural(noun)
         subject = Subject(topic, rng.choice(_REQUESTS[split]).format(topic=topic))
-        constraints, gold = compose(rng, split, subject, level, self._kinds or tuple(KINDS))
-        request = " ".join([subject.request, *(one.say(rng, split) for one in constraints)])
-        data: dict[str, Any] = {"level": level, "topic": [noun, topic], "gold": gold}
+        while True:
+            constraints, gold = compose(rng, split, subject, level, self._kinds or tuple(KINDS))
+            said = [subject.request, *(one.say(rng, split) for one in constraints)]
+            if not restates(gold, said, constraints):
+                break
+        data: dict[str, Any] = {"level": level, "topic": [noun, topic], "gold": gold, "said": said}
         data["constraints"] = [one.dump() for one in constraints]
-        return Task(f"{self.name}/{split}/{seed}", self.name, f"constraints-{level}", seed, request, data, split)
+        skill = f"constraints-{level}"
+        return Task(f"{self.name}/{split}/{seed}", self.name, skill, seed, " ".join(said), data, split)
 
     def gold(self, task: Task) -> str:
         return str(task.data["gold"])
@@ -88,11 +92,11 @@ class InstructionsFamily(QuestionFamily):
     def check(self, task: Task, answer: str) -> Verdict:
         """Share of the constraints that hold, half of it off the topic, less a penalty for a false claim.
 
-        An answer that says nothing, or the same over and over, or very much, scores 0.
+        An answer that says nothing, the same over and over, very much, or the request again, scores 0.
         """
-        if problem := degenerate(answer):
-            return Verdict(False, problem, 0.0)
         constraints = [read(raw) for raw in task.data["constraints"]]
+        if problem := degenerate(answer) or restates(answer, task.data["said"], constraints):
+            return Verdict(False, problem, 0.0)
         broken = [one.kind for one in constraints if not one.holds(answer)]
         score = 1 - len(broken) / len(constraints)
         reasons = [f"not kept: {', '.join(broken)}"] if broken else []
