@@ -11,7 +11,7 @@ from openk2.data.batches import IGNORED
 from openk2.model import Transformer
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy
-from openk2.rl.critic import Critic, Pair, longer_is_better, pairs_of, report_pairs
+from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length
 from openk2.rl.episodes import Episode, Group
 from openk2.rl.learner import padded
 from openk2.rl.rubrics import task_rubric
@@ -78,6 +78,15 @@ def test_pairs_are_a_right_answer_and_a_wrong_one_and_length_tells_nothing() -> 
     longer = sum(len(pair.better) > len(pair.worse) for pair in pairs)
     assert 2 * longer == len(pairs) == 20
     assert pairs_of([group(0, [("a", True), ("b", True)])], "0") == []
+    alike = pairs_of([*groups, *(group(i, [("right", True), ("wrong", False)]) for i in range(30, 50))], "0")
+    assert len(alike) == 40 and right_by_length(alike) == 20
+
+
+def test_a_long_request_is_seen_whole_where_there_is_room(tokenizer: Tokenizer) -> None:
+    request = "In the beginning there was a harbour. " + "Ships came and went. " * 60
+    assert "harbour" in tokenizer.decode(Critic(tokenizer, 2048).prompt(request, RUBRIC, "Yes.", "No."))
+    text = tokenizer.decode(Critic(tokenizer, 1024).prompt(request, RUBRIC, "Yes, it was.", "No, never."))
+    assert "harbour" not in text and "Yes, it was." in text and "No, never." in text and "What counts:" in text
 
 
 def test_lessons_are_both_orders_with_one_target(tokenizer: Tokenizer) -> None:
@@ -110,4 +119,4 @@ def test_pairs_of_reports_are_the_same_each_time() -> None:
     pairs = report_pairs(20)
     assert pairs == report_pairs(20) and len(pairs) == 20
     assert all(pair.better != pair.worse for pair in pairs)
-    assert sum(longer_is_better(pairs)) == 10
+    assert right_by_length(pairs) == 10

@@ -30,9 +30,6 @@ from openk2.rl.rubrics import CORE, PRESCRIPTIVE, Rubric, task_rubric, vetoes
 SYSTEM = "You compare two answers and say which one is better: A or B."
 SOLVED = task_rubric("The answer does what was asked, and what it says is right.", "It is right.")
 """The rubric of tasks that a program verifies."""
-_MOST_REQUEST = 240
-_MOST_ANSWER = 320
-"""So many tokens of a request and of each answer are shown; of longer ones the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +68,29 @@ class Critic:
         """The ids after which A or B is said."""
         rubrics = [*CORE, *PRESCRIPTIVE, rubric]
         criteria = "\n".join(f"- {one.short if self._short else one.text}" for one in rubrics)
-        parts = [self._cut(request, _MOST_REQUEST), self._cut(a, _MOST_ANSWER), self._cut(b, _MOST_ANSWER)]
-        text = f"What counts:\n{criteria}\n\nAsked:\n{parts[0]}\n\nA:\n{parts[1]}\n\nB:\n{parts[2]}\n\nWhich is better?"
-        messages = [Message("system", SYSTEM), Message("user", text)]
-        return render(messages, tokenizer=self._tokenizer, add_generation_prompt=True).ids[-self._context + 1 :]
 
-    def _cut(self, text: str, most: int) -> str:
-        ids = self._tokenizer.encode(text)
-        return text if len(ids) <= most else self._tokenizer.decode(ids[-most:])
+        def asked(request: str, a: str, b: str) -> list[int]:
+            text = f"What counts:\n{criteria}\n\nAsked:\n{request}\n\nA:\n{a}\n\nB:\n{b}\n\nWhich is better?"
+            messages = [Message("system", SYSTEM), Message("user", text)]
+            return render(messages, tokenizer=self._tokenizer, add_generation_prompt=True).ids
+
+        ids = asked(request, a, b)
+        if len(ids) < self._context:
+            return ids
+        room = self._context - 1 - len(asked("", "", ""))
+        # Pieces of text may have some more ids than the text as a whole.
+        return asked(*self._cut([request, a, b], room))[-self._context + 1 :]
+
+    def _cut(self, texts: Sequence[str], room: int) -> list[str]:
+        """The ends of the texts, together at most `room` ids: short ones whole, the others equally long."""
+        ids = [self._tokenizer.encode(text) for text in texts]
+        kept = [0] * len(ids)
+        for left, i in zip(range(len(ids), 0, -1), sorted(range(len(ids)), key=lambda i: len(ids[i])), strict=True):
+            kept[i] = min(len(ids[i]), max(0, room - sum(kept)) // left)
+        return [
+            text if keep == len(one) else self._tokenizer.decode(one[len(one) - keep :])
+            for text, one, keep in zip(texts, ids, kept, strict=True)
+        ]
 
     @torch.no_grad()
     def margins(self, model: Transformer, pairs: Sequence[tuple[str, Rubric, str, str]]) -> list[float]:
@@ -110,7 +122,7 @@ class Critic:
     def rewards(
         self, model: Transformer, request: str, rubric: Rubric, answers: Sequence[str], opponents: int, seed: str
     ) -> list[float]:
-        """The reward of each answer in [0, 1]: how probably it wins, the mean over its `opponents`.
+        """The reward of each answer in [0, 1]: how probably it wins, the mean over its `opponents`; 0.5 without any.
 
         A mandatory rubric that a program can check vetoes: who breaks it has 0.
         """
@@ -126,7 +138,8 @@ class Critic:
             chance = torch.tensor(margin).sigmoid().item()
             won[i].append(chance)
             won[j].append(1 - chance)
-        return [0.0 if vetoes(answer) else sum(w) / max(1, len(w)) for answer, w in zip(answers, won, strict=True)]
+        means = [sum(w) / len(w) if w else 0.5 for w in won]
+        return [0.0 if vetoes(answer) else mean for answer, mean in zip(answers, means, strict=True)]
 
     def accuracy(self, model: Transformer, pairs: Sequence[Pair]) -> list[bool]:
         """Of each pair whether the better one is preferred."""
@@ -148,10 +161,11 @@ def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
     """For each passed episode of a verified group a failed one of nearly the same length.
 
     Of the pairs in which the better one is longer and of those in which it is shorter there are equally many, so that
-    length tells nothing.
+    length tells nothing; where both are as long it cannot.
     """
     longer: list[Pair] = []
     shorter: list[Pair] = []
+    alike: list[Pair] = []
     for group in groups:
         judged = [e for e in group.judged if e.trajectory is not None and e.trajectory.verdict.passed is not None]
         passed = [shown(e.trajectory) for e in judged if e.passed and e.trajectory is not None]
@@ -162,10 +176,11 @@ def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
                 failed.remove(worse)
                 if worse != better:
                     pair = Pair(group.task.request, SOLVED.short, better, worse)
-                    (longer if len(better) > len(worse) else shorter).append(pair)
+                    gap = len(better) - len(worse)
+                    (longer if gap > 0 else shorter if gap < 0 else alike).append(pair)
     rng = random.Random(f"pairs {seed}")
     count = min(len(longer), len(shorter))
-    chosen = rng.sample(longer, count) + rng.sample(shorter, count)
+    chosen = rng.sample(longer, count) + rng.sample(shorter, count) + alike
     rng.shuffle(chosen)
     return chosen
 
@@ -194,6 +209,7 @@ def report_pairs(count: int) -> list[Pair]:
     return found
 
 
-def longer_is_better(pairs: Sequence[Pair]) -> list[bool]:
-    """What a critic that only looks at the length would have right."""
-    return [len(pair.better) > len(pair.worse) for pair in pairs]
+def right_by_length(pairs: Sequence[Pair]) -> int:
+    """How many a critic that prefers the longer answer would have right; half of those that are as long."""
+    gaps = [len(pair.better) - len(pair.worse) for pair in pairs]
+    return sum(gap > 0 for gap in gaps) + sum(gap == 0 for gap in gaps) // 2

@@ -3,7 +3,7 @@
 A known task is drawn with a probability proportional to the variance of its reward, p (1 - p): the gradient of a group
 grows with it, and a task that nearly always fails, which 1 - p (Kimi k1.5, section 2.3.4) would bring most often, gives
 a small model groups without any difference (Foster and Foerster, "Learning to Reason at the Frontier of Learnability",
-2025). One that was always solved, or never in many samples, is dropped. All is a function of (seed, iteration) and of
+2025). One that was always or never solved in many samples is dropped. All is a function of (seed, iteration) and of
 what was observed, so it needs no state of a random generator.
 """
 
@@ -12,30 +12,37 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from openk2.rl.recipe import FamilyConfig
 
 
 @dataclass(slots=True)
 class Curriculum:
-    """The tasks of one family. `seen` is seed of the task -> (samples, passed)."""
+    """The tasks of one family. `seen` is seed of the task -> (samples, passed); of those `out` it is not yet known what
+    becomes of them, and none from `following` on was ever tried."""
 
     family: str
     config: FamilyConfig
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    out: set[int] = field(default_factory=set)
+    following: int = 0
 
     def choose(self, seed: int, iteration: int) -> list[int]:
-        """The seeds of this iteration's tasks, each once."""
+        """The seeds of this iteration's tasks, each once, and none that is still out."""
         rng = random.Random(f"curriculum {seed} {self.family} {iteration}")
         known = {task: self._weight(*counts) for task, counts in sorted(self.seen.items())}
-        known = {task: weight for task, weight in known.items() if weight > 0}
+        known = {task: weight for task, weight in known.items() if weight > 0 and task not in self.out}
         old = min(len(known), round(self.config.prompts * (1 - self.config.fresh)))
         chosen = _without_replacement(rng, known, old)
-        first = max(self.seen, default=-1) + 1
-        return [*chosen, *range(first, first + self.config.prompts - len(chosen))]
+        first, self.following = self.following, self.following + self.config.prompts - len(chosen)
+        chosen += range(first, self.following)
+        self.out |= set(chosen)
+        return chosen
 
     def observe(self, task: int, samples: int, passed: int) -> None:
-        """Count what became of a task."""
+        """Count what became of a task that was out."""
+        self.out.discard(task)
         before = self.seen.get(task, (0, 0))
         self.seen[task] = (before[0] + samples, before[1] + passed)
 
@@ -44,10 +51,18 @@ class Curriculum:
         """Of how many tasks there is nothing to learn."""
         return sum(self._weight(*counts) == 0 for counts in self.seen.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        seen = [[task, *counts] for task, counts in sorted(self.seen.items())]
+        return {"seen": seen, "out": sorted(self.out), "following": self.following}
+
+    def load_json(self, raw: dict[str, Any]) -> None:
+        """Go on from what `to_json` said."""
+        self.seen = {task: (samples, passed) for task, samples, passed in raw["seen"]}
+        self.out, self.following = set(raw["out"]), raw["following"]
+
     def _weight(self, samples: int, passed: int) -> float:
-        if samples and passed == samples:
-            return 0.0
-        if passed == 0 and samples >= self.config.drop_after:
+        if samples >= self.config.drop_after and passed in (0, samples):
             return 0.0
         # The mean of p (1 - p) when p was anything in [0, 1] before it was tried.
         return (passed + 1) * (samples - passed + 1) / ((samples + 2) * (samples + 3))

@@ -19,6 +19,8 @@ from openk2.rl.watched import WatchedWorld, WorldFailed
 from openk2.rollout import rollout
 
 OVER_BUDGET = "over budget"
+CIRCLE = "circle"
+"""Names of penalties."""
 
 
 class Seat(Protocol):
@@ -184,6 +186,9 @@ def _settle(episode: Episode, config: FamilyConfig) -> None:
     episode.penalties = dict(trajectory.verdict.penalties)
     if episode.spent >= config.budget and not trajectory.finished:
         episode.penalties[OVER_BUDGET] = config.over_budget
+    elif episode.circles and not trajectory.finished:
+        # It would have come to the budget: to be stopped before must not be the cheaper way to fail.
+        episode.penalties[CIRCLE] = config.over_budget
     penalty = sum(episode.penalties.values())
     if not trajectory.finished:
         episode.reward = -penalty

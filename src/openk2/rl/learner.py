@@ -33,7 +33,8 @@ Lesson = tuple[Sequence[int], Sequence[int]]
 @dataclass(frozen=True, slots=True)
 class Update:
     """What one step did. Losses are means over all ranks; a loss of nothing is None. `mismatch_max` is the largest
-    difference between the sampler's log-prob of a token and the trainer's, `mismatch` the mean."""
+    difference between the sampler's log-prob of a token and the trainer's, `mismatch` the mean; None where nothing was
+    sampled with the weights that the step began with."""
 
     loss: float | None
     ptx_loss: float | None
@@ -41,8 +42,8 @@ class Update:
     grad_norm: float
     max_logit: float
     clipped_heads: int
-    mismatch_max: float
-    mismatch: float
+    mismatch_max: float | None
+    mismatch: float | None
 
 
 class Learner:
@@ -84,17 +85,17 @@ class Learner:
     ) -> Update | None:
         """One optimiser step on this rank's share; None, and no step, if no rank has anything to learn from.
 
-        Samples whose advantage is 0 count in the mean and are not computed: where the policy is still the one that
-        sampled, their gradient is 0. `first` says that the weights are still those of the iteration's
-        start, so that the mismatch can be told. Raises UserError when a loss is not finite, before anything changes.
+        `first` says that the weights are still those of the iteration's start, so that the mismatch can be told. Fresh
+        samples whose advantage is 0 then count in the mean and are not computed: their gradient is 0. Raises
+        UserError when a loss is not finite, before anything changes.
         """
         supervised = sum(target != IGNORED for _, targets in demonstrations for target in targets)
-        learnable = sum(sample.advantage != 0 for sample in samples)
-        counts = self.ranks.sum([len(samples), learnable, supervised, len(comparisons)])
+        learnable = [sample for sample in samples if sample.advantage != 0 or not (first and sample.fresh)]
+        counts = self.ranks.sum([len(samples), len(learnable), supervised, len(comparisons)])
         if not any(counts[1:]):
             return None
         self._first = True
-        policy, mismatch = self._learn_policy([s for s in samples if s.advantage != 0], counts[0], first)
+        policy, mismatch = self._learn_policy(learnable, counts[0], first)
         ptx = self._learn(demonstrations, self.recipe.ptx.weight / max(1.0, counts[2]))
         critic = self._learn(comparisons, self.recipe.critic.weight / max(1.0, counts[3]))
         if self._first:
@@ -122,8 +123,8 @@ class Learner:
             stats.grad_norm,
             stats.max_logit or 0.0,
             stats.clipped_heads,
-            largest,
-            total[3] / max(1.0, total[4]),
+            largest if total[4] else None,
+            total[3] / total[4] if total[4] else None,
         )
 
     def _learn_policy(

@@ -12,7 +12,7 @@ from typing import Any
 
 from openk2.core.rates import Tally
 from openk2.core.runs import write_text
-from openk2.rl.critic import Critic, Pair, longer_is_better, pairs_of, report_pairs, shown
+from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length, shown
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group
 from openk2.rl.gym import gym_family
@@ -75,7 +75,7 @@ class Measures:
             right = self._ranks.join(self._critic.accuracy(self._learner.handover.model, mine))
             if right:
                 line[key] = Tally(len(right), sum(right)).to_json()
-                line[f"{key}_by_length"] = Tally(len(pairs), sum(longer_is_better(pairs))).to_json()
+                line[f"{key}_by_length"] = Tally(len(pairs), right_by_length(pairs)).to_json()
         return line
 
     def _make_pairs(self) -> dict[str, list[Pair]]:

@@ -200,7 +200,7 @@ class Trainer:
                 [sample for group in groups[number::count] for sample in samples_of(group, self.iteration)],
                 self.demonstrations.of_update(self.iteration, number),
                 self._comparisons(pairs[number::count]),
-                first=number == 0,
+                first=not found,
             )
             if update is not None:
                 found.append(update)
@@ -225,8 +225,9 @@ class Trainer:
     def _observe(self, groups: Sequence[dict[str, Any]]) -> None:
         """Count what became of the tasks; say when there is nothing to learn, and what was left out."""
         for one in groups:
-            if one["judged"]:
-                self.curricula[one["family"]].observe(one["seed"], one["judged"], one["passed"])
+            # A task of which no episode can be judged teaches as little as one that is never solved.
+            samples = one["judged"] or len(one["excluded"])
+            self.curricula[one["family"]].observe(one["seed"], samples, one["solved"])
         excluded = [sentence for one in groups for sentence in one["excluded"]]
         if excluded and self.ranks.first:
             self.note(f"iteration {self.iteration + 1}: {len(excluded)} episodes left out: {excluded[0]}")
@@ -250,7 +251,7 @@ class Trainer:
             "step": self.learner.step,
             "groups": self.groups_made,
             "bank": json.dumps(sorted(bank, key=lambda group: int(group["number"]))),
-            "curricula": {name: list(map(list, _items(c))) for name, c in self.curricula.items()},
+            "curricula": {name: curriculum.to_json() for name, curriculum in self.curricula.items()},
             "pairs": {name: [asdict(pair) for pair in pairs] for name, pairs in self.measures.pairs.items()},
             "start": self.start,
         }
@@ -283,8 +284,8 @@ class Trainer:
         self.groups_made = state["groups"]
         groups = [from_json(raw) for raw in json.loads(state["bank"])]
         self.bank = [group for group in groups if group.number % self.ranks.count == self.ranks.rank]
-        for name, items in state["curricula"].items():
-            self.curricula[name].seen = {task: (samples, passed) for task, samples, passed in items}
+        for name, raw in state["curricula"].items():
+            self.curricula[name].load_json(raw)
         self.measures.pairs = {name: [Pair(**raw) for raw in pairs] for name, pairs in state["pairs"].items()}
         self.start = state["start"]
         if self.ranks.first:
@@ -321,10 +322,6 @@ def samples_of(group: Group, iteration: int) -> list[Sample]:
     ]
 
 
-def _items(curriculum: Curriculum) -> list[tuple[int, int, int]]:
-    return [(task, *counts) for task, counts in sorted(curriculum.seen.items())]
-
-
 def _summary(group: Group) -> dict[str, Any]:
     """What the other ranks need to know of a group that has ended."""
     judged = group.judged
@@ -332,7 +329,7 @@ def _summary(group: Group) -> dict[str, Any]:
         "family": group.episodes[0].family,
         "seed": group.task.seed,
         "judged": len(judged),
-        "passed": sum(e.passed for e in judged),
+        "solved": _solved(group),
         "spread": any(advantage != 0 for advantage in group.advantages),
         "excluded": [e.excluded for e in group.episodes if e.excluded],
         "episodes": [
@@ -344,6 +341,14 @@ def _summary(group: Group) -> dict[str, Any]:
             for e in judged
         ],
     }  # fmt: skip
+
+
+def _solved(group: Group) -> int:
+    """How many samples passed; of what only a critic can judge, how many were better than the mean."""
+    verdicts = [e.trajectory.verdict.passed for e in group.judged if e.trajectory is not None]
+    if any(passed is not None for passed in verdicts):
+        return sum(map(bool, verdicts))
+    return sum(advantage > 0 for advantage in group.advantages)
 
 
 def _of_groups(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -377,7 +382,7 @@ def _by_family(groups: Sequence[dict[str, Any]], key: str) -> dict[str, float | 
 
 def _of_updates(updates: Sequence[Update]) -> dict[str, Any]:
     if not updates:
-        return {"updates": 0, "logprob_mismatch_max": 0.0}
+        return {"updates": 0, "logprob_mismatch_max": None}
     first = updates[0]
     return {
         "updates": len(updates),

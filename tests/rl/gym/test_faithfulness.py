@@ -47,6 +47,12 @@ def test_the_test_split_has_names_and_wordings_of_its_own() -> None:
         assert not set(attribute.asks["train"]) & set(attribute.asks["test"])
 
 
+def test_who_copies_a_long_text_has_not_answered() -> None:
+    tasks = [task for seed in range(100) if len((task := FAMILY.sample("train", seed)).data["facts"]) > 5]
+    short = [task for task in tasks if len(task.data["asked"]) < 3]
+    assert short and not any(FAMILY.check(task, task.request.split("\n\n")[0]).passed for task in short)
+
+
 def test_hacks_score_low() -> None:
     tasks = [FAMILY.sample(split, seed) for split in SPLITS for seed in range(100)]
     for hack, most in (
@@ -95,10 +101,14 @@ SENTENCES: list[tuple[str, bool | None]] = [
     ("Karl lives in Breko or Sorvil.", False),
     ("The baker is Karl Brant.", True),
     ("According to the text, Karl Brant works as a baker.", True),
-    ("Perhaps Karl lives in Rome.", None),
+    ("Perhaps Karl lives in Rome.", False),
     ("Karl Brant, the Mayor, works as a baker.", False),
     ("Here is the answer.", None),
     ("Where does Karl live?", None),
+    ("Would you like to know more?", None),
+    ("Did you know that he stole the crown jewels?", False),
+    ("I think Leeds murdered 12 people in Paris.", False),
+    ("It is a lie that Mira lives in Breko.", False),
     ("The text does not say where Karl lives.", False),
 ]
 
@@ -256,11 +266,11 @@ def test_any_text_is_judged(text: str, seed: int) -> None:
 )  # fmt: skip
 def test_awkward_texts_are_judged_quickly(text: str) -> None:
     tasks = [FAMILY.sample("train", seed) for seed in range(20)]
-    start = time.perf_counter()
+    start = time.process_time()
     for task in tasks:
         assert FAMILY.check(task, text).passed in (True, False)
         assert FAMILY.check(task, FAMILY.gold(task) + " " + text).passed in (True, False)
-    assert time.perf_counter() - start < 0.1 * len(tasks)
+    assert time.process_time() - start < 0.1 * len(tasks)
 
 
 CONTEXT, ANSWER = "Mira Tolan lives in Breko.", "Mira lives in Breko. She is a pilot. Here you are."

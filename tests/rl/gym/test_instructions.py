@@ -119,7 +119,7 @@ def test_any_text_is_judged(text: str, seed: int) -> None:
 )  # fmt: skip
 def test_awkward_texts_are_judged_quickly(text: str) -> None:
     tasks = [FAMILY.sample("train", seed) for seed in range(60)]
-    start = time.perf_counter()
+    start = time.process_time()
     for task in tasks:
         assert FAMILY.check(task, text).passed in (True, False)
-    assert time.perf_counter() - start < 0.05 * len(tasks)
+    assert time.process_time() - start < 0.05 * len(tasks)

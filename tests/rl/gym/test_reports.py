@@ -208,8 +208,8 @@ def test_any_words_of_a_report_are_judged(words: list[str]) -> None:
 
 @pytest.mark.parametrize("piece", ["Oslo has more boats than ", "1 ", "most ", "\ud800", "A b ", "."])
 def test_long_texts_are_quick(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for size in (400, 1_000, 1_000_000):
         text = piece * (size // len(piece))
         FAMILY.check(table("range"), text), hidden(table("range"), text)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

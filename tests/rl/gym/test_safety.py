@@ -349,11 +349,11 @@ def test_any_text_is_judged(text: str, seed: int) -> None:
 @pytest.mark.parametrize("piece", ["I can't ", "a", "then ", "sure ", "\ud800", '"', "I won't i won't help but "])
 def test_long_texts_are_quick(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     for seed in range(4):
         assert FAMILY.check(FAMILY.sample("test", seed), text).score == 0.0
     declines(text), complies(text)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 class ByWords:

@@ -28,6 +28,8 @@ _UNANSWERABLE = 0.15
 _LETTERS = 6_000
 _WORDS = 30
 """So many words, and as many again for each question, cost nothing."""
+_MORE = 1
+"""So many facts beyond those asked for may be told: who copies the text has not answered."""
 
 
 class FaithfulnessFamily(QuestionFamily):
@@ -63,7 +65,7 @@ class FaithfulnessFamily(QuestionFamily):
         return str(task.data["gold"])
 
     def check(self, task: Task, answer: str) -> Verdict:
-        """Passed if all that was asked is told and nothing is unsupported; an answer beyond all length scores 0."""
+        """Passed if all that was asked is told, hardly more, and nothing unsupported; without end it scores 0."""
         facts = [Fact(*raw) for raw in task.data["facts"]]
         wanted: list[Pair] = [(subject, attribute) for subject, attribute in task.data["asked"]]
         if not answer[:_LETTERS].strip():
@@ -80,7 +82,7 @@ class FaithfulnessFamily(QuestionFamily):
         allowed = _WORDS * (1 + len(wanted))
         relevant = len(right) / len(told) * min(1.0, allowed / len(answer.split()))
         score = len(right) / len(wanted) * supported * relevant
-        passed = len(right) == len(wanted) and supported == 1
+        passed = len(right) == len(wanted) and supported == 1 and len(told) <= len(wanted) + _MORE
         reasons = [
             f"{len(right)} of {len(wanted)} told",
             _why(found),

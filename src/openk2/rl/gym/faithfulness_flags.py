@@ -2,7 +2,8 @@
 
 Every name, number, date and attribute word of a sentence must be of the facts, and what stands together must belong
 together: a value belongs to the subject before it (or, in front of all subjects, to the next one), and to the attribute
-that the words around it speak of. Questions, hedged sentences and talk about the text claim nothing.
+that the words around it speak of. Questions, hedged sentences and talk about the text claim nothing, but may not bring
+in anything that is not there.
 
 It is strict: a true sentence in words that are far from the facts' own may be flagged. It is meant for texts whose
 facts are known; for others there is `judged_flags`.
@@ -40,7 +41,13 @@ _ABSTAINS = re.compile(
     r"\bleaves? (?:it )?open\b|\bsays? nothing\b|\bi don't know\b",
     re.I,
 )
-_DENIES = re.compile(r"\b(?:not|never|no longer|neither|nor|nobody|none|without|except)\b|n't\b", re.I)
+_DENIES = re.compile(
+    r"\b(?:not|never|no longer|neither|nor|nobody|none|without|except|a lie|wrong|false|untrue|incorrect|fools?|myth|"
+    r"rumou?r)\b|n't\b",
+    re.I,
+)
+_IDLE_WORDS = 2
+"""So many words of its own a question or a hedged sentence may have."""
 _PRONOUN = re.compile(
     r"\b(?:he|she|it(?! (?:was|is) .{1,60} that\b)|they|his|her|hers|its|their|him|them|both)\b", re.I
 )
@@ -85,7 +92,8 @@ _COMMON = frozenset(
         lastly next regarding concerning respectively namely meaning means person's people for's is's sure okay yes
         please thanks hello following listed list below based make makes made use used keep keeps owns if because
         since like details detail data source provided provides provide let's let much many long set up out down
-        away back off again very there's it's that's he's she's what's who's where's i've"""
+        away back off again very would could whether more like want
+        there's it's that's he's she's what's who's where's i've"""
     )
 )
 """Words that claim nothing by themselves."""
@@ -147,7 +155,7 @@ class _Reader:
         """The flag of a sentence; None if it claims nothing."""
         text = plain(sentence)
         if text.rstrip().endswith("?") or _HEDGE.search(text):
-            return None
+            return self._idle(sentence, text)
         subjects, masked = self._find_subjects(text)
         if _ABSTAINS.search(text):
             named = re.search(r"(?<=[a-z,] )[A-Z][a-z]\w*", masked)
@@ -164,6 +172,13 @@ class _Reader:
         if _DENIES.search(masked):
             return Flag(sentence, False, "it denies what the context says, or says what the context does not")
         return self._together(sentence, text.lower(), subjects, mentions)
+
+    def _idle(self, sentence: str, text: str) -> Flag | None:
+        """Of a sentence that claims nothing only what it brings in can be wrong."""
+        _, masked = self._find_subjects(_HEDGE.sub(lambda match: " " * len(match[0]), text))
+        mentions, masked, stranger = self._find_values(masked)
+        stranger = stranger or self._strange_word(masked, len(mentions) + _IDLE_WORDS)
+        return Flag(sentence, False, f"{stranger!r} is not in the context") if stranger else None
 
     def _find_subjects(self, text: str) -> tuple[list[tuple[int, str]], str]:
         hits: list[tuple[int, str]] = []
