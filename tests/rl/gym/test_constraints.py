@@ -19,6 +19,10 @@ RIVERS = Subject("rivers", "Write about rivers.")
 EXAMPLES: list[tuple[dict[str, object], str, str]] = [
     ({"kind": "words", "least": 3, "most": 3}, "1. Rivers are long.", "Rivers are very long."),
     ({"kind": "sentences", "least": 2, "most": 2}, 'Mr. Li saw it. He said "No."', "One sentence, e.g. this."),
+    ({"kind": "sentences", "least": 1, "most": 1}, "Cats weigh 3.5 kg in the U.S. today.", "Cats sleep. Dogs bark."),
+    ({"kind": "sentences", "least": 1, "most": 1}, 'He said: "Go!" and left.', 'He said: "Go!" He left.'),
+    ({"kind": "sentences", "least": 2, "most": 2}, "Well... cats sleep. Yes.", "Well... Cats sleep. Yes."),
+    ({"kind": "sentences", "least": 2, "most": 2}, "cats sleep. dogs bark.", "Cats sleep, dogs bark."),
     ({"kind": "lines", "least": 2, "most": None}, "a\n\nb", "a b"),
     ({"kind": "paragraphs", "least": 2, "most": 3}, "a\n \nb", "a\nb"),
     ({"kind": "bullets", "least": 2, "most": 2}, "- a\n* b", "- a\n-b"),
@@ -27,7 +31,7 @@ EXAMPLES: list[tuple[dict[str, object], str, str]] = [
     ({"kind": "keywords", "needed": ["cup", "jar"]}, "A jar, a cup.", "jars and a cup"),
     ({"kind": "letter", "least": 1, "most": 2, "letter": "e"}, "Every", "Eve here"),
     ({"kind": "questions", "least": 1, "most": 1}, 'Is it "so?" Yes.', "It is."),
-    ({"kind": "palindromes", "least": 2, "most": None, "stock": []}, "Noon, a radar.", "noon Noon a I"),
+    ({"kind": "palindromes", "least": 2, "most": None, "stock": []}, "Noon, a radar.", "noon Noon a I aaa"),
     ({"kind": "placeholders", "least": 2, "most": 2, "example": "name"}, "[name] of [town]", "[name] [name]"),
     ({"kind": "highlights", "least": 1, "most": 1, "stock": []}, "* a *so* b", "* a b **so** 2*3*4"),
     ({"kind": "capitals", "least": 1, "most": 1, "stock": []}, "I see RIVERS.", "I A O"),
@@ -39,17 +43,21 @@ EXAMPLES: list[tuple[dict[str, object], str, str]] = [
     ({"kind": "first word", "word": "cup"}, '"Cup, here.', "A cup"),
     ({"kind": "last word", "word": "cup"}, 'The "cup".', "cup it"),
     ({"kind": "ending", "phrase": "That is all."}, 'So. "That is all."', "That is all. So"),
+    ({"kind": "ending", "phrase": "That is all."}, "**So. That is all.**", "xThat is all."),
     ({"kind": "no commas"}, "a b", "a, b"),
     ({"kind": "no digits"}, "two", "a 2"),
     ({"kind": "short words", "most": 4}, "long it", "longer"),
     ({"kind": "date", "shape": "DD.MM.YYYY"}, "On 29.02.2024.", "On 30.02.2024, 2024-02-29"),
     ({"kind": "json", "keys": {"a": "text", "b": "number"}}, '```json\n{"a": "x", "b": 1}```', '{"a": "x", "b": true}'),
+    ({"kind": "json", "keys": {"a": "number"}}, '{"a": 1}', '{"a": NaN}'),
     ({"kind": "csv", "fields": 3}, 'a,"b, c",d', "a,,d"),
     ({"kind": "alphabetical", "least": 3}, "Ant bee, cow", "ant ant bee cow"),
     ({"kind": "only digits", "length": 3}, " 123\n", "1234"),
     ({"kind": "quotes"}, '"So it is."', '"So" it is.'),
+    ({"kind": "quotes"}, '"He said so."', '"cats" are nice, unlike "dogs"'),
     ({"kind": "sections", "titles": ["Cup", "Jar"]}, "# cup\na\n## Jar:\nb", "# Cup\n# Jar\nb"),
     ({"kind": "heading"}, "<<So>>\na", "<<>> a"),
+    ({"kind": "heading"}, "# **<<So>>**\na", "a <<So>>"),
     ({"kind": "two answers"}, "a\n***\nb", "a *** A."),
     ({"kind": "repeat", "sentence": "Write about rivers."}, "Write about rivers. So long.", "Write about rivers."),
     ({"kind": "postscript", "mark": "P.S."}, "a\nP.S. Thank you", "a P.S. Thank you"),
@@ -59,7 +67,7 @@ EXAMPLES: list[tuple[dict[str, object], str, str]] = [
 
 def test_all_kinds_have_an_example() -> None:
     assert len(KINDS) >= 25
-    assert [raw["kind"] for raw, _, _ in sorted(EXAMPLES, key=lambda one: str(one[0]["kind"]))] == sorted(KINDS)
+    assert {raw["kind"] for raw, _, _ in EXAMPLES} == set(KINDS)
 
 
 @pytest.mark.parametrize(("raw", "good", "bad"), EXAMPLES, ids=[str(raw["kind"]) for raw, _, _ in EXAMPLES])

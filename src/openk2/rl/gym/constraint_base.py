@@ -20,6 +20,8 @@ from openk2.worlds.families.lexicon import Rng
 
 _MARKER = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]+", re.M)
 _ABBREVIATION = re.compile(r"\b(?:p\.s|n\.b|e\.g|i\.e|mr|mrs|dr|st|vs)\.", re.I)
+_WITHIN = re.compile(r"\b(?:[A-Za-z]\.){2,}(?=\s+[a-z0-9])|\.\.\.(?=\s+[a-z])|[.!?](?=[\"”’')]+\s+[a-z])")
+"""Stops within a sentence: U.S., a pause, the end of a quotation in its middle."""
 _END = re.compile(r"(?<![.!?])[.!?]+[\"'”’)\]*]*(?=\s|$)|\n")
 # fmt: off
 _NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -58,8 +60,12 @@ def bare(word: str) -> str:
 def sentences(text: str) -> list[str]:
     """The sentences: what ends with a full stop, an exclamation mark, a question mark or a line."""
     guarded = _ABBREVIATION.sub(lambda m: m[0].replace(".", "\0"), unmarked(text))
+    # Where everything is in small letters, so is the beginning of a sentence.
+    within = [] if guarded.islower() else [match.span() for match in _WITHIN.finditer(guarded)]
     found, start = [], 0
     for end in _END.finditer(guarded):
+        if any(first <= end.start() < behind for first, behind in within):
+            continue
         found.append(guarded[start : end.end()])
         start = end.end()
     found.append(guarded[start:])

@@ -272,7 +272,7 @@ class PalindromeCount(Counted):
 
     def count(self, answer: str) -> int:
         found = {bare(word) for word in words(answer)}
-        return sum(len(word) > 2 and word.isalpha() and word == word[::-1] for word in found)
+        return sum(len(word) > 2 and word.isalpha() and word == word[::-1] != word[0] * len(word) for word in found)
 
     def satisfy(self, draft: Draft) -> None:
         draft.must += self.stock

@@ -52,7 +52,7 @@ class JsonObject(Constraint):
         if text.startswith("```") and text.endswith("```"):
             text = text.strip("`").removeprefix("json")
         try:
-            found = json.loads(text)
+            found = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return False
         return isinstance(found, dict) and found.keys() == self.keys.keys() and all(
@@ -180,7 +180,10 @@ class Quoted(Constraint):
 
     def holds(self, answer: str) -> bool:
         text = answer.strip()
-        return len(text) > 2 and text[0] in '"“' and text[-1] in '"”' and bare(text) != ""
+        # Two quotations with something between them are not one.
+        inside = text[1:-1].strip()
+        apart = re.match(r'[^"“”]*["”][^"“”]*["“]', inside) is not None
+        return len(text) > 2 and text[0] in '"“' and text[-1] in '"”' and bare(text) != "" and not apart
 
     def satisfy(self, draft: Draft) -> None:
         draft.quotes = True
@@ -216,6 +219,11 @@ class Sections(Constraint):
         draft.titles, draft.layout = self.titles, "sections"
 
 
+def _refuse(name: str) -> None:
+    """NaN and Infinity are no JSON, though Python reads them."""
+    raise ValueError(name)
+
+
 class Heading(Constraint):
     kind = "heading"
     settles = frozenset({"heading", "first"})
@@ -226,7 +234,8 @@ class Heading(Constraint):
     claim = r"\btitle\b(?! case)|\bangle brackets\b"
 
     def holds(self, answer: str) -> bool:
-        return any(map(bare, re.findall(r"<<([^<>\n]+)>>", answer)))
+        first = re.match(r"[\s#*]*<<([^<>\n]+)>>", answer)
+        return first is not None and bare(first[1]) != ""
 
     def satisfy(self, draft: Draft) -> None:
         draft.heading = True

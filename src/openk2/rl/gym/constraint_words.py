@@ -207,7 +207,9 @@ class Ending(Constraint):
         return cls(phrase=rng.choice(train if split == "train" else ("So much for today.", "Is there more to it?")))
 
     def holds(self, answer: str) -> bool:
-        return answer.rstrip(' \t\r\n"”').lower().endswith(self.phrase.lower())
+        said = answer.rstrip(' \t\r\n"”*_').lower()
+        before = said.removesuffix(self.phrase.lower())
+        return before != said and not before[-1:].isalnum()
 
     def satisfy(self, draft: Draft) -> None:
         draft.ending = self.phrase
