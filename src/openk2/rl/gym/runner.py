@@ -60,8 +60,7 @@ exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
 class Runner:
     """Runs programs, `at_once` of them at a time; the others wait for their turn.
 
-    By default as many as the processors keep busy, and no more than fit into a quarter of the memory should each take
-    all that it may. Raises UserError if this system has no sandbox: nothing is run without one.
+    By default `programs_at_once`. Raises UserError if this system has no sandbox: nothing is run without one.
     """
 
     def __init__(self, at_once: int | None = None, caps: Caps = PROGRAM) -> None:
@@ -70,7 +69,7 @@ class Runner:
         found = resolve_sandbox()
         if found.kind == "none":
             raise UserError("programs of a model are not run without a sandbox: install bubblewrap")
-        self.caps, self.at_once = caps, at_once or _fitting(caps)
+        self.caps, self.at_once = caps, at_once or programs_at_once(caps)
         self._sandbox = _Closed(found.kind, found.notice, found.bwrap)
         self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
@@ -154,7 +153,9 @@ def _fault(reason: str) -> UserError:
     return UserError(f"the sandbox for a program did not start ({reason}): this machine is at fault, not the program")
 
 
-def _fitting(caps: Caps) -> int:
+def programs_at_once(caps: Caps = PROGRAM) -> int:
+    """As many as the processors keep busy, and no more than fit into a quarter of the memory should each take all that
+    it may."""
     processors = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(4 * processors, memory // 4 // caps.memory_bytes))
