@@ -77,6 +77,26 @@ async def test_the_system_is_read_only(confined: Sandbox, tmp_path: Path, scratc
     assert b"root:" not in ended.output
 
 
+async def test_little_of_the_power_of_root_is_left(confined: Sandbox, tmp_path: Path, scratch: Path) -> None:
+    ended = await sh(confined, tmp_path, scratch, "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status")
+    held = 0
+    for line in ended.output.splitlines():
+        name, value = line.split()
+        held |= int(value, 16) if name != b"CapBnd:" or os.getuid() == 0 else 0
+    assert len(ended.output.splitlines()) == 3 and not held & ~sum(1 << number for number in box._CAPABILITIES)
+
+
+async def test_root_works_in_the_folder_of_another_user(confined: Sandbox, tmp_path: Path, scratch: Path) -> None:
+    if os.getuid() or confined.kind != "sandlock":
+        pytest.skip("root alone may work there, and bubblewrap does not let it")
+    (tmp_path / "theirs").write_text("a")
+    (tmp_path / "theirs").chmod(0o600)
+    for path in (tmp_path / "theirs", tmp_path):
+        os.chown(path, 65534, 65534)
+    ended = await sh(confined, tmp_path, scratch, "cat theirs; echo b > theirs && chmod 644 theirs && rm theirs")
+    assert ended == Ended(b"a", 0) and not list(tmp_path.iterdir())
+
+
 async def test_no_network(confined: Sandbox, tmp_path: Path, scratch: Path) -> None:
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,10 @@ from openk2.core import Task
 from openk2.engine import Engine
 from openk2.rl.episodes import Episode, Group, play
 from openk2.rl.gym import gym_family
+from openk2.rl.gym.runner import programs_at_once
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler, Seat
 
-_WORLDS_AT_WORK = max(8, 4 * (os.cpu_count() or 1))
-"""So many worlds do something at the same time; more would only wait for cores while their clocks run."""
 Configs = Mapping[str, FamilyConfig]
 
 
@@ -34,7 +32,8 @@ class Rollouts:
         """Let every episode that has not ended go on until it ends or pauses."""
         todo = [(episode, group.task) for group in groups for episode in group.episodes if not episode.ended]
         if todo:
-            turns = asyncio.Semaphore(_WORLDS_AT_WORK)
+            # More worlds at work would only wait for cores or for a sandbox while their clocks run.
+            turns = asyncio.Semaphore(programs_at_once())
             jobs = [self._job(*one, temperature, configs, turns) for one in todo]
             Sampler(self.engine).run(jobs, self.config.at_once)
 

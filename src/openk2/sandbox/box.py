@@ -39,6 +39,11 @@ SYSTEM = (
     "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 )  # fmt: skip
 
+# What root keeps inside, so that it can work in the folder of another user, and end what it started as another one:
+# chown, dac_override, fowner, fsetid, kill, setgid, setuid. Without the others it cannot raise its limits or set the
+# clock, to name two. Bubblewrap leaves it none.
+_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7)
+
 
 @dataclass(frozen=True, slots=True)
 class Caps:
@@ -167,6 +172,7 @@ class Sandbox:
             "env": {**environment(scratch), **env},
             "read": readable(),
             "write": [str(folder), str(scratch), "/dev/null"],
+            "capabilities": _CAPABILITIES,
             **asdict(caps),
         }
         return [sys.executable, "-I", "-c", _LAUNCHER, json.dumps(spec)]

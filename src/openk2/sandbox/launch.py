@@ -20,11 +20,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
+CAPABILITY_VERSION = 0x20080522
 NOT_STARTED = 125
 """Exit code when the confinement could not be set up; the reason is on standard error."""
 
@@ -88,7 +90,24 @@ def _tasks_of_user() -> int:
     return count
 
 
+def _give_up(kept: Sequence[int]) -> None:
+    """Leave us and all that we start no capabilities but those, each below 32, and these only if we have them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number in range(64):
+        if number not in kept:
+            # Refused to who is not root, who has nothing to give up either.
+            libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+    # Two words of 32 capabilities, each with the effective, the permitted and the inheritable ones.
+    head, sets = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    done = libc.capget(head, sets) == 0
+    sets[:] = [*[sets[1] & sum(1 << number for number in kept)] * 2, 0, 0, 0, 0]
+    if not done or libc.capset(head, sets):
+        raise OSError(ctypes.get_errno(), f"capabilities cannot be given up: {os.strerror(ctypes.get_errno())}")
+
+
 def _sandlock(spec: dict[str, Any]) -> Callable[[], int]:
+    # Before sandlock begins threads: capabilities are a thread's own.
+    _give_up(spec["capabilities"])
     import sandlock
 
     box = sandlock.Sandbox(

@@ -103,6 +103,75 @@ async def test_no_other_process_is_touched(attack: str) -> None:
         await bystander.wait()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs seccomp")
+async def test_no_file_is_changed_or_locked_and_no_clock_is_set(tmp_path: Path) -> None:
+    """Neither a file of ours that cannot be read, nor one that can; by the one program of them all."""
+    ours = tmp_path / "checkpoint"
+    ours.write_text("weights")
+    os.utime(ours, (1e9, 1e9))
+    before = ours.stat()
+    attacks = f"""
+import ctypes, errno, fcntl, os, struct, time
+path, file = {str(ours)!r}, os.open(os.__file__, os.O_RDONLY)
+state = os.fstat(file)
+libc = ctypes.CDLL(None, use_errno=True)
+def adjust():
+    # No mode is given: it would only read the clock.
+    if libc.adjtimex(ctypes.create_string_buffer(512)) < 0:
+        raise OSError(ctypes.get_errno(), "")
+lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+attacks = [
+    lambda: os.chmod(path, 0),
+    lambda: os.fchmod(file, state.st_mode & 0o7777),
+    lambda: os.chmod("checkpoint", 0, dir_fd=file),
+    lambda: os.chown(path, {os.getuid()}, {os.getgid()}),
+    lambda: os.lchown(path, {os.getuid()}, {os.getgid()}),
+    lambda: os.fchown(file, -1, -1),
+    lambda: os.utime(path),
+    lambda: os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns)),
+    lambda: os.setxattr(path, "user.mine", b"1"),
+    lambda: os.removexattr(path, "user.mine"),
+    lambda: fcntl.ioctl(file, 0x40086602, fcntl.ioctl(file, 0x80086601, bytes(8))),
+    lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
+    lambda: fcntl.fcntl(file, fcntl.F_SETLK, lock),
+    lambda: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK),
+    lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()),
+    adjust,
+    lambda: os.chroot("/usr"),
+]
+for i, attack in enumerate(attacks):
+    try:
+        attack()
+        print(i, "done")
+    except OSError as e:
+        if e.errno != errno.EPERM:
+            print(i, e)
+print("tried", fcntl.fcntl(file, fcntl.F_GETFD))
+"""
+    ended = await Runner().run(attacks)
+    assert ended.output == b"tried 1\n"
+    after = ours.stat()
+    assert (after.st_mode, after.st_mtime, after.st_ctime) == (before.st_mode, before.st_mtime, before.st_ctime)
+    assert ours.read_text() == "weights"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs capabilities")
+async def test_a_program_has_no_capabilities() -> None:
+    held = """
+import ctypes, os, resource
+sets = (ctypes.c_uint32 * 6)()
+libc = ctypes.CDLL(None)
+print(libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), sets), *sets)
+print(sum(libc.prctl(23, number, 0, 0, 0) == 1 for number in range(64)) if os.getuid() == 0 else 0)
+for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE):
+    try:
+        resource.setrlimit(kind, (resource.RLIM_INFINITY,) * 2)
+    except ValueError:
+        print("no")
+"""
+    assert (await Runner().run(held)).output == b"0 0 0 0 0 0 0\n0\nno\nno\n"
+
+
 async def test_what_other_programs_are_cannot_be_read() -> None:
     if resolve_sandbox().kind != "sandlock":
         pytest.skip("bubblewrap gives a program processes and folders of its own")

@@ -1,8 +1,9 @@
 """Running many small Python programs that nobody has read, each in a sandbox of its own.
 
-A program gets the standard library and nothing else: it can write no file, start no process, use no network, and sees
-neither other programs, nor the packages of this Python, nor this one, in which the reference solutions are. What it
-prints is bytes that somebody else must judge. A start costs some 60 ms of a core, nearly all of it the supervisor's.
+A program gets the standard library and nothing else: it can neither write, mark nor lock a file, start no process, use
+no network, and sees neither other programs, nor the packages of this Python, nor this one, in which the reference
+solutions are. Run by root, it has no capabilities. What it prints is bytes that somebody else must
+judge. A start costs some 60 ms of a core, nearly all of it the supervisor's.
 """
 
 from __future__ import annotations
@@ -59,8 +60,7 @@ exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
 class Runner:
     """Runs programs, `at_once` of them at a time; the others wait for their turn.
 
-    By default as many as the processors keep busy, and no more than fit into a quarter of the memory should each take
-    all that it may. Raises UserError if this system has no sandbox: nothing is run without one.
+    By default `programs_at_once`. Raises UserError if this system has no sandbox: nothing is run without one.
     """
 
     def __init__(self, at_once: int | None = None, caps: Caps = PROGRAM) -> None:
@@ -69,7 +69,7 @@ class Runner:
         found = resolve_sandbox()
         if found.kind == "none":
             raise UserError("programs of a model are not run without a sandbox: install bubblewrap")
-        self.caps, self.at_once = caps, at_once or _fitting(caps)
+        self.caps, self.at_once = caps, at_once or programs_at_once(caps)
         self._sandbox = _Closed(found.kind, found.notice, found.bwrap)
         self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
@@ -153,48 +153,82 @@ def _fault(reason: str) -> UserError:
     return UserError(f"the sandbox for a program did not start ({reason}): this machine is at fault, not the program")
 
 
-def _fitting(caps: Caps) -> int:
+def programs_at_once(caps: Caps = PROGRAM) -> int:
+    """As many as the processors keep busy, and no more than fit into a quarter of the memory should each take all that
+    it may."""
     processors = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(4 * processors, memory // 4 // caps.memory_bytes))
 
 
-# Landlock keeps signals inside, but not these: whoever may set a limit of the supervisor's processor time, or ours, can
-# end it. By machine: its number in seccomp, prlimit64, and setpriority, sched_setparam, sched_setscheduler,
-# sched_setaffinity, sched_setattr, ioprio_set (linux/audit.h, asm/unistd.h).
+# What no rule about paths or signals keeps a program from. Whoever may set a limit of the supervisor's processor time,
+# or ours, can end it; the owner of a file may change its mode, times and attributes wherever it is, and a reader may
+# lock it. By machine (linux/audit.h, asm/unistd.h): its number in seccomp; prlimit64, ioctl, fcntl; what is refused.
 _CALLS = {
-    "x86_64": (0xC000003E, 302, (141, 142, 144, 203, 314, 251)),
-    "aarch64": (0xC00000B7, 261, (140, 118, 119, 122, 274, 30)),
-}
+    "x86_64": (
+        0xC000003E, (302, 16, 72), (
+            141, 142, 144, 203, 314, 251,  # setpriority, sched_set{param,scheduler,affinity,attr}, ioprio_set
+            90, 91, 268, 452, 92, 93, 94, 260,  # chmod, fchmod, fchmodat, fchmodat2, chown, fchown, lchown, fchownat
+            132, 235, 261, 280,  # utime, utimes, futimesat, utimensat
+            188, 189, 190, 463, 197, 198, 199, 466, 469,  # {,l,f}setxattr{,at}, {,l,f}removexattr{,at}, file_setattr
+            73,  # flock
+            227, 164, 159, 305,  # clock_settime, settimeofday, adjtimex, clock_adjtime
+            161, 155, 165, 166,  # chroot, pivot_root, mount, umount2
+            170, 171, 167, 168, 163, 179, 443,  # sethostname, setdomainname, swapon, swapoff, acct, quotactl{,_fd}
+            169, 174, 175, 313, 176, 246, 320,  # reboot, {create,init,finit,delete}_module, kexec_{,file_}load
+        ),
+    ),
+    "aarch64": (
+        0xC00000B7, (261, 29, 25), (
+            140, 118, 119, 122, 274, 30,
+            52, 53, 452, 55, 54,
+            88,
+            5, 6, 7, 463, 14, 15, 16, 466, 469,
+            32,
+            112, 170, 171, 266,
+            51, 41, 40, 39,
+            161, 162, 224, 225, 89, 60, 443,
+            142, 105, 273, 106, 104, 294,
+        ),
+    ),
+}  # fmt: skip
+_ATTRIBUTES = (0x40086602, 0x40046602, 0x40087602, 0x40047602, 0x401C5820)
+"""Of ioctl: FS_IOC_SETFLAGS and FS_IOC_SETVERSION, in 64 and 32 bits, and FS_IOC_FSSETXATTR."""
+_LOCKS = (6, 7, 37, 38, 1024)
+"""Of fcntl: F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE."""
 _LOAD, _EQUAL, _ABOVE, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _REFUSE = 0x7FFF0000, 0x00050001
+_ALLOW, _REFUSE = (_RETURN, 0, 0, 0x7FFF0000), (_RETURN, 0, 0, 0x00050001)
 _X32 = 0x40000000
 
 
 def _filter(machine: str) -> bytes:
-    """A seccomp program that refuses calls which change limits or priorities of other processes. None elsewhere than
-    on Linux on a machine whose calls are known."""
+    """A seccomp program that refuses calls which change files, the system, or what other processes may use. None
+    elsewhere than on Linux on a machine whose calls are known."""
     if sys.platform != "linux" or machine not in _CALLS:
         return b""
-    audit, prlimit, refused = _CALLS[machine]
-    tests = [(_ABOVE, _X32), *((_EQUAL, number) for number in refused)]
-    # Jumps are counted from the next instruction on. At the end: allow, refuse.
-    lines = [(_LOAD, 0, 0, 4), (_EQUAL, 0, len(tests) + 5, audit), (_LOAD, 0, 0, 0)]
-    lines += [(test, len(tests) - i + 3, 0, value) for i, (test, value) in enumerate(tests)]
+    audit, (prlimit, ioctl, fcntl), refused = _CALLS[machine]
+    # A test is followed by how many instructions to skip if it holds, and if not.
+    lines = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, audit), _REFUSE, (_LOAD, 0, 0, 0)]
+    for test, value in [(_ABOVE, _X32), *((_EQUAL, number) for number in refused)]:
+        lines += [(test, 0, 1, value), _REFUSE]
+    # The second argument of these is a command of 32 bits.
+    for number, commands in ((ioctl, _ATTRIBUTES), (fcntl, _LOCKS)):
+        lines += [(_EQUAL, 0, 2 * len(commands) + 2, number), (_LOAD, 0, 0, 24)]
+        lines += [line for command in commands for line in ((_EQUAL, 0, 1, command), _REFUSE)]
+        lines += [_ALLOW]
     # The first argument of prlimit64 is a process; 0 is the caller.
-    lines += [(_EQUAL, 0, 2, prlimit), (_LOAD, 0, 0, 16), (_EQUAL, 0, 1, 0), (_RETURN, 0, 0, _ALLOW)]
-    lines += [(_RETURN, 0, 0, _REFUSE)]
+    lines += [(_EQUAL, 0, 3, prlimit), (_LOAD, 0, 0, 16), (_EQUAL, 1, 0, 0), _REFUSE, _ALLOW]
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
 
 
 class _Closed(Sandbox):
-    """A sandbox in which nothing can be written, and less be read."""
+    """A sandbox in which nothing can be written, less be read, and root has no capabilities."""
 
     def _command(
         self, argv: Sequence[str], folder: Path, scratch: Path, caps: Caps, env: Mapping[str, str]
     ) -> list[str]:
         *launcher, spec = super()._command(argv, folder, scratch, caps, env)
-        closed = {"read": [*_library(), str(folder)], "write": ["/dev/null"]}
+        closed = {"read": [*_library(), str(folder)], "write": ["/dev/null"], "capabilities": []}
         return [*launcher, json.dumps(json.loads(spec) | closed)]
 
 
