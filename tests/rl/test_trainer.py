@@ -122,7 +122,7 @@ def test_what_teaches_nothing_is_said_and_changes_nothing(tmp_path: Path, fault:
 
 
 def test_a_loss_that_is_not_finite_stops_with_what_was_saved(tmp_path: Path) -> None:
-    one = trainer(tmp_path, recipe(iterations=3))
+    one = trainer(tmp_path, recipe(iterations=3, rollout={"samples": 8}))
     assert not one.run(should_stop=lambda: True)
     groups = one.learner
 
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_was_saved(tmp_path: Path) -> 
     original, groups.update = groups.update, poisoned  # type: ignore[method-assign]  # no input gives a NaN
     with pytest.raises(UserError, match=r"the loss is not finite at step 3.*intact"):
         one.run()
-    again = trainer(tmp_path, recipe(iterations=3))
+    again = trainer(tmp_path, recipe(iterations=3, rollout={"samples": 8}))
     assert again.resume() and again.iteration == 1
     assert again.run()
 
