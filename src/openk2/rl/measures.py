@@ -124,13 +124,15 @@ def _measured(group: Group) -> dict[str, Any]:
         "family": episode.family, "task": group.task.id, "request": group.task.request,
         "said": "" if trajectory is None else shown(trajectory), "passed": episode.passed, "tokens": episode.spent,
         "judged": trajectory is not None and trajectory.verdict.passed is not None and not episode.excluded,
+        "open": trajectory is not None and trajectory.finished and trajectory.verdict.passed is None,
     }  # fmt: skip
 
 
 def _success(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Family -> rate with n and interval, of the tasks that could be judged."""
+    """Family -> rate with n and interval, of the tasks that could be judged. Without those that only a critic can."""
+    open_ = {one["family"] for one in measured if one["open"]}
     tallies: dict[str, Tally] = {}
     for one in measured:
-        if one["judged"]:
+        if one["judged"] and one["family"] not in open_:
             tallies.setdefault(one["family"], Tally()).add(one["passed"])
     return {name: tally.to_json() for name, tally in sorted(tallies.items())}

@@ -97,7 +97,7 @@ class Trainer:
 
         Raises UserError when training diverges or the disk is full; checkpoints of earlier iterations are then there.
         """
-        if self.iteration == 0 and not (self.folder / METRICS).exists():
+        if self.iteration == 0:
             self._log({"iteration": 0, **self.measures.take()})
         while self.iteration < self.recipe.iterations:
             line, episodes = self.iterate()
