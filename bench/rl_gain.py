@@ -22,9 +22,7 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _common import add_out, machine, parser_of, table, write_results
+from _rl import ROOT, made, player
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Demonstration
@@ -40,7 +39,6 @@ from openk2.rl.gym import gym_family
 from openk2.rl.gym.catalogue import write_messages
 from openk2.worlds.families.lexicon import make_rng
 
-ROOT = Path(__file__).parent.parent
 FAMILY, BUDGET, UNLIMITED = "functions:single", 66, 150
 TASKS = 2000
 START_TOKENS = 600_000
@@ -126,7 +124,7 @@ def of_seed(options: argparse.Namespace, seed: int) -> dict[str, dict[str, Any]]
 
 
 def fine_tuned(run: Path, start: str | Path, file: Path, tokens: int, seed: int) -> float:
-    return timed(
+    return made(
         run,
         ["train", "recipes/tune.toml"],
         {"start": start, "seed": seed, "episodes.files": json.dumps([str(file.resolve())]), "episodes.train": "{}",
@@ -137,7 +135,7 @@ def fine_tuned(run: Path, start: str | Path, file: Path, tokens: int, seed: int)
 def reinforced(run: Path, start: Path, iterations: int, seed: int) -> float:
     # Nothing is measured within the run, so that all of its time is training.
     family = f'{{"{FAMILY}"={{prompts=32,budget={BUDGET},turn_tokens={BUDGET},steps=3}}}}'
-    return timed(
+    return made(
         run,
         ["rl", "run", "recipes/nano-rl.toml"],
         {"start": start.resolve(), "seed": seed, "families": family, "iterations": iterations, "eval.n": 2,
@@ -147,38 +145,16 @@ def reinforced(run: Path, start: Path, iterations: int, seed: int) -> float:
     )  # fmt: skip
 
 
-def timed(run: Path, command: Sequence[str], settings: dict[str, Any]) -> float:
-    """Run a command of this project; its seconds, also if it ran before."""
-    note = run / "seconds.json"
-    if not note.exists():
-        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        print(f"{run} ...", file=sys.stderr, flush=True)
-        begun = time.monotonic()
-        call = [sys.executable, "-m", "openk2", *command, "--run", str(run), *sets]
-        if subprocess.run(call, check=False, cwd=ROOT).returncode:
-            sys.exit(f"{run} could not be made: what is wrong stands above")
-        note.write_text(json.dumps(time.monotonic() - begun))
-    return float(json.loads(note.read_text()))
-
-
 def rates(model: Path, n: int) -> dict[str, Any]:
     """Success of a checkpoint within the budget, task by task, and without one."""
-    from openk2.engine import Engine
-    from openk2.model import load
-    from openk2.rl.recipe import FamilyConfig, RolloutConfig
-    from openk2.rl.rollouts import Rollouts, new_group
-
     note = model.parent / f"rates-{n}.json"
     if note.exists():
         return dict(json.loads(note.read_text()))
-    family, config = gym_family(FAMILY), RolloutConfig()
-    engine = Engine(load(model), Tokenizer.load(model), max_batch=config.at_once, prefixes=config.at_once)
+    family, play = gym_family(FAMILY), player(model, FAMILY, steps=3)
+    tasks = [family.sample("test", i) for i in range(n)]
     found: dict[str, Any] = {}
     for name, budget in (("within", BUDGET), ("unlimited", UNLIMITED)):
-        groups = [new_group(i, FAMILY, family.sample("test", i), 1) for i in range(n)]
-        limits = FamilyConfig(prompts=1, budget=budget, turn_tokens=budget, steps=3)
-        Rollouts(engine, config, 0).finish(groups, 0.0, {FAMILY: limits})
-        episodes = [group.episodes[0] for group in groups]
+        episodes = [episode for (episode,) in play(tasks, budget, 1, 0.0)]
         found[name] = Tally(n, sum(e.passed for e in episodes)).to_json()
         found[f"{name}_passed"] = "".join("01"[e.passed] for e in episodes)
         found[f"{name}_tokens"] = round(statistics.fmean(e.spent for e in episodes), 1)

@@ -49,6 +49,7 @@ def test_bad_input(cli: Run, tmp_path: Path) -> None:
     run = ("--run", tmp_path / "run")
     cli("rl", "gym", "sample", "chess").refused("there is no task family 'chess'")
     cli("rl", "gym", "sample", "math", "--split", "exam").refused("'exam'")
+    cli("rl", "gym", "sample", "reports:x").refused("reports takes no option")
     cli("rl", "gym", "rate", "math", "--model", "nowhere").refused("nowhere")
     cli("rl", "report", tmp_path).refused("is not a run of openk2 rl")
     cli("rl", "run", tmp_path / "missing.toml", *run).refused("missing.toml")
@@ -68,6 +69,8 @@ def test_the_whole_algorithm_in_miniature(cli: Run, cli_process: Run, tmp_path: 
     assert figures["temperature"] == [None, 1.0, 0.85, 0.7]
     assert figures["success"]["functions"][0]["n"] == figures["success"]["functions"][-1]["n"] == 10
     assert set(figures["reward"]) == set(figures["mean_tokens"]) == {"functions", "instructions", "reports"}
+    assert any(loss is not None for loss in figures["critic_loss"])
+    assert figures["passed"]["reports"] == [None] * 4
     assert figures["critic_accuracy"][0]["n"] > 0 and figures["critic_reports"][-1]["n"] > 0
     assert max(value for value in figures["logprob_mismatch_max"] if value is not None) < 4
     shown = cli("rl", "report", run)

@@ -13,6 +13,10 @@ def curriculum(**config: object) -> Curriculum:
     return Curriculum("short", FamilyConfig.model_validate({"prompts": 8} | config))
 
 
+def observe(one: Curriculum, task: int, samples: int, passed: int) -> None:
+    one.observe(task, [1.0] * passed + [0.0] * (samples - passed))
+
+
 def test_at_first_all_are_new() -> None:
     assert curriculum().choose(0, 0) == list(range(8))
 
@@ -20,10 +24,10 @@ def test_at_first_all_are_new() -> None:
 def test_half_of_them_are_known_ones_that_are_sometimes_solved() -> None:
     one = curriculum(drop_after=16)
     for task in one.choose(0, 0):
-        one.observe(task, 8, [8, 8, 0, 0, 4, 4, 1, 1][task])
+        observe(one, task, 8, [8, 8, 0, 0, 4, 4, 1, 1][task])
     assert one.dropped == 0
     for task in (0, 1, 2, 3):
-        one.observe(task, 8, 8 * (task < 2))
+        observe(one, task, 8, 8 * (task < 2))
     assert one.dropped == 4
     chosen = one.choose(0, 1)
     assert set(chosen[:4]) == {4, 5, 6, 7}
@@ -34,7 +38,7 @@ def test_what_has_not_ended_does_not_come_again() -> None:
     one = curriculum()
     assert one.choose(0, 0) == list(range(8))
     for task in (0, 1):
-        one.observe(task, 8, 4)
+        observe(one, task, 8, 4)
     chosen = one.choose(0, 1)
     assert set(chosen[:2]) == {0, 1} and chosen[2:] == list(range(8, 14))
     other = curriculum()
@@ -46,7 +50,7 @@ def test_what_has_not_ended_does_not_come_again() -> None:
 def test_what_is_solved_half_the_time_comes_most_often() -> None:
     one = curriculum(fresh=0.0, prompts=1, drop_after=1000)
     for task, passed in enumerate((50, 5, 95)):
-        one.observe(task, 100, passed)
+        observe(one, task, 100, passed)
     count: Counter[int] = Counter()
     for iteration in range(600):
         count.update(one.choose(0, iteration))
@@ -55,11 +59,18 @@ def test_what_is_solved_half_the_time_comes_most_often() -> None:
     assert 3 < count[0] / count[2] < 8
 
 
+def test_a_task_that_is_never_solved_but_in_part_is_kept() -> None:
+    one = curriculum(drop_after=4)
+    one.observe(0, [0.5, 0.25, 0.0, 0.5])
+    one.observe(1, [0.25] * 4)
+    assert one.dropped == 1
+
+
 def test_the_same_iteration_gives_the_same_tasks() -> None:
     one, other = curriculum(), curriculum()
     for each in (one, other):
         for task in range(30):
-            each.observe(task, 8, task % 8)
+            observe(each, task, 8, task % 8)
     assert one.choose(3, 7) == other.choose(3, 7)
     for each in (one, other):
         each.out.clear()

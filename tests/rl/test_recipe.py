@@ -38,6 +38,12 @@ def test_what_is_wrong_is_one_sentence(override: str, says: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("key", ["families.functions:ask", 'families."functions:ask"', "families.'functions:ask'"])
+def test_a_family_with_an_option_can_be_set(key: str) -> None:
+    recipe = load_rl_recipe(RECIPES / "nano-rl.toml", [f"{key}.prompts=6"])
+    assert recipe.families["functions:ask"].prompts == 6
+
+
 def recipe(**rollout: object) -> RLRecipe:
     return RLRecipe.model_validate(
         {

@@ -108,6 +108,11 @@ def test_a_checkpoint_of_another_recipe_or_model_is_refused(tmp_path: Path) -> N
     ("fault", "says"),
     [
         ("raises", "could not be verified (ZeroDivisionError: no numbers today)"),
+        ("raises", "held-out episodes left out"),
+        ("raises", "no episode could be judged"),
+        ("no number", "could not be verified (ValueError: a score lies in [0, 1], which nan does not)"),
+        ("no verdict", "could not be verified (its verifier gave NoneType and no Verdict)"),
+        ("exits", "could not be verified (SystemExit: 3)"),
         ("constant", "there is nothing to learn"),
     ],
 )
@@ -119,6 +124,19 @@ def test_what_teaches_nothing_is_said_and_changes_nothing(tmp_path: Path, fault:
     assert any(says in note for note in notes), notes
     for name, tensor in one.learner.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_a_family_that_makes_no_task_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the family 'short:no task' cannot make the test task 0 \(KeyError: 0\)"):
+        trainer(tmp_path, recipe("short:no task")).run()
+
+
+def test_who_can_only_be_compared_has_no_rate(tmp_path: Path) -> None:
+    one = trainer(tmp_path, recipe("short:open", iterations=1))
+    assert one.run()
+    log = metrics(tmp_path)
+    assert log[0]["success"] == {} and log[1]["passed"] == {"short:open": None}
+    assert 0 < log[1]["reward"]["short:open"] < 1
 
 
 def test_a_loss_that_is_not_finite_stops_with_what_was_saved(tmp_path: Path) -> None:

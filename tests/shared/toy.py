@@ -18,8 +18,11 @@ class Short(QuestionFamily):
 
     def __init__(self, option: str = "well") -> None:
         self.option = option
+        self.verified = option != "open"
 
     def sample(self, split: Split, seed: int) -> Task:
+        if self.option == "no task":
+            raise KeyError(seed)
         return Task(f"short/{split}/{seed}", self.name, "short", seed, f"Say something, {seed % 7}.", {}, split)
 
     def gold(self, task: Task) -> str:
@@ -34,6 +37,12 @@ class Short(QuestionFamily):
                     time.sleep(0.01)
             case "constant":
                 return Verdict(True, score=0.5)
+            case "no number":
+                return Verdict(True, score=float("nan"))
+            case "no verdict":
+                return None  # type: ignore[return-value]  # what somebody forgets
+            case "exits":
+                raise SystemExit(3)
             case "open":
                 return Verdict(None)
         return Verdict(len(answer) <= 12, f"{len(answer)} characters", max(0.0, min(1.0, 1.5 - len(answer) / 24)))

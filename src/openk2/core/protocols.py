@@ -7,6 +7,7 @@ A world is a few dozen lines: see `examples/world.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -82,6 +83,13 @@ class Verdict:
     reason: str = ""
     score: float | None = None
     penalties: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not 0 <= self.score <= 1:
+            raise ValueError(f"a score lies in [0, 1], which {self.score} does not")
+        for name, penalty in self.penalties.items():
+            if not 0 <= penalty < math.inf:
+                raise ValueError(f"a penalty is at least 0, which {penalty} for {name!r} is not")
 
     @property
     def reward(self) -> float | None:

@@ -38,7 +38,7 @@ def read_recipe(path: Path, overrides: Sequence[str], examples: str) -> dict[str
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
+    parts = _parts(key)
     if not equals or not all(parts):
         raise UserError(f"--set {override!r} is not of the form key.path=value, for example sft.lr=0.004")
     try:
@@ -51,6 +51,19 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise UserError(f"--set {override!r}: {part} is a value, not a section")
     section[parts[-1]] = value
+
+
+def _parts(key: str) -> list[str]:
+    """The parts of a key as TOML reads it, or parted by its dots where it is no key of TOML, such as `a.b:c.d`."""
+    try:
+        section: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return [part.strip() for part in key.split(".")]
+    parts = []
+    while isinstance(section, dict):
+        ((part, section),) = section.items()
+        parts.append(part)
+    return parts
 
 
 def explain(error: ValidationError, recipe: type[BaseModel]) -> str:

@@ -35,16 +35,6 @@ def is_question(name: str) -> bool:
     return isinstance(gym_family(name), QuestionFamily)
 
 
-def is_verified(name: str) -> bool:
-    """Whether code judges the family's answers, by its verdict on a gold one. Where there is a state to look at, it
-    does."""
-    family = gym_family(name)
-    if not isinstance(family, QuestionFamily):
-        return True
-    task = family.sample("train", 0)
-    return family.check(task, family.gold(task)).passed is not None
-
-
 def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[tuple[str, Task]]:
     """Family and task, one after the other, families mixed.
 

@@ -27,7 +27,8 @@ from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, there_already
 from openk2.data.export import need_pyarrow
-from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, is_verified, opening_of, tasks_of
+from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, opening_of, tasks_of
+from openk2.rl.gym import is_verified
 from openk2.rl.recipe import RLRecipe
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from openk2.core.runs import write_text
 from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length, shown
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group
-from openk2.rl.gym import gym_family
+from openk2.rl.gym import gym_task, is_verified
 from openk2.rl.learner import Learner
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 from openk2.rl.rollouts import Configs, Rollouts, new_group
@@ -38,16 +38,19 @@ class Measures:
 
     def __init__(
         self, recipe: RLRecipe, rollouts: Rollouts, learner: Learner, critic: Critic, demonstrations: Demonstrations,
-        ranks: Ranks, folder: Path,
+        ranks: Ranks, folder: Path, note: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._recipe, self._rollouts, self._learner, self._critic = recipe, rollouts, learner, critic
-        self._demonstrations, self._ranks, self._folder = demonstrations, ranks, folder
+        self._demonstrations, self._ranks, self._folder, self._note = demonstrations, ranks, folder, note
         self.pairs: dict[str, list[Pair]] = {}
 
     def take(self) -> dict[str, Any]:
         """All of it, for the log."""
         measured = self._measured()
-        line: dict[str, Any] = {"success": _success(measured)}
+        excluded = [one["excluded"] for one in measured if one["excluded"]]
+        if excluded:
+            self._say(f"{len(excluded)} held-out episodes left out: {excluded[0]}")
+        line: dict[str, Any] = {"success": _success(measured), "excluded_held_out": len(excluded)}
         if self._recipe.ptx.families:
             line["ptx_valid"] = round(self._learner.mean_loss(self._demonstrations.held_out()), 6)
         if self._recipe.critic.valid:
@@ -60,7 +63,7 @@ class Measures:
         """Held-out tasks, each tried once and greedily."""
         names = self._recipe.eval.families or tuple(self._recipe.families)
         mine = range(self._ranks.rank, self._recipe.eval.n, self._ranks.count)
-        groups = [new_group(-1 - i, name, gym_family(name).sample("test", i), 1) for name in names for i in mine]
+        groups = [new_group(-1 - i, name, gym_task(name, "test", i), 1) for name in names for i in mine]
         self._rollouts.finish(groups, 0.0, self._configs(names))
         return self._ranks.join([_measured(group) for group in groups])
 
@@ -82,13 +85,13 @@ class Measures:
         """Pairs of held-out tasks that are not those success is measured on; of reports, by the hidden program."""
         recipe = self._recipe
         wanted = recipe.critic.valid
-        names = [name for name in recipe.critic.families or tuple(recipe.families) if name != "reports"]
+        names = [name for name in recipe.critic.families or tuple(recipe.families) if is_verified(name)]
         each = math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names)))
         pairs: list[Pair] = []
         for attempt in range(_MOST_ATTEMPTS if names else 0):
             first = recipe.eval.n + attempt * each
             groups = [
-                new_group(-1 - i, name, gym_family(name).sample("test", i), recipe.rollout.samples)
+                new_group(-1 - i, name, gym_task(name, "test", i), recipe.rollout.samples)
                 for name in names
                 for i in range(first + self._ranks.rank, first + each, self._ranks.count)
             ]
@@ -97,10 +100,19 @@ class Measures:
             pairs += [Pair(**raw) for raw in self._ranks.join([asdict(pair) for pair in mine])]
             if len(pairs) >= wanted:
                 break
+        if names and len(pairs) < wanted:
+            self._say(
+                f"{len(pairs)} of the {wanted} pairs that critic.valid wants: too few held-out tasks are solved by "
+                "some samples and not by others"
+            )
         found = {"critic_accuracy": pairs[:wanted]}
         if "reports" in (*recipe.families, *recipe.eval.families):
             found["critic_reports"] = report_pairs(wanted)
         return found
+
+    def _say(self, sentence: str) -> None:
+        if self._ranks.first:
+            self._note(sentence)
 
     def _keep_examples(self, measured: Sequence[dict[str, Any]]) -> None:
         """A few held-out tasks, as they were at the start and as they are now."""
@@ -123,16 +135,15 @@ def _measured(group: Group) -> dict[str, Any]:
     return {
         "family": episode.family, "task": group.task.id, "request": group.task.request,
         "said": "" if trajectory is None else shown(trajectory), "passed": episode.passed, "tokens": episode.spent,
-        "judged": trajectory is not None and trajectory.verdict.passed is not None and not episode.excluded,
-        "open": trajectory is not None and trajectory.finished and trajectory.verdict.passed is None,
+        "judged": trajectory is not None and not episode.excluded and is_verified(episode.family),
+        "excluded": episode.excluded,
     }  # fmt: skip
 
 
 def _success(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Family -> rate with n and interval, of the tasks that could be judged. Without those that only a critic can."""
-    open_ = {one["family"] for one in measured if one["open"]}
     tallies: dict[str, Tally] = {}
     for one in measured:
-        if one["judged"] and one["family"] not in open_:
+        if one["judged"]:
             tallies.setdefault(one["family"], Tally()).add(one["passed"])
     return {name: tally.to_json() for name, tally in sorted(tallies.items())}

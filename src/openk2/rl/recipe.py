@@ -30,9 +30,7 @@ class FamilyConfig(_Section):
     steps: Count = Field(default=8, description="assistant turns")
     turn_tokens: Count = Field(default=256, description="tokens of one turn")
     fresh: float = Field(default=0.5, ge=0, le=1, description="share of the tasks that were never tried before")
-    drop_after: Count = Field(
-        default=64, description="a task that was never or always solved in so many samples is dropped"
-    )
+    drop_after: Count = Field(default=64, description="a task whose reward was the same in so many samples is dropped")
 
 
 class RolloutConfig(_Section):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STAGE = "rl"
 Points = Sequence[tuple[int, float, float, float]]
 """(iteration, value, and the two ends of its interval; NaN without one)."""
+_MARKERS, _STYLES = ("o", "s", "^", "D", "v"), ("-", "--", "-.")
 _COLOURS = (ACCENT, SECOND, INK, MUTED, "#3b8f5a", "#8a5fc2", "#b08a1e", "#c24a73")
 
 
@@ -144,34 +145,37 @@ def _percent(share: float) -> str:
 
 def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
     """All pictures that the figures have something for."""
-    success = {name: _rates(figures, rates) for name, rates in figures["success"].items()}
+    success = {_with_n(name, rates): _rates(figures, rates) for name, rates in figures["success"].items()}
     critic = {
-        label: _rates(figures, figures[key])
+        _with_n(label, figures[key]): _rates(figures, figures[key])
         for key, label in (("critic_accuracy", "held-out pairs"), ("critic_reports", "reports, never taught"))
     }
     made = [
-        _lines(figures, "success", "Success on held-out tasks", "Greedy, with 95 % intervals.", "passed", success),
+        _lines(figures, "success", "Success on held-out tasks", "Greedy, with 95 % intervals.", "share passed",
+               success),
         _lines(figures, "new", "Success on new tasks", "Sampled, at training tasks that were never tried before.",
-               "passed", {name: _points(figures, values) for name, values in figures["passed_new"].items()}),
-        _lines(figures, "reward", "Reward", "The mean over the samples of an iteration.", "reward",
+               "share passed", {name: _points(figures, values) for name, values in figures["passed_new"].items()}),
+        _lines(figures, "reward", "Reward", "The mean over the samples of an iteration.", "mean reward",
                {name: _points(figures, values) for name, values in figures["reward"].items()}),
-        _lines(figures, "critic", "The critic", "How often it prefers the better one of a pair.", "right", critic,
+        _lines(figures, "critic", "The critic", "How often it prefers the better one of a pair.", "share right", critic,
                even=0.5),
-        _lines(figures, "tokens", "Length", "Tokens that the policy said in an episode, on average.", "tokens",
+        _lines(figures, "tokens", "Length", "Tokens that the policy said in an episode, on average.",
+               "tokens of an episode",
                {name: _points(figures, values) for name, values in figures["mean_tokens"].items()}),
-        _lines(figures, "over-budget", "Over budget", "The share of episodes that their budget cut.", "share",
+        _lines(figures, "over-budget", "Over budget", "The share of episodes that their budget cut.",
+               "share of episodes",
                {name: _points(figures, values) for name, values in figures["over_budget"].items()}),
         _lines(figures, "temperature", "Temperature", "At which was sampled.", "temperature",
                {"temperature": _points(figures, figures["temperature"])}),
-        _lines(figures, "kl", "Divergence from the start", "KL(policy, start), for each token.", "nats",
+        _lines(figures, "kl", "Divergence from the start", "KL(policy, start), for each token.", "KL, nats per token",
                {"KL": _points(figures, figures["kl"])}),
         _lines(figures, "losses", "Losses", "Of the policy's objective, demonstrations and the critic's lessons.",
-               "loss", {label: _points(figures, figures[key]) for key, label in
+               "training loss", {label: _points(figures, figures[key]) for key, label in
                         (("loss", "objective"), ("ptx_loss", "demonstrations"), ("critic_loss", "critic"))}),
         _lines(figures, "held-out-loss", "Loss on demonstrations", "On demonstrations that are never trained on.",
-               "nats", {"loss": _points(figures, figures["ptx_valid"])}),
+               "loss, nats per token", {"loss": _points(figures, figures["ptx_valid"])}),
         _lines(figures, "mismatch", "Sampler and trainer",
-               "The largest difference between the log-probs that both have of one token.", "nats",
+               "The largest difference between the log-probs that both have of one token.", "difference, nats",
                {"largest": _points(figures, figures["logprob_mismatch_max"]),
                 "mean": _points(figures, figures["logprob_mismatch"])}),
     ]  # fmt: skip
@@ -181,6 +185,11 @@ def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:
 def _points(figures: Mapping[str, Any], values: Sequence[float | None]) -> Points:
     pairs = zip(figures["iteration"], values, strict=True)
     return [(at, value, math.nan, math.nan) for at, value in pairs if value is not None]
+
+
+def _with_n(label: str, rates: Sequence[Any]) -> str:
+    n = next((rate["n"] for rate in rates if rate is not None), 0)
+    return f"{label} (n = {n})"
 
 
 def _rates(figures: Mapping[str, Any], rates: Sequence[Any]) -> Points:
@@ -197,11 +206,16 @@ def _lines(
     if not shown:
         return None
     return Picture(
-        name, title, says, _drawing(shown, unit, even), ("iteration", *shown), _table(figures["iteration"], shown)
+        name,
+        title,
+        says,
+        _drawing(title, shown, unit, even),
+        ("iteration", *shown),
+        _table(figures["iteration"], shown),
     )
 
 
-def _drawing(lines: Mapping[str, Points], unit: str, even: float | None) -> Callable[[], Figure]:
+def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | None) -> Callable[[], Figure]:
     def draw() -> Figure:
         from matplotlib.ticker import MaxNLocator
 
@@ -212,15 +226,20 @@ def _drawing(lines: Mapping[str, Points], unit: str, even: float | None) -> Call
         for number, (label, points) in enumerate(lines.items()):
             colour = _COLOURS[number % len(_COLOURS)]
             x, y, low, high = zip(*points, strict=True)
-            marker = "o" if len(points) < 12 else None
-            axes.plot(x, y, color=colour, linewidth=1.5, marker=marker, markersize=4, label=label)
+            # Lines that lie on each other are still told apart.
+            marker = _MARKERS[number % len(_MARKERS)] if len(points) < 12 else None
+            style = _STYLES[number % len(_STYLES)]
+            axes.plot(x, y, style, color=colour, linewidth=1.5, marker=marker, markersize=4, label=label)
             if not math.isnan(low[0]):
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        if min(value for points in lines.values() for _, value, _, _ in points) >= 0:
+            axes.set_ylim(bottom=0)
+        axes.set_title(title, loc="left")
         axes.set_xlabel("iteration")
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(lines) > 1:
-            figure.legend(loc="outside upper left", ncols=2)
+            figure.legend(loc="outside lower left", ncols=2)
         return figure
 
     return draw

@@ -26,7 +26,7 @@ from openk2.rl.critic import Critic, Pair, pairs_of
 from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group, from_json, sequences_of, to_json
-from openk2.rl.gym import gym_family
+from openk2.rl.gym import gym_task, is_verified
 from openk2.rl.learner import Learner, Lesson, Update
 from openk2.rl.measures import EXAMPLES, Measures
 from openk2.rl.objective import Sample
@@ -78,8 +78,12 @@ class Trainer:
         self.rollouts = Rollouts(self.engine, recipe.rollout, recipe.seed)
         self.critic = Critic(tokenizer, context)
         self.demonstrations = Demonstrations(recipe, tokenizer, context, ranks)
-        self.measures = Measures(recipe, self.rollouts, self.learner, self.critic, self.demonstrations, ranks, folder)
+        self.measures = Measures(
+            recipe, self.rollouts, self.learner, self.critic, self.demonstrations, ranks, folder, note
+        )
         self.curricula = {name: Curriculum(name, config) for name, config in recipe.families.items()}
+        self.begun = False
+        """Whether the start was measured."""
         self.iteration = 0
         self.groups_made = 0
         self.bank: list[Group] = []
@@ -97,8 +101,10 @@ class Trainer:
 
         Raises UserError when training diverges or the disk is full; checkpoints of earlier iterations are then there.
         """
-        if self.iteration == 0:
+        if not self.begun:
             self._log({"iteration": 0, **self.measures.take()})
+            self.begun = True
+            self.save()
         while self.iteration < self.recipe.iterations:
             line, episodes = self.iterate()
             self.iteration += 1
@@ -166,7 +172,7 @@ class Trainer:
             for seed in curriculum.choose(self.recipe.seed, self.iteration):
                 number, self.groups_made = self.groups_made, self.groups_made + 1
                 if number % self.ranks.count == self.ranks.rank:
-                    task = gym_family(name).sample("train", seed)
+                    task = gym_task(name, "train", seed)
                     groups.append(new_group(number, name, task, self.recipe.rollout.samples, self.iteration))
         return groups
 
@@ -226,12 +232,14 @@ class Trainer:
         """Count what became of the tasks; say when there is nothing to learn, and what was left out."""
         for one in groups:
             # A task of which no episode can be judged teaches as little as one that is never solved.
-            samples = one["judged"] or len(one["excluded"])
-            self.curricula[one["family"]].observe(one["seed"], samples, one["solved"])
+            rewards = [e["reward"] for e in one["episodes"]] or [0.0] * len(one["excluded"])
+            self.curricula[one["family"]].observe(one["seed"], rewards)
         excluded = [sentence for one in groups for sentence in one["excluded"]]
         if excluded and self.ranks.first:
             self.note(f"iteration {self.iteration + 1}: {len(excluded)} episodes left out: {excluded[0]}")
-        if groups and not any(one["spread"] for one in groups) and self.ranks.first:
+        if groups and not any(one["episodes"] for one in groups) and self.ranks.first:
+            self.note(f"iteration {self.iteration + 1}: no episode could be judged, so there is nothing to learn")
+        elif groups and not any(one["spread"] for one in groups) and self.ranks.first:
             self.note(
                 f"iteration {self.iteration + 1}: the reward is the same in every group, so there is nothing to learn: "
                 "take easier or harder tasks, more samples or a higher temperature"
@@ -279,6 +287,7 @@ class Trainer:
                 f"the checkpoint of iteration {self.iteration} in {self.folder} is of another model: choose another "
                 "run folder"
             ) from e
+        self.begun = True
         self.learner.precision.refresh()
         self.learner.step = state["step"]
         self.groups_made = state["groups"]
@@ -325,30 +334,21 @@ def samples_of(group: Group, iteration: int) -> list[Sample]:
 def _summary(group: Group) -> dict[str, Any]:
     """What the other ranks need to know of a group that has ended."""
     judged = group.judged
+    verified = is_verified(group.episodes[0].family)
     return {
         "family": group.episodes[0].family,
         "seed": group.task.seed,
-        "judged": len(judged),
-        "solved": _solved(group),
         "spread": any(advantage != 0 for advantage in group.advantages),
         "excluded": [e.excluded for e in group.episodes if e.excluded],
         "episodes": [
             {
-                "reward": e.reward, "passed": e.passed, "tokens": e.spent, "over_budget": e.over_budget,
-                "circles": e.circles, "segments": e.segments, "penalties": e.penalties,
+                "reward": e.reward, "passed": e.passed if verified else None, "tokens": e.spent,
+                "over_budget": e.over_budget, "circles": e.circles, "segments": e.segments, "penalties": e.penalties,
                 "stop": e.trajectory.stop if e.trajectory else "",
             }
             for e in judged
         ],
     }  # fmt: skip
-
-
-def _solved(group: Group) -> int:
-    """How many samples passed; of what only a critic can judge, how many were better than the mean."""
-    verdicts = [e.trajectory.verdict.passed for e in group.judged if e.trajectory is not None]
-    if any(passed is not None for passed in verdicts):
-        return sum(map(bool, verdicts))
-    return sum(advantage > 0 for advantage in group.advantages)
 
 
 def _of_groups(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -373,11 +373,10 @@ def _of_groups(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _by_family(groups: Sequence[dict[str, Any]], key: str) -> dict[str, float | None]:
-    """Family -> the mean of `key` over its episodes."""
+    """Family -> the mean of `key` over its episodes that have one."""
     families = sorted({one["family"] for one in groups})
-    return {
-        name: _mean([e[key] for one in groups if one["family"] == name for e in one["episodes"]]) for name in families
-    }
+    every = {name: [e[key] for one in groups if one["family"] == name for e in one["episodes"]] for name in families}
+    return {name: _mean([value for value in values if value is not None]) for name, values in every.items()}
 
 
 def _of_updates(updates: Sequence[Update]) -> dict[str, Any]:

@@ -44,7 +44,13 @@ class WatchedWorld:
         return await self._watch("failed at the user's answer", self._world.reply(message))
 
     async def verify(self, messages: Sequence[Message]) -> Verdict:
-        return await self._watch("could not be verified", self._world.verify(messages))
+        return await self._watch("could not be verified", self._verdict(messages))
+
+    async def _verdict(self, messages: Sequence[Message]) -> Verdict:
+        verdict = await self._world.verify(messages)
+        if not isinstance(verdict, Verdict):
+            raise UserError(f"its verifier gave {type(verdict).__name__} and no Verdict")
+        return verdict
 
     async def close(self) -> None:
         await self._watch("could not be closed", self._world.close())
@@ -53,7 +59,7 @@ class WatchedWorld:
         try:
             async with self._turns, asyncio.timeout(self._seconds):
                 return cast(T, await _Armed(work, self._seconds))
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             said = str(e).splitlines()
             why = said[0][:200] if said and not isinstance(e, TimeoutError) else ""
             why = why if isinstance(e, UserError) else f"{type(e).__name__}: {why}" if why else type(e).__name__

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from inspect import signature
 
-from openk2.core import Family, UserError
+from openk2.core import Family, Split, Task, UserError
 
 PLACES = {
     "functions": "openk2.worlds.families.functions:FunctionsFamily",
@@ -41,5 +42,22 @@ def gym_family(name: str) -> Family:
         raise UserError(f"there is no task family {known!r}: use one of {', '.join(GYM)}")
     module, _, maker = PLACES[known].partition(":")
     make = getattr(import_module(module), maker)
+    if option and not signature(make).parameters:
+        raise UserError(f"{known} takes no option: write {known!r} alone")
     family: Family = make(option) if option else make()
     return family
+
+
+def is_verified(name: str) -> bool:
+    """Whether code judges the family of that name, and not only a critic."""
+    return bool(getattr(gym_family(name), "verified", True))
+
+
+def gym_task(name: str, split: Split, seed: int) -> Task:
+    """A task of the family of that name. Raises UserError as `gym_family`, and where the family fails at it."""
+    try:
+        return gym_family(name).sample(split, seed)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"the family {name!r} cannot make the {split} task {seed} ({type(e).__name__}: {e})") from e

@@ -8,6 +8,7 @@ that training never has; numbers are drawn from the same ranges.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from openk2.core import Split, Task, UserError, Verdict
@@ -113,3 +114,12 @@ class InstructionsFamily(QuestionFamily):
             score,
             {"false claim": FALSE_CLAIM} if false else {},
         )
+
+
+def phrased(task: Task, split: Split) -> Task:
+    """The task in the phrasings of another split, to tell new words and new phrasings apart."""
+    rng = lexicon.Rng(f"phrased {split} {task.id}")
+    constraints = [read(raw) for raw in task.data["constraints"]]
+    request = rng.choice(_REQUESTS[split]).format(topic=task.data["topic"][1])
+    said = [request, *(one.say(rng, split) for one in constraints)]
+    return replace(task, request=" ".join(said), data={**task.data, "said": said})

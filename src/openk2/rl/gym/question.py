@@ -12,11 +12,15 @@ from openk2.core import Demonstration, Message, Split, Task, ToolCall, ToolResul
 
 
 class QuestionFamily(ABC):
-    """Tasks that are answered in one turn. `name` and `skills` are the subclass's, `system` opens the conversation."""
+    """Tasks that are answered in one turn. `name` and `skills` are the subclass's, `system` opens the conversation.
+
+    A family that only a critic can judge says so with `verified`.
+    """
 
     name: str
     skills: Sequence[str]
     system: str = ""
+    verified: bool = True
 
     @abstractmethod
     def sample(self, split: Split, seed: int) -> Task:

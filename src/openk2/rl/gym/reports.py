@@ -79,6 +79,7 @@ class ReportsFamily(QuestionFamily):
 
     name = "reports"
     skills: Sequence[str] = tuple(_ASKS)
+    verified = False
 
     def sample(self, split: Split, seed: int) -> Task:
         rng = lexicon.make_rng(self.name, split, seed)
