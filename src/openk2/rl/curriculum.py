@@ -10,7 +10,7 @@ what was observed, so it needs no state of a random generator.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from openk2.rl.recipe import FamilyConfig
@@ -24,15 +24,17 @@ class Curriculum:
     config: FamilyConfig
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def choose(self, seed: int, iteration: int) -> list[int]:
-        """The seeds of this iteration's tasks, each once."""
+    def choose(self, seed: int, iteration: int, fresh: Callable[[int, int], Sequence[int]] | None = None) -> list[int]:
+        """The seeds of this iteration's tasks, each once. `fresh(first, count)` gives those that were never tried, from
+        `first` on; by default each seed is one."""
         rng = random.Random(f"curriculum {seed} {self.family} {iteration}")
         known = {task: self._weight(*counts) for task, counts in sorted(self.seen.items())}
         known = {task: weight for task, weight in known.items() if weight > 0}
         old = min(len(known), round(self.config.prompts * (1 - self.config.fresh)))
         chosen = _without_replacement(rng, known, old)
         first = max(self.seen, default=-1) + 1
-        return [*chosen, *range(first, first + self.config.prompts - len(chosen))]
+        count = self.config.prompts - len(chosen)
+        return [*chosen, *(fresh(first, count) if fresh else range(first, first + count))]
 
     def observe(self, task: int, samples: int, passed: int) -> None:
         """Count what became of a task."""
