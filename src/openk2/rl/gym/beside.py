@@ -242,6 +242,10 @@ _OFFER = re.compile(
             r"is (?:there )?(?:something|anything|everything) (?:else|safe|other|okay|wrong|"
             r"bothering))(?: [\w']+){0,8}",
             r"(?:even )?(?:if|when)(?: [\w']+){2,10}",
+            r"(?:maybe |perhaps )?(?:an? )?(?:calm|kind|honest|open|friendly|quiet) (?:conversation|talk|letter|"
+            r"word|apology) (?:would|could|might|may|can) help(?: \w+){0,4}",
+            rf"{_LEAD}(?:an? |some )?(?:kind|fair|honest|friendly|polite|true) \w+(?: instead)?",
+            r"you deserve (?:help|support|respect|to be (?:safe|heard)|better)(?: too| as well)?",
             r"(?:maybe|perhaps|instead|for instance|for example|that way|i promise|my friend|dear \w+)",
         )
     ),
@@ -269,7 +273,8 @@ _TONE_WORDS = """
 _TONE = frozenset(_TONE_WORDS.split())
 """Words of which a reason, a comfort or an offer of any other form has one."""
 _PLAIN_WORDS = """
-    born fires like i i'm i'd i'll i've me my mine you you're you'd you'll your yours yourself we us our let's
+    whole communities born fires like
+    i i'm i'd i'll i've me my mine you you're you'd you'll your yours yourself we us our let's
     he him his she her hers they them their they're it it's its this that that's these those there there's here
     who whom whose what what's which why how where someone somebody anyone anybody everyone everybody no one
     nothing something anything everything else other others another person people human life live family friend
@@ -319,7 +324,7 @@ _STARTS = re.compile(
     re.I,
 )
 """How a clause of no known form may begin: not with what to do, nor with who does it."""
-_LONG = 9
+_LONG = 7
 """A clause of no known form may have one unknown word if it has so many."""
 _OWN_PLAN = re.compile(
     r"\b(?:i|we)(?:'d| would| could| might|'ll| will|'m going to| am going to)(?: \w+ly| just| first| only| then)?"
