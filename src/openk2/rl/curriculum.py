@@ -10,7 +10,7 @@ dropped. All is a function of (seed, iteration) and of what was observed, so it 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,15 +34,18 @@ class Curriculum:
     out: set[int] = field(default_factory=set)
     following: int = 0
 
-    def choose(self, seed: int, iteration: int) -> list[int]:
-        """The seeds of this iteration's tasks, each once, and none that is still out."""
+    def choose(self, seed: int, iteration: int, fresh: Callable[[int, int], Sequence[int]] | None = None) -> list[int]:
+        """The seeds of this iteration's tasks, each once, and none that is still out. `fresh(first, count)` gives those
+        that were never tried, from `first` on; by default each seed is one."""
         rng = random.Random(f"curriculum {seed} {self.family} {iteration}")
         known = {task: self._weight(moments) for task, moments in sorted(self.seen.items())}
         known = {task: weight for task, weight in known.items() if weight > 0 and task not in self.out}
         old = min(len(known), round(self.config.prompts * (1 - self.config.fresh)))
         chosen = _without_replacement(rng, known, old)
-        first, self.following = self.following, self.following + self.config.prompts - len(chosen)
-        chosen += range(first, self.following)
+        count = self.config.prompts - len(chosen)
+        new = fresh(self.following, count) if fresh else range(self.following, self.following + count)
+        chosen += new
+        self.following = max([self.following - 1, *new]) + 1
         self.out |= set(chosen)
         return chosen
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from openk2.engine import Engine
 from openk2.model import Transformer
 from openk2.rl.critic import Critic, Pair, pairs_of
 from openk2.rl.curriculum import Curriculum
-from openk2.rl.demonstrations import Demonstrations
+from openk2.rl.demonstrations import Demonstrations, free_seeds, holds_back
 from openk2.rl.episodes import Group, from_json, sequences_of, to_json
 from openk2.rl.gym import gym_task, is_verified
 from openk2.rl.learner import Learner, Lesson, Update
@@ -169,7 +170,8 @@ class Trainer:
         """This rank's share of the iteration's tasks, each with K samples. Numbers are the same whatever the ranks."""
         groups: list[Group] = []
         for name, curriculum in self.curricula.items():
-            for seed in curriculum.choose(self.recipe.seed, self.iteration):
+            fresh = partial(free_seeds, name) if holds_back(self.recipe, name) else None
+            for seed in curriculum.choose(self.recipe.seed, self.iteration, fresh):
                 number, self.groups_made = self.groups_made, self.groups_made + 1
                 if number % self.ranks.count == self.ranks.rank:
                     task = gym_task(name, "train", seed)

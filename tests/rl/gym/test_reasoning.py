@@ -92,6 +92,88 @@ def test_wrong_answers_and_tricks_fail(tasks: dict[str, list[Task]]) -> None:
                 assert allowed or (verdict.passed is False and verdict.score == 0 and verdict.reason), (name, kind)
 
 
+ENDS_WITH_PERIOD = {"emoji_mystery", "knights_knaves", "sentence_reordering"}
+"""Their golds have a final period themselves; a second one is not taken off."""
+MORE_PASSES = {
+    ("simple_integration", "last"): "any letter stands for the constant",
+    ("power_function", "last"): "three significant figures are asked for, and the expert's has more",
+    ("power_function", "more"): "as above",
+    ("number_format", "last"): "the expert's has the noise of a float",
+    ("number_format", "more"): "as above",
+}
+"""A changed answer that may be right, and why."""
+
+
+def test_bold_a_box_a_period_and_a_lead_change_nothing(tasks: dict[str, list[Task]]) -> None:
+    for name, some in tasks.items():
+        for task in some:
+            gold = FAMILY.gold(task)
+            forms = [
+                f"**{gold}**",
+                f"\\boxed{{{gold}}}",
+                f"$\\boxed{{{gold}}}$",
+                f"**Answer:** {gold}",
+                f"**Answer: {gold}**",
+            ]
+            if name not in ENDS_WITH_PERIOD:
+                forms += [f"{gold}.", f"**{gold}.**", f"Answer: {gold}."]
+            for said in forms:
+                assert FAMILY.check(task, said) == Verdict(True, "", 1.0), (name, said)
+
+
+def test_another_sign_another_last_sign_and_one_sign_more_fail(tasks: dict[str, list[Task]]) -> None:
+    for name, some in tasks.items():
+        for task in some:
+            gold = FAMILY.gold(task)
+            last = str((int(gold[-1]) + 1) % 10) if gold[-1].isdecimal() else "b" if gold[-1] == "a" else "a"
+            changed = {
+                "sign": gold[1:] if gold.startswith("-") else f"-{gold}",
+                "last": gold[:-1] + last,
+                "more": f"{gold}7",
+                "letter": f"{gold}z",
+            }
+            for kind, said in changed.items():
+                assert (name, kind) in MORE_PASSES or not FAMILY.check(task, said).passed, (name, kind, said)
+
+
+@pytest.mark.parametrize(
+    ("generator", "wrong"),
+    [
+        ("gsm_symbolic", "-{}"), ("gsm_symbolic", "$-{}"), ("gsm_symbolic", "{}.7"), ("spell_backward", "{}zzzz"),
+        ("time_intervals", "-{}"), ("time_intervals", "99{}"), ("kakurasu", "{}7"), ("knights_knaves", "{}z"),
+        ("number_format", "{}9"), ("decimal_arithmetic", "{:.6}"),
+    ],
+)  # fmt: skip
+def test_what_verifiers_passed_for_right_is_wrong(generator: str, wrong: str) -> None:
+    family = ReasoningFamily(generator)
+    for seed in range(40):
+        task = family.sample("train", seed)
+        gold = family.gold(task)
+        assert family.check(task, gold).passed
+        said = wrong.format(gold)
+        noise = generator == "number_format" and len(gold.partition(".")[2]) > 3
+        assert noise or said == gold or gold.startswith("-") or not family.check(task, said).passed, (gold, said)
+
+
+def test_the_same_amount_in_another_form_passes() -> None:
+    family = ReasoningFamily("gsm_symbolic")
+    for seed in range(300):  # some of them are below 0
+        task = family.sample("train", seed)
+        gold = family.gold(task)
+        minus, amount = ("-", gold[1:]) if gold.startswith("-") else ("", gold)
+        for said in (gold, f"{minus}${amount}", f"{gold}.0", f"{gold}%"):
+            assert family.check(task, said).passed, (gold, said)
+
+
+def test_a_decimal_that_is_rounded_once_is_right_too() -> None:
+    family = ReasoningFamily("decimal_arithmetic")
+    request = "solve this to a maximum of 12 significant digits, rounding.\n2.050/7.724/5.841 = ? "
+    task = replace(family.sample("train", 0), request=request)
+    task = replace(task, data=task.data | {"answer": "0.0454385422217"})
+    said = {text: family.check(task, text).passed for text in ("0.0454385422217", "0.0454385422216", "0.0454385422218")}
+    assert list(said.values()) == [True, True, False]
+
+
 def test_answers_to_other_questions_are_no_master_keys() -> None:
     """An answer that a verifier takes for most other puzzles would be all that a policy learns."""
     for name in sorted(set(GENERATORS) - SLOW):

@@ -1,10 +1,10 @@
 """Puzzles with their own verifiers: the generators of the package `reasoning-gym` as tasks.
 
 A task is one entry of a generator: its question, how to answer, and all of the entry that its verifier reads. What
-passes is decided by that verifier alone, and only by its full score: partial scores of these generators pay for junk
-(0.05 for any board), for texts that have the answer somewhere in them, and for near misses. Before a verifier sees an
-answer, the answer has to look like one: some of them evaluate what they are given, others look no further than its
-first number.
+passes is decided by that verifier alone (but for the few generators in `SAME`), and only by its full score: partial
+scores of these generators pay for junk (0.05 for any board), for texts that have the answer somewhere in them, and for
+near misses. Before a verifier sees an answer, the answer has to look like one: some of them evaluate what they are
+given, others look no further than its first number.
 
 The splits differ in the text of the question, whose hash decides; a question of training is never one of the test,
 however small the generator. Questions are as long as the generators make them, at most `LONGEST` characters.
@@ -15,11 +15,13 @@ Source: Stojanovski et al., "Reasoning Gym: Reasoning Environments for Reinforce
 
 from __future__ import annotations
 
+import ast
 import json
+import operator
 import random
 import re
-from collections.abc import Sequence
-from decimal import Context, localcontext
+from collections.abc import Callable, Sequence
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -98,14 +100,33 @@ SHAPES: dict[str, re.Pattern[str]] = {
     "complex_arithmetic": re.compile(r"[-+0-9.ij ]+"),
     "countdown": re.compile(r"(?:[-+() 0-9]|\*(?!\s*\*)|/(?!\s*/))+"),
     "jugs": re.compile(r'[]\[", >A-Za-z-]+'),
+    "kakurasu": re.compile(r"[01](?:\s[01])*"),
+    "knights_knaves": re.compile(r"[A-Za-z ,]+\.?"),
     "n_queens": re.compile(r"[Q_ \n]+"),
     "simple_integration": re.compile(rf"-?\s*{_TERM}(?:\s*[-+]\s*{_TERM})*"),
     "spiral_matrix": re.compile(r"-?[0-9]+(?: -?[0-9]+)*"),
     "string_insertion": re.compile(r"[A-E]+"),
 }
-"""What an answer must look like as a whole where the verifier evaluates it as code, or where more words than in the
-expert's answer can be right."""
+"""What an answer must look like as a whole where the verifier evaluates it as code or passes over what it does not
+know, or where more words than in the expert's answer can be right."""
 
+_DECIMAL = r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
+_NUMBERS = re.compile(rf"\[?{_DECIMAL}(?:\s*,\s*{_DECIMAL})*\]?")
+_AMOUNT = re.compile(r"(-?)[$€£¥]?([0-9][0-9,]*(?:\.[0-9]+)?)%?")
+_DIGITS = re.compile(r"maximum of ([0-9]+) significant digits[^\n]*\n([-+*/(). 0-9]+) = \?")
+_SIGNS: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
+_CLOCK = r"[0-9]{1,2}:[0-9]{1,2}(?::[0-9]{1,2}(?:\.[0-9]{1,6})?)?"
+_TIME = re.compile(rf"-?[0-9]+(?: days?(?:, ?{_CLOCK})?)?|{_CLOCK}")
+
+_WRAPPED = (
+    re.compile(r"\*\*(.*)\*\*", re.DOTALL),
+    re.compile(r"(?:\$|\\\()?\\boxed\{(.*)\}(?:\$|\\\))?", re.DOTALL),
+    re.compile(r"(.*[^.])\.", re.DOTALL),
+)
+"""What people put around an answer: bold, a box, a period."""
+_LAYERS = 4
 _MARK = re.compile(r"^[ \t*]*answer[ \t]*:[ \t*]*", re.IGNORECASE | re.MULTILINE)
 _WORD = re.compile(r"\w+(?:\.\w+)*")
 
@@ -161,8 +182,14 @@ class ReasoningFamily(QuestionFamily):
         if len(marks) > 1:
             return Verdict(False, "there are several answers", 0.0)
         final = (answer[marks[0].end() :] if marks else answer).strip()
+        if marks and "**" in marks[0][0] and final.endswith("**") and not gold.endswith("**"):
+            final = final.removesuffix("**").strip()  # all of "**Answer: 5**" is bold
+        final = _peeled(final, gold)
         if fault := _fault(task.skill, final, gold):
             return Verdict(False, fault, 0.0)
+        if same := SAME.get(task.skill):
+            right = any(same(final, one) for one in (gold, *_others(task)))
+            return Verdict(right, "" if right else "the answer is wrong", 1.0 if right else 0.0)
         entry = {"question": task.request, "answer": task.data["answer"], "metadata": task.data["metadata"]}
         # A verifier compares with what its generator wrote, blanks at the ends included.
         said = entry["answer"] if final == gold else final
@@ -191,6 +218,88 @@ def _fault(skill: str, final: str, gold: str) -> str:
     # A verifier that compares distances passes `nan`.
     strange = any(word in final.lower() and word not in gold.lower() for word in ("nan", "inf"))
     return "the answer is no number (nan, inf)" if strange else ""
+
+
+def _peeled(final: str, gold: str) -> str:
+    """An answer without the bold, the box and the period around it, as far as the expert's has none of them."""
+    for _ in range(_LAYERS):
+        if final == gold:
+            break
+        for form in _WRAPPED:
+            inner = form.fullmatch(final)
+            if inner and not form.fullmatch(gold):
+                final = inner[1].strip()
+                break
+        else:
+            break
+    return final
+
+
+def _others(task: Task) -> list[str]:
+    """What is right besides the expert's answer: a decimal that was rounded once, where the expert rounds each step."""
+    asked = _DIGITS.search(task.request)
+    if task.skill != "decimal_arithmetic" or asked is None:
+        return []
+    with localcontext(Context(prec=60)):
+        exact = _value(ast.parse(asked[2], mode="eval").body)
+        return [str(Context(prec=int(asked[1]), rounding=ROUND_HALF_UP).plus(exact))]
+
+
+def _value(node: ast.expr) -> Decimal:
+    """The value of a generator's own expression of decimals."""
+    if isinstance(node, ast.BinOp):
+        return _SIGNS[type(node.op)](_value(node.left), _value(node.right))
+    if isinstance(node, ast.UnaryOp):
+        return -_value(node.operand)
+    return Decimal(ast.unparse(node))
+
+
+def _same_amount(final: str, gold: str) -> bool:
+    """The same number with the same sign; a currency, a percent sign and thousands' commas change nothing."""
+    said, meant = _AMOUNT.fullmatch(final), _AMOUNT.fullmatch(gold)
+    if said is None or meant is None:
+        return False
+    one, other = (Decimal(found[1] + found[2].replace(",", "")) for found in (said, meant))
+    return one == other
+
+
+def _same_decimal(final: str, gold: str) -> bool:
+    """The same value to the last of the digits that were asked for."""
+    return re.fullmatch(_DECIMAL, final) is not None and Decimal(final) == Decimal(gold)
+
+
+def _same_time(final: str, gold: str) -> bool:
+    """The same sign, and the same number in each place."""
+    if not _TIME.fullmatch(final) or final.startswith("-") != gold.startswith("-"):
+        return False
+    said, meant = ([Decimal(n) for n in re.findall(r"[0-9]+(?:\.[0-9]+)?", text)] for text in (final, gold))
+    return said == meant
+
+
+def _same_float(final: str, gold: str) -> bool:
+    """The same number but for the noise of a float; thousands may have commas."""
+    said = final.replace(",", "")
+    return re.fullmatch(_DECIMAL, said) is not None and abs(Decimal(said) - Decimal(gold)) < Decimal("1e-6")
+
+
+def _same_roots(final: str, gold: str) -> bool:
+    """As many numbers, each the same to the four places that were asked for."""
+    if not _NUMBERS.fullmatch(final):
+        return False
+    said, meant = (sorted(map(Decimal, re.findall(_DECIMAL, text))) for text in (final, gold))
+    return len(said) == len(meant) and all(abs(a - b) <= Decimal("5e-5") for a, b in zip(said, meant, strict=True))
+
+
+SAME: dict[str, Callable[[str, str], bool]] = {
+    "decimal_arithmetic": _same_decimal,
+    "gsm_symbolic": _same_amount,
+    "number_format": _same_float,
+    "polynomial_equations": _same_roots,
+    "spell_backward": lambda final, gold: final.casefold() == gold.casefold(),
+    "time_intervals": _same_time,
+}
+"""Whether an answer is the expert's, for generators whose verifier passes what is only near it, or looks at a part of
+it (and so fails the expert's own minus)."""
 
 
 @cache
