@@ -160,16 +160,16 @@ class Critic:
 def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
     """For each passed episode of a verified group a failed one of nearly the same length.
 
-    Of the pairs in which the better one is longer and of those in which it is shorter there are equally many, so that
-    length tells nothing; where both are as long it cannot.
+    Of the pairs of one family and skill, those in which the better one is longer are as many as those in which it is
+    shorter, so that length tells nothing, not even to who knows what kind of task it is; where both are as long it
+    cannot.
     """
-    longer: list[Pair] = []
-    shorter: list[Pair] = []
-    alike: list[Pair] = []
+    kinds: dict[tuple[str, str], tuple[list[Pair], list[Pair], list[Pair]]] = {}
     for group in groups:
         judged = [e for e in group.judged if e.trajectory is not None and e.trajectory.verdict.passed is not None]
         passed = [shown(e.trajectory) for e in judged if e.passed and e.trajectory is not None]
         failed = [shown(e.trajectory) for e in judged if not e.passed and e.trajectory is not None]
+        shorter, alike, longer = kinds.setdefault((group.episodes[0].family, group.task.skill), ([], [], []))
         for better in passed:
             if failed:
                 worse = min(failed, key=lambda text: abs(len(text) - len(better)))
@@ -179,8 +179,10 @@ def pairs_of(groups: Sequence[Group], seed: str) -> list[Pair]:
                     gap = len(better) - len(worse)
                     (longer if gap > 0 else shorter if gap < 0 else alike).append(pair)
     rng = random.Random(f"pairs {seed}")
-    count = min(len(longer), len(shorter))
-    chosen = rng.sample(longer, count) + rng.sample(shorter, count) + alike
+    chosen: list[Pair] = []
+    for _, (shorter, alike, longer) in sorted(kinds.items()):
+        count = min(len(longer), len(shorter))
+        chosen += rng.sample(longer, count) + rng.sample(shorter, count) + alike
     rng.shuffle(chosen)
     return chosen
 
