@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -80,6 +82,15 @@ def test_pairs_are_a_right_answer_and_a_wrong_one_and_length_tells_nothing() -> 
     assert pairs_of([group(0, [("a", True), ("b", True)])], "0") == []
     alike = pairs_of([*groups, *(group(i, [("right", True), ("wrong", False)]) for i in range(30, 50))], "0")
     assert len(alike) == 40 and right_by_length(alike) == 20
+
+
+def test_length_tells_nothing_of_a_kind_of_task_either() -> None:
+    """Of one kind the better one is always longer, of the other always shorter: both are left out."""
+    longer = [group(i, [("right" * 3, True), ("wrong", False)]) for i in range(4)]
+    shorter = [group(i, [("right", True), ("wrong" * 3, False)]) for i in range(4)]
+    assert len(pairs_of([*longer, *shorter], "0")) == 8
+    other = [replace(one, task=replace(one.task, skill="other")) for one in shorter]
+    assert pairs_of([*longer, *other], "0") == []
 
 
 def test_a_long_request_is_seen_whole_where_there_is_room(tokenizer: Tokenizer) -> None:
