@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STAGE = "rl"
 Points = Sequence[tuple[int, float, float, float]]
 """(iteration, value, and the two ends of its interval; NaN without one)."""
+_NARROW = 28
+"""Labels of so many letters stand beside each other."""
 _MARKERS, _STYLES = ("o", "s", "^", "D", "v"), ("-", "--", "-.")
 _COLOURS = (ACCENT, SECOND, INK, MUTED, "#3b8f5a", "#8a5fc2", "#b08a1e", "#c24a73")
 
@@ -219,7 +221,8 @@ def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | N
     def draw() -> Figure:
         from matplotlib.ticker import MaxNLocator
 
-        figure = new_figure(2.6 + 0.16 * ((len(lines) + 1) // 2))
+        columns = 2 if max(map(len, lines)) <= _NARROW else 1
+        figure = new_figure(2.6 + 0.16 * math.ceil(len(lines) / columns))
         axes = figure.subplots()
         if even is not None:
             axes.axhline(even, color=GRID, linewidth=1.5)
@@ -239,7 +242,7 @@ def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | N
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(lines) > 1:
-            figure.legend(loc="outside lower left", ncols=2)
+            figure.legend(loc="outside lower left", ncols=columns)
         return figure
 
     return draw
