@@ -15,7 +15,7 @@ from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy
 from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length
 from openk2.rl.episodes import Episode, Group
-from openk2.rl.learner import padded
+from openk2.rl.learner import ChoiceLoss, padded
 from openk2.rl.rubrics import task_rubric
 from shared.toy import Short
 
@@ -117,9 +117,11 @@ def test_lessons_can_be_learned(tokenizer: Tokenizer) -> None:
     things = ["tea", "rain", "work", "ships", "stone", "birds", "music", "trains"]
     taught = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in things]
     held = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in ("snow", "books")]
+    choose = ChoiceLoss(model, critic.choices)
     for _ in range(12):
         for ids_BT, targets_BT in padded(critic.lessons(taught), 8192, tokenizer.pad_id):
-            loss, n = model.loss(ids_BT, targets_BT)
+            loss, n = choose(ids_BT, targets_BT)
+            assert n == 16
             (loss / n).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -62,7 +62,7 @@ class Critic:
     def __init__(self, tokenizer: Tokenizer, context: int, *, short: bool = True, micro_tokens: int = 16384) -> None:
         self._tokenizer, self._context, self._short = tokenizer, context, short
         self._micro_tokens = micro_tokens
-        self._choices = [tokenizer.encode(letter)[0] for letter in "AB"]
+        self.choices = [tokenizer.encode(letter)[0] for letter in "AB"]
 
     def prompt(self, request: str, rubric: Rubric, a: str, b: str) -> list[int]:
         """The ids after which A or B is said."""
@@ -114,7 +114,7 @@ class Critic:
                 ids_PT[row, : len(prompts[i])] = torch.tensor(prompts[i])
             last_P = torch.tensor([len(prompts[i]) - 1 for i in chosen])
             x_PD = model.hidden(ids_PT.to(model.lm_head.weight.device))[torch.arange(len(chosen)), last_P]
-            logits_P2: Tensor = (x_PD @ model.lm_head.weight[self._choices].T).float()
+            logits_P2: Tensor = (x_PD @ model.lm_head.weight[self.choices].T).float()
             for i, (a, b) in zip(chosen, logits_P2.tolist(), strict=True):
                 odds[i] = a - b
         return odds
@@ -153,7 +153,7 @@ class Critic:
             rubric = task_rubric(pair.rubric)
             for a, b, choice in ((pair.better, pair.worse, 0), (pair.worse, pair.better, 1)):
                 ids = self.prompt(pair.request, rubric, a, b)
-                found.append((ids, [IGNORED] * (len(ids) - 1) + [self._choices[choice]]))
+                found.append((ids, [IGNORED] * (len(ids) - 1) + [self.choices[choice]]))
         return found
 
 

@@ -2,8 +2,8 @@
 
     L = L_policy + ptx.weight L_ptx + critic.weight L_critic
 
-L_ptx is the mean cross-entropy of what demonstrations say, L_critic that of the right choice for each comparison; both
-as large as their weights make them beside a policy loss of the order of a squared reward.
+L_ptx is the mean cross-entropy of what demonstrations say, L_critic that of the right one of two choices for each
+comparison; both as large as their weights make them beside a policy loss of the order of a squared reward.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from openk2.core import UserError
 from openk2.data.batches import IGNORED
@@ -46,8 +47,32 @@ class Update:
     mismatch: float | None
 
 
+class ChoiceLoss(nn.Module):
+    """The summed cross-entropy of the targets among `choices` alone, and how many there are.
+
+    Among all ids nearly everything would be learned about the form of the answer: a model that was never asked to judge
+    says neither A nor B, and a gradient that mends it drowns that of the policy.
+    """
+
+    def __init__(self, model: Transformer, choices: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.choices = list(choices)
+
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, int]:
+        asked_BT = targets_BT != IGNORED
+        x_ND = self.model.hidden(ids_BT)[asked_BT]
+        logits_NC = (x_ND @ self.model.lm_head.weight[self.choices].T).float()
+        choices_C = torch.tensor(self.choices, device=targets_BT.device)
+        right_N = (targets_BT[asked_BT][:, None] == choices_C).int().argmax(1)
+        return F.cross_entropy(logits_NC, right_N, reduction="sum"), len(right_N)
+
+
 class Learner:
-    """Holds the weights of one rank. All ranks call `update` equally often, and have the same weights."""
+    """Holds the weights of one rank. All ranks call `update` equally often, and have the same weights.
+
+    `choices` are the ids that a critic says.
+    """
 
     def __init__(
         self,
@@ -56,6 +81,7 @@ class Learner:
         pad_id: int,
         ranks: Ranks,
         device: str = "cpu",
+        choices: Sequence[int] = (),
     ) -> None:
         config = recipe.objective
         self.model = model.to(device).train()
@@ -79,6 +105,7 @@ class Learner:
         self.handover = WeightHandover(self.precision)
         self._policy_loss = PolicyLoss(model, config.tau)
         self._language_loss = LanguageLoss(model)
+        self._choice_loss = ChoiceLoss(model, choices)
 
     def update(
         self, samples: Sequence[Sample], demonstrations: Sequence[Lesson], comparisons: Sequence[Lesson], *, first: bool
@@ -96,8 +123,8 @@ class Learner:
             return None
         self._first = True
         policy, mismatch = self._learn_policy(learnable, counts[0], first)
-        ptx = self._learn(demonstrations, self.recipe.ptx.weight / max(1.0, counts[2]))
-        critic = self._learn(comparisons, self.recipe.critic.weight / max(1.0, counts[3]))
+        ptx = self._learn(self._language_loss, demonstrations, self.recipe.ptx.weight / max(1.0, counts[2]))
+        critic = self._learn(self._choice_loss, comparisons, self.recipe.critic.weight / max(1.0, counts[3]))
         if self._first:
             self.precision.grad_P.zero_()
         total = self.ranks.sum([policy, ptx, critic, mismatch[1], mismatch[2]])
@@ -143,12 +170,12 @@ class Learner:
                 tokens += len(gap_N)
         return loss_sum, (worst, gaps, float(tokens))
 
-    def _learn(self, lessons: Sequence[Lesson], weight: float) -> float:
+    def _learn(self, module: nn.Module, lessons: Sequence[Lesson], weight: float) -> float:
         """Add the gradient of `weight` times the summed cross-entropy, and return that loss."""
         loss_sum = 0.0
         if weight:
             for ids_BT, targets_BT in padded(lessons, self.config.micro_tokens, self.pad_id):
-                loss, _ = self.precision.call(self._language_loss, ids_BT.to(self.device), targets_BT.to(self.device))
+                loss, _ = self.precision.call(module, ids_BT.to(self.device), targets_BT.to(self.device))
                 self._backward(loss * weight)
                 loss_sum += loss.item() * weight
         return loss_sum

@@ -73,11 +73,11 @@ class Trainer:
         self.identity = identity
         self.note = note
         self.ranks = ranks = Ranks(group)
-        self.learner = Learner(model, recipe, tokenizer.pad_id, ranks, device)
         at_once, context = recipe.rollout.at_once, model.config.max_position_embeddings
+        self.critic = Critic(tokenizer, context)
+        self.learner = Learner(model, recipe, tokenizer.pad_id, ranks, device, self.critic.choices)
         self.engine = Engine(self.learner.handover.model, tokenizer, max_batch=at_once, prefixes=at_once)
         self.rollouts = Rollouts(self.engine, recipe.rollout, recipe.seed)
-        self.critic = Critic(tokenizer, context)
         self.demonstrations = Demonstrations(recipe, tokenizer, context, ranks)
         self.measures = Measures(
             recipe, self.rollouts, self.learner, self.critic, self.demonstrations, ranks, folder, note
