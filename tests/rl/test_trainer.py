@@ -107,21 +107,19 @@ def test_a_checkpoint_of_another_recipe_or_model_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("raises", "could not be verified (ZeroDivisionError: no numbers today)"),
-        ("raises", "held-out episodes left out"),
-        ("raises", "no episode could be judged"),
-        ("no number", "could not be verified (ValueError: a score lies in [0, 1], which nan does not)"),
-        ("no verdict", "could not be verified (its verifier gave NoneType and no Verdict)"),
-        ("exits", "could not be verified (SystemExit: 3)"),
-        ("constant", "there is nothing to learn"),
+        (
+            "raises",
+            ["could not be verified (ZeroDivisionError", "held-out episodes left out", "no episode could be judged"],
+        ),
+        ("constant", ["there is nothing to learn"]),
     ],
 )
-def test_what_teaches_nothing_is_said_and_changes_nothing(tmp_path: Path, fault: str, says: str) -> None:
+def test_what_teaches_nothing_is_said_and_changes_nothing(tmp_path: Path, fault: str, says: list[str]) -> None:
     notes: list[str] = []
     one = trainer(tmp_path, recipe(f"short:{fault}", iterations=1), notes)
     before = {name: tensor.clone() for name, tensor in one.learner.model.state_dict().items()}
     assert one.run()
-    assert any(says in note for note in notes), notes
+    assert all(any(sentence in note for note in notes) for sentence in says), notes
     for name, tensor in one.learner.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
