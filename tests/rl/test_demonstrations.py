@@ -35,11 +35,11 @@ def test_each_demonstration_has_a_seed_of_its_own() -> None:
 
 
 def test_the_curriculum_skips_what_is_held_back() -> None:
-    one = Curriculum("safety", FamilyConfig(prompts=8))
+    one = Curriculum("safety", FamilyConfig(prompts=8, drop_after=8))
     first = one.choose(0, 0, lambda first, count: free_seeds("safety", first, count))
     assert first == free_seeds("safety", 0, 8)
     for seed in first:
-        one.observe(seed, 8, 8)
+        one.observe(seed, [1.0] * 8)
     assert one.choose(0, 1, lambda first, count: free_seeds("safety", first, count)) == free_seeds(
         "safety", first[-1] + 1, 8
     )
