@@ -104,8 +104,10 @@ def test_a_scored_prompt_has_the_likeliest_ids_too(random_server: Any) -> None:
     ]
 
 
-def test_offsets_point_into_the_text(random_server: Any) -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_offsets_point_into_the_text(random_server: Any, seed: int) -> None:
     body: dict[str, Any] = {
+        "seed": seed,
         "prompt": "h\u00e9llo w\u00f6rld \U0001f600 cat",
         "echo": True,
         "max_tokens": 6,

@@ -148,13 +148,16 @@ class _Choice:
         return said
 
     def _note(self, token: int, logprob: float | None, top: TopLogprobs | None = None) -> None:
-        self.logprobs["text_offset"].append(self._letters)
+        shown = self._tokenizer.shown(token)
+        # What is left of a character that this id does not finish is a sign of its own before it.
+        unfinished = bool(self._decoder.getstate()[0]) and not 0x80 <= (shown[0] if shown else 0x80) < 0xC0
+        self.logprobs["text_offset"].append(self._letters + unfinished)
         self.logprobs["tokens"].append(self._show(token))
         self.logprobs["token_logprobs"].append(logprob)
         named = None if top is None else {self._show(i): value for i, value in top}
         self.logprobs["top_logprobs"].append(named)
         # Of a character in several ids all stand where it stands.
-        self._letters += len(self._decoder.decode(self._tokenizer.shown(token)))
+        self._letters += len(self._decoder.decode(shown))
 
     def _show(self, token: int) -> str:
         return self._tokenizer.shown(token).decode("utf-8", "replace")
