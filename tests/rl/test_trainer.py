@@ -137,17 +137,18 @@ def test_who_can_only_be_compared_has_no_rate(tmp_path: Path) -> None:
     assert 0 < log[1]["reward"]["short:open"] < 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_what_was_saved(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = trainer(tmp_path, recipe(iterations=3, rollout={"samples": 8}))
     assert not one.run(should_stop=lambda: True)
-    groups = one.learner
+    original = one.learner.update
 
     def poisoned(*args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             one.learner.model.layers[0].input_layernorm.weight.fill_(float("nan"))
         return original(*args, **kwargs)
 
-    original, groups.update = groups.update, poisoned  # type: ignore[method-assign]  # no input gives a NaN
+    # No input gives a NaN.
+    monkeypatch.setattr(one.learner, "update", poisoned)
     with pytest.raises(UserError, match=r"the loss is not finite at step 3.*intact"):
         one.run()
     again = trainer(tmp_path, recipe(iterations=3, rollout={"samples": 8}))

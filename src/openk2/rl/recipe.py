@@ -26,7 +26,7 @@ class FamilyConfig(_Section):
 
     prompts: Count = Field(description="tasks for each iteration")
     budget: Count = Field(default=512, description="tokens that the policy may say in one episode")
-    over_budget: Weight = Field(default=0.2, description="penalty of an episode that the budget cut")
+    over_budget: Weight = Field(default=0.2, description="penalty of an episode that the budget or a circle cut")
     steps: Count = Field(default=8, description="assistant turns")
     turn_tokens: Count = Field(default=256, description="tokens of one turn")
     fresh: float = Field(default=0.5, ge=0, le=1, description="share of the tasks that were never tried before")

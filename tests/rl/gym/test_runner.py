@@ -103,7 +103,6 @@ async def test_no_other_process_is_touched(attack: str) -> None:
         await bystander.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs seccomp")
 async def test_no_file_is_changed_or_locked_and_no_clock_is_set(tmp_path: Path) -> None:
     """Neither a file of ours that cannot be read, nor one that can; by the one program of them all."""
     ours = tmp_path / "checkpoint"
@@ -155,7 +154,6 @@ print("tried", fcntl.fcntl(file, fcntl.F_GETFD))
     assert ours.read_text() == "weights"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs capabilities")
 async def test_a_program_has_no_capabilities() -> None:
     held = """
 import ctypes, os, resource

@@ -2,8 +2,8 @@
 
 A program gets the standard library and nothing else: it can neither write, mark nor lock a file, start no process, use
 no network, and sees neither other programs, nor the packages of this Python, nor this one, in which the reference
-solutions are. Run by root, it has no capabilities. What it prints is bytes that somebody else must
-judge. A start costs some 60 ms of a core, nearly all of it the supervisor's.
+solutions are. Run by root, it has no capabilities. What it prints is bytes that somebody else must judge. A start costs
+some 60 ms of a core, nearly all of it the supervisor's.
 """
 
 from __future__ import annotations
