@@ -73,7 +73,7 @@ def test_it_learns_what_is_rewarded(tmp_path: Path) -> None:
 def test_it_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
     """Everything at once: paused episodes in the bank, the critic, the PTX loss, two families."""
     full = recipe(
-        iterations=3,
+        iterations=2,
         families={
             "functions": {"prompts": 2, "budget": 120, "turn_tokens": 60, "steps": 4},
             "reports": {"prompts": 1, "budget": 40, "turn_tokens": 40, "steps": 1},
