@@ -1,6 +1,6 @@
 """Reinforcement learning against fine-tuning: from one checkpoint, on the same tasks, for as many minutes.
 
-    ./k2 bench rl_gain --work FOLDER                 # three seeds, about three quarters of an hour
+    ./k2 bench rl_gain --work FOLDER                 # five seeds, about three quarters of an hour
     ./k2 bench rl_gain --work FOLDER --seeds 0 --iterations 4 --n 100    # a short one
 
 The tasks are `functions:single` within 66 tokens, held out by their words. Of 2,000 demonstrations every second, drawn
@@ -43,14 +43,14 @@ FAMILY, BUDGET, UNLIMITED = "functions:single", 66, 150
 TASKS = 2000
 START_TOKENS = 600_000
 ARMS = ("start", "rl", "sft", "both", "filtered")
-T_OF_TWO = 4.303
-"""The 97.5 % quantile of Student's t with two degrees of freedom: an interval of three seeds."""
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""The 97.5 % quantiles of Student's t with one degree of freedom, two, ...: intervals of two seeds, three, ..."""
 
 
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="where the runs are made")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--iterations", type=int, default=20, help="of `rl`")
     parser.add_argument("--n", type=int, default=500, help="held-out tasks")
     add_out(parser)
@@ -166,12 +166,12 @@ def rates(model: Path, n: int) -> dict[str, Any]:
 
 
 def difference(arm: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """An arm less the control, by seed on the same tasks, and the mean with a 95 % interval over three seeds."""
+    """An arm less the control, by seed on the same tasks, and the mean with a 95 % interval over the seeds."""
     by_seed = [one["within"]["rate"] - other["within"]["rate"] for one, other in zip(arm, control, strict=True)]
     mean = statistics.fmean(by_seed)
     found: dict[str, Any] = {"by_seed": [round(d, 4) for d in by_seed], "mean": round(mean, 4)}
-    if len(by_seed) == 3:
-        half = T_OF_TWO * statistics.stdev(by_seed) / math.sqrt(3)
+    if 2 <= len(by_seed) <= len(STUDENT) + 1:
+        half = STUDENT[len(by_seed) - 2] * statistics.stdev(by_seed) / math.sqrt(len(by_seed))
         found["ci95"] = [round(mean - half, 4), round(mean + half, 4)]
     return found
 
