@@ -114,14 +114,14 @@ def test_lessons_can_be_learned(tokenizer: Tokenizer) -> None:
     assert isinstance(policy, LocalPolicy)
     model, critic = policy.engine.model.train(), Critic(tokenizer, 2048)
     optimizer = torch.optim.AdamW(model.requires_grad_(True).parameters(), lr=3e-4)
-    things = ["tea", "rain", "work", "ships", "stone", "birds", "music", "trains"]
+    things = ["tea", "rain", "work", "ships"]
     taught = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in things]
     held = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in ("snow", "books")]
     choose = ChoiceLoss(model, critic.choices)
     for _ in range(12):
         for ids_BT, targets_BT in padded(critic.lessons(taught), 8192, tokenizer.pad_id):
             loss, n = choose(ids_BT, targets_BT)
-            assert n == 16
+            assert n == 8
             (loss / n).backward()
         optimizer.step()
         optimizer.zero_grad()

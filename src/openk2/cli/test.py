@@ -27,7 +27,8 @@ def test(
     if importlib.util.find_spec("pytest") is None:
         raise UserError("pytest is not installed: use ./k2 test, or pip install 'openk2[dev]'")
     os.chdir(ROOT)
-    arguments = ["-n", "2", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
-    # Two test processes on two cores: threads of their own would only fight.
+    # Many tests wait for a process or a clock, so three processes keep two cores at work.
+    arguments = ["-n", "3", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
+    # Threads of their own would only fight.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
