@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from openk2.core.messages import Message, ToolCall, ToolSpec, compact_json
@@ -171,6 +172,11 @@ class Demonstration:
     task: Task
     tools: tuple[ToolSpec, ...]
     messages: tuple[Message, ...]
+
+    @property
+    def opening(self) -> list[Message]:
+        """What is said before the policy's first turn."""
+        return list(takewhile(lambda message: message.role != "assistant", self.messages))
 
 
 @runtime_checkable

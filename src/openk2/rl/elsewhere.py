@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import takewhile
 from pathlib import Path
 
 from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
@@ -58,11 +57,6 @@ def demonstration_of(name: str, task: Task) -> Demonstration:
     # Some experts start an event loop, and the caller's may be running in this thread.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(gym_family(name).demonstrate, task).result()
-
-
-def opening_of(shown: Demonstration) -> list[Message]:
-    """What is said before the policy's first turn."""
-    return list(takewhile(lambda message: message.role != "assistant", shown.messages))
 
 
 def verdict_on(name: str, task: Task, answer: str) -> Verdict:

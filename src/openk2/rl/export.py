@@ -27,7 +27,7 @@ from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, there_already
 from openk2.data.export import need_pyarrow
-from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, opening_of, tasks_of
+from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, tasks_of
 from openk2.rl.gym import is_verified
 from openk2.rl.recipe import RLRecipe
 
@@ -167,7 +167,7 @@ def _slugs(names: Sequence[str]) -> list[str]:
 
 
 def _system_message(recipe: RLRecipe, name: str) -> str:
-    openings = [opening_of(demonstration_of(*one)) for one in islice(tasks_of(recipe, [name], "train"), _LOOKED_AT)]
+    openings = [demonstration_of(*one).opening for one in islice(tasks_of(recipe, [name], "train"), _LOOKED_AT)]
     found = {opening[0].content if opening[0].role == "system" else "none" for opening in openings}
     # It stands in a table.
     return " ".join(found.pop().split()).replace("|", r"\|") if len(found) == 1 else "each task's own"
@@ -265,7 +265,7 @@ def _write_rows(folder: Path, model: Path, recipe: RLRecipe, names: Sequence[str
 def _prompt_tokens(shown: Demonstration, tokenizer: Tokenizer) -> int:
     from openk2.chat import render
 
-    return len(render(opening_of(shown), shown.tools, tokenizer=tokenizer, add_generation_prompt=True).ids)
+    return len(render(shown.opening, shown.tools, tokenizer=tokenizer, add_generation_prompt=True).ids)
 
 
 def _row(name: str, shown: Demonstration, index: int) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _row(name: str, shown: Demonstration, index: int) -> dict[str, Any]:
     return {
         "data_source": f"openk2/{name}",
         "agent_name": "single_turn_agent" if is_question(name) else "openk2",
-        "prompt": [{"role": message.role, "content": message.content} for message in opening_of(shown)],
+        "prompt": [{"role": message.role, "content": message.content} for message in shown.opening],
         "ability": task.skill,
         "reward_model": {"style": "rule", "ground_truth": compact_json(task.data)},
         "extra_info": {

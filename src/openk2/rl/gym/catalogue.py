@@ -34,7 +34,7 @@ def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, 
             "family": name,
             "task": shown.task.id,
             "skill": shown.task.skill,
-            "prompt": shown.task.request,
+            "prompt": "\n\n".join(message.content for message in shown.opening),
             "answer": _said(shown),
             "verdict": {
                 "passed": verdict.passed, "reason": verdict.reason, "score": verdict.score,
