@@ -148,9 +148,9 @@ class Said:
 def tasks_of(count: int) -> list[FirstTurn]:
     """The first turns of `count` tasks that nano was not trained on."""
     from openk2.chat import nano_tokenizer, render
-    from openk2.rl.gym import gym_family
+    from openk2.core.families import get_family
 
-    tokenizer, family = nano_tokenizer(), gym_family("functions")
+    tokenizer, family = nano_tokenizer(), get_family("functions")
     found = []
     for seed in range(count):
         shown = family.demonstrate(family.sample("test", seed))

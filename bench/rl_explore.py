@@ -23,8 +23,8 @@ from _common import add_out, machine, parser_of, table, write_results
 from _rl import ROOT, made, player
 
 from openk2.core import Split, Task
+from openk2.core.families import get_family
 from openk2.core.rates import Tally
-from openk2.rl.gym import gym_family
 from openk2.rl.gym.instructions import phrased
 
 FAMILY, BUDGET, STEPS = "instructions:keyword", 32, 2
@@ -79,7 +79,7 @@ def explored(run: Path, iterations: int, seed: int) -> float:
 
 def tasks(words: Split, phrasing: Split, n: int) -> Iterator[Task]:
     """Tasks with the words of one split, in the phrasings of another."""
-    family = gym_family(FAMILY)
+    family = get_family(FAMILY)
     for seed in range(FIRST, FIRST + n):
         task = family.sample(words, seed)
         yield task if words == phrasing else phrased(task, phrasing)
@@ -103,7 +103,7 @@ def measured(model: Path, note: Path, n: int, k: int = 0) -> dict[str, Any]:
     if k:
         asked = list(tasks("test", "test", n))
         found[f"pass@{k}"] = rate(asked, k, 1.0)
-        family = gym_family(FAMILY)
+        family = get_family(FAMILY)
         found["request said again"] = Tally(n, sum(bool(family.check(t, t.request).passed) for t in asked)).to_json()
     note.write_text(json.dumps(found))
     return found

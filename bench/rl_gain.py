@@ -34,8 +34,8 @@ from _rl import ROOT, made, player
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Demonstration
+from openk2.core.families import get_family
 from openk2.core.rates import Tally
-from openk2.rl.gym import gym_family
 from openk2.rl.gym.catalogue import write_messages
 from openk2.worlds.families.lexicon import make_rng
 
@@ -88,7 +88,7 @@ def write_pools(work: Path) -> None:
 
 
 def demonstrations() -> Iterator[Demonstration]:
-    family = gym_family(FAMILY)
+    family = get_family(FAMILY)
     for seed in range(TASKS):
         shown = family.demonstrate(family.sample("train", seed))
         if make_rng("habits", "train", seed).random() < 0.5:
@@ -150,7 +150,7 @@ def rates(model: Path, n: int) -> dict[str, Any]:
     note = model.parent / f"rates-{n}.json"
     if note.exists():
         return dict(json.loads(note.read_text()))
-    family, play = gym_family(FAMILY), player(model, FAMILY, steps=3)
+    family, play = get_family(FAMILY), player(model, FAMILY, steps=3)
     tasks = [family.sample("test", i) for i in range(n)]
     found: dict[str, Any] = {}
     for name, budget in (("within", BUDGET), ("unlimited", UNLIMITED)):

@@ -19,7 +19,7 @@ import pytest
 
 import openk2
 from openk2.chat import Tokenizer, render
-from openk2.worlds.families import get_family
+from openk2.core.families import get_family
 from shared.folders import described_folder
 
 Run = Callable[..., Any]

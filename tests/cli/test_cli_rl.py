@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from openk2.rl.gym import GYM
+from openk2.core.families import GYM
 
 MICRO = Path(__file__).resolve().parents[2] / "recipes" / "micro-rl.toml"
 Run = Callable[..., Any]

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from openk2.synth import lexicon
-from openk2.worlds.mcp import catalogue
+from openk2.synth import catalogue, lexicon
 
 Run = Callable[..., Any]
 GOOD = [sys.executable, str(Path(__file__).parents[1] / "worlds" / "mcp" / "servers" / "good.py")]

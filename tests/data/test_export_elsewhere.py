@@ -21,8 +21,8 @@ import openk2
 from openk2.chat import Tokenizer, render
 from openk2.core import Task, Trajectory, Verdict
 from openk2.core.atif import read_atif, write_atif
+from openk2.core.families import get_family
 from openk2.data.export import export, open_source
-from openk2.worlds.families import get_family
 from shared.runs import few
 
 NANO = Path(openk2.__file__).parent / "weights" / "nano"

@@ -15,8 +15,8 @@ import pytest
 
 from openk2.core import Event, Message, Task, ToolSpec, Turn
 from openk2.core.atif import read_atif
+from openk2.core.families import get_family
 from openk2.evals.demo import KINDS, QUESTIONS, WHAT_NANO_IS_NOT, demo_tasks, run_demo, show
-from openk2.evals.families import eval_family
 
 FAMILIES = ["real"] * QUESTIONS + [family for family, _ in KINDS]
 TASKS = len(FAMILIES)
@@ -47,7 +47,7 @@ class Expert:
     name = "expert"
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self._known = {task.request: eval_family(task.family).demonstrate(task).messages for task in tasks}
+        self._known = {task.request: get_family(task.family).demonstrate(task).messages for task in tasks}
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
         request = next(m.content for m in messages if m.role == "user")

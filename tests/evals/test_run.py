@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from openk2.agent.interrupted import Interrupted
 from openk2.core import Limits, Message, Task, ToolSpec, Trajectory, Turn, UserError, Verdict
 from openk2.core.atif import read_atif
+from openk2.core.families import get_family
 from openk2.core.rates import wilson
 from openk2.evals import run
-from openk2.evals.families import EVAL_FAMILIES, eval_family
 from openk2.evals.run import Report, evaluate, evaluate_families, held_out_tasks, rows_of
 
 
@@ -60,9 +60,9 @@ def test_a_report_counts_by_skill() -> None:
     json.dumps(raw)
 
 
-@pytest.mark.parametrize("name", EVAL_FAMILIES)
+@pytest.mark.parametrize("name", run.EVALUATED)
 def test_every_family_gives_held_out_tasks(name: str) -> None:
-    family = eval_family(name)
+    family = get_family(name)
     tasks = held_out_tasks(family, 5, seed=1)
     assert len(tasks) == 5 or name in ("real", "handwritten")
     assert all(task.split == "test" for task in tasks)
@@ -90,7 +90,7 @@ class Expert:
 
 
 async def test_the_expert_passes_and_trajectories_are_kept(tmp_path: Path) -> None:
-    family = eval_family("functions")
+    family = get_family("functions")
     tasks = held_out_tasks(family, 6, seed=5)
     policy = Expert({task.request: family.demonstrate(task).messages for task in tasks})
     report = await evaluate(policy, family, tasks, concurrency=3, save=tmp_path)
@@ -109,7 +109,7 @@ class Failing(Expert):
 
 
 async def test_what_goes_wrong_in_one_rollout_is_told_as_it_is() -> None:
-    family = eval_family("functions")
+    family = get_family("functions")
     with pytest.raises(UserError, match="of no use"):
         await evaluate(Failing(), family, held_out_tasks(family, 4, 1), concurrency=2, limits=Limits(steps=2))
 
@@ -125,7 +125,7 @@ class Interrupting(Expert):
 
 
 def test_ctrl_c_counts_what_was_finished(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    family = eval_family("functions")
+    family = get_family("functions")
     tasks = held_out_tasks(family, 12, seed=1)
     policy = Interrupting({task.request: family.demonstrate(task).messages for task in tasks})
     monkeypatch.setattr(run, "_policy", lambda *_: policy)
@@ -189,7 +189,7 @@ def test_reasons_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="family 'poetry' is unknown: use one of functions"):
+    with pytest.raises(UserError, match="there is no task family 'poetry': use one of functions"):
         _evaluate("functions", "poetry")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="no trajectories can be written to"):

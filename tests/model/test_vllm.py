@@ -16,9 +16,9 @@ import torch
 
 import openk2
 from openk2.chat import Tokenizer, render
+from openk2.core.families import get_family
 from openk2.model import load
 from openk2.model.convert import convert
-from openk2.worlds.families import get_family
 
 PYTHON = os.environ.get("OPENK2_VLLM")
 pytestmark = [

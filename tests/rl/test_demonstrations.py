@@ -7,21 +7,21 @@ from collections.abc import Callable
 import pytest
 
 from openk2.core import Task, UserError
+from openk2.core.families import get_family
 from openk2.rl import demonstrations
 from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import demonstration_seed, free_seeds, held_back, holds_back
-from openk2.rl.gym import gym_family
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 
 
 def requests(name: str, seeds: list[int]) -> set[str]:
-    return {gym_family(name).sample("train", seed).request for seed in seeds}
+    return {get_family(name).sample("train", seed).request for seed in seeds}
 
 
 @pytest.mark.parametrize("name", ["safety", "instructions:heading", "shell"])
 def test_no_request_is_in_two_pools(name: str) -> None:
     free = free_seeds(name, 0, 400)
-    assert free == sorted(set(free)) and not any(held_back(gym_family(name).sample("train", seed)) for seed in free)
+    assert free == sorted(set(free)) and not any(held_back(get_family(name).sample("train", seed)) for seed in free)
     tasks = requests(name, free)
     ptx = requests(name, [demonstration_seed(name, "ptx", i) for i in range(100)])
     valid = requests(name, [demonstration_seed(name, "valid", i) for i in range(50)])
@@ -63,7 +63,7 @@ class OneTask:
 
 
 def test_a_family_with_too_few_tasks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demonstrations, "gym_family", lambda name: OneTask())
+    monkeypatch.setattr(demonstrations, "get_family", lambda name: OneTask())
     takes: dict[str, Callable[[], object]] = {
         "tasks": lambda: free_seeds("only", 0, 2),
         "ptx": lambda: demonstration_seed("only", "ptx", 0),

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from openk2.rl.gym import GYM
+from openk2.core.families import GYM
 
 TEXT = (Path(__file__).parents[2] / "docs" / "rl.md").read_text(encoding="utf-8")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from openk2.core import Family, Halt, Message, Task, ToolSpec, Turn
+from openk2.core.families import get_family
 from openk2.engine import Engine
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy
@@ -21,7 +22,6 @@ from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler
 from openk2.rl.watched import WatchedWorld
 from openk2.rollout import rollout
-from openk2.worlds.families import get_family
 from shared.toy import Short
 
 FUNCTIONS = get_family("functions")

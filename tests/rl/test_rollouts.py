@@ -53,7 +53,7 @@ def test_who_waits_for_a_sandbox_is_not_slow(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(runner.Runner, "_run", slow)
     monkeypatch.setattr(_Sampler, "answer", family.gold(task))
     monkeypatch.setattr(rollouts, "Sampler", _Sampler)
-    monkeypatch.setattr(rollouts, "gym_family", lambda name: family)
+    monkeypatch.setattr(rollouts, "get_family", lambda name: family)
     group = new_group(0, "code", task, 6)
     config = {"code": FamilyConfig(prompts=1)}
     Rollouts(cast(Engine, None), RolloutConfig(world_seconds=1.0), 0).go_on([group], 1.0, config)

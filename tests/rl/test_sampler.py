@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from openk2.core import Limits, Trajectory
+from openk2.core.families import get_family
 from openk2.engine import Engine, Generation, Request
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy
@@ -16,7 +17,6 @@ from openk2.rl.episodes import sequences_of
 from openk2.rl.objective import Sample, micro_batches, said_logprobs
 from openk2.rl.sampler import Sampler, Seat, is_circle
 from openk2.rollout import rollout
-from openk2.worlds.families import get_family
 
 FUNCTIONS = get_family("functions")
 

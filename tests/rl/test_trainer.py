@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from openk2.chat import nano_tokenizer
-from openk2.core import UserError
+from openk2.core import UserError, families
 from openk2.model import Transformer, load
-from openk2.rl import gym
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.trainer import Trainer
 from openk2.train.stages import start_folder
@@ -24,8 +23,8 @@ NANO = start_folder("nano", "test")
 @pytest.fixture(autouse=True)
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, place in TOYS.items():
-        monkeypatch.setitem(gym.PLACES, name, place)
-    gym.gym_family.cache_clear()
+        monkeypatch.setitem(families.PLACES, name, place)
+    families.get_family.cache_clear()
 
 
 def recipe(family: str = "short", **changes: Any) -> RLRecipe:

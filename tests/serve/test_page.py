@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openk2.worlds.families import get_family, sample_task
+from openk2.core.families import get_family, sample_task
 from shared.played import Played, served
 
 HUMIDITY = "functions/test/1062"

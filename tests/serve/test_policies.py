@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from openk2.core import ContextOverflow, Limits, Message, Policy
+from openk2.core.families import get_family
 from openk2.policy.resolve import resolve_policy
 from openk2.rollout import rollout
-from openk2.worlds.families import get_family
 
 
 @pytest.mark.parametrize("scheme", ["openai", "anthropic"])

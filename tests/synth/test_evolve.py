@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from openk2.synth.entities import plural, things_of
+from openk2.synth.entities import things_of
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import Noun, Sketch, sketches
 from openk2.worlds.apps.declaration import read_domain
@@ -28,21 +28,6 @@ def test_domains_are_valid(sketch: Sketch) -> None:
     assert any(tool.writes for tool in domain.tools) and not all(tool.writes for tool in domain.tools)
     for tool in domain.tools:
         assert not re.search(r"\b[Aa] (?!one\b|eu)[aeio]", f"{tool.description} {tool.ask}"), tool
-
-
-@pytest.mark.parametrize(
-    ("noun", "many"),
-    [
-        ("pet", "pets"),
-        ("agency", "agencies"),
-        ("bay", "bays"),
-        ("class", "classes"),
-        ("box", "boxes"),
-        ("dish", "dishes"),
-    ],
-)
-def test_plural(noun: str, many: str) -> None:
-    assert plural(noun) == many
 
 
 def test_prefixes_tell_nouns_apart() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from openk2.chat import Tokenizer, parse
 from openk2.cli.main import app
 from openk2.core import UserError
+from openk2.core.families import get_family
 from openk2.core.progress import ConsoleReporter
 from openk2.core.runs import read_manifest
 from openk2.data.shards import Shards
@@ -20,7 +21,6 @@ from openk2.train.conversations import line_offsets, read_conversations
 from openk2.train.episodes import join_chunks, make_chunk, plan_file_chunks
 from openk2.train.recipe import TuneRecipe, load_recipe
 from openk2.train.stages import run_recipe
-from openk2.worlds.families import get_family
 
 NANO = Path(__file__).parents[2] / "src" / "openk2" / "weights" / "nano"
 

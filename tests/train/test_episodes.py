@@ -10,9 +10,9 @@ import pytest
 import openk2
 from openk2.chat import Tokenizer, parse
 from openk2.core import UserError
+from openk2.core.families import get_family
 from openk2.data.shards import Shards
 from openk2.train.episodes import Chunk, declared_tools, join_chunks, make_chunk, make_chunks, plan_chunks
-from openk2.worlds.families import get_family
 
 COUNTS = {"functions": 300, "shell": 3}
 

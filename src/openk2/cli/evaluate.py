@@ -22,7 +22,8 @@ def evaluate(
         typer.Option(
             "--family",
             metavar="NAME",
-            help="functions, notebook, shell, real or handwritten; may be repeated. Default: all.",
+            help="One of ./k2 rl gym list, real, handwritten, or FILE.py:CLASS; may be repeated. Default: functions, "
+            "notebook, shell, apps, real, handwritten.",
             show_default=False,
         ),
     ] = None,

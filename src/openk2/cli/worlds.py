@@ -35,7 +35,7 @@ def list_worlds(seed: SeedOption = 0, json: JsonOption = False) -> None:
 
     Example: ./k2 worlds list
     """
-    from openk2.worlds.mcp.catalogue import print_list
+    from openk2.synth.catalogue import print_list
 
     print_list(seed, as_json=json)
 
@@ -46,7 +46,7 @@ def describe(name: NameArgument, seed: SeedOption = 0, json: JsonOption = False)
 
     Example: ./k2 worlds describe dairy_farm
     """
-    from openk2.worlds.mcp.catalogue import print_description
+    from openk2.synth.catalogue import print_description
 
     print_description(name, seed, as_json=json)
 
@@ -100,7 +100,7 @@ def serve(
         raise UserError("--model plays tools that were imported: name their file with --imported")
     if state is not None and not model:
         raise UserError("--state is for the records of tools that a model plays: name it with --model")
-    from openk2.worlds.mcp.serve import serve
+    from openk2.serve.mcp import serve
 
     serve(name, seed, imported, model, state)
 
@@ -134,7 +134,7 @@ def play(
 
     Example: ./k2 worlds play dairy_farm --task 3
     """
-    from openk2.worlds.apps.play import play
+    from openk2.synth.play import play
 
     if not play(name, seed, task, tools, as_json=json):
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ from openk2.agent.session import WHY
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Limits, OnEvent, Policy, Task, UserError, World, command
-from openk2.evals.families import eval_family
+from openk2.core.families import get_family
 from openk2.rollout import rollout
 
 # The first questions of the `real` family are about penguins.csv.
@@ -41,10 +41,10 @@ def demo_tasks(csv: Path | None) -> list[Job]:
     from openk2.evals.own_csv import csv_tasks, csv_world
 
     own: list[Job] = [(task, csv_world) for task in csv_tasks(csv)] if csv is not None else []
-    real = eval_family("real")
+    real = get_family("real")
     jobs: list[Job] = [(real.sample("test", seed), real.world) for seed in range(QUESTIONS)]
     for name, skill in KINDS:
-        family = eval_family(name)
+        family = get_family(name)
         drawn = (family.sample("test", seed) for seed in count(FIRST_SEED))
         jobs.append((next(task for task in drawn if task.skill == skill), family.world))
     return [*own, *jobs]

@@ -33,6 +33,7 @@ class HandwrittenFamily:
     """The requests written by hand: a fixed set, reported by the family that each belongs to."""
 
     name = "handwritten"
+    needs_sandbox = True
     skills: Sequence[str] = ("functions", "notebook", "shell")
 
     def tasks(self) -> list[Task]:

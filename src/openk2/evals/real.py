@@ -251,6 +251,7 @@ class RealFamily:
     """Questions about real CSV files: a fixed set."""
 
     name = "real"
+    needs_sandbox = True
     skills: Sequence[str] = tuple(sorted({q.skill for q in QUESTIONS}))
 
     def tasks(self) -> list[Task]:

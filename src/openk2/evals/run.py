@@ -18,9 +18,12 @@ from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, warn
 from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
+from openk2.core.families import FIXED, get_family, is_verified, needs_sandbox
 from openk2.core.rates import Tally
 from openk2.worlds.text import clean
 
+EVALUATED = ("functions", "notebook", "shell", "apps", *FIXED)
+"""What is evaluated if no family is named."""
 LIMITS = Limits(steps=12, tokens=384, seconds=300.0)
 # Far apart, so that the tasks of two evaluation seeds never overlap.
 SEED_STRIDE = 1_000_000
@@ -131,19 +134,17 @@ def evaluate_families(
 
     Raises UserError for an unknown family or model and a folder that cannot be written, Interrupted on Ctrl-C.
     """
-    from openk2.evals.families import EVAL_FAMILIES
-
-    names = list(dict.fromkeys(families)) or list(EVAL_FAMILIES)
-    unknown = [name for name in names if name not in EVAL_FAMILIES]
-    if unknown:
-        raise UserError(f"family {unknown[0]!r} is unknown: use one of {', '.join(EVAL_FAMILIES)}")
+    names = list(dict.fromkeys(families)) or list(EVALUATED)
+    for name in names:
+        if not is_verified(name):
+            raise UserError(f"{name} can only be compared, and has no rate of success: leave it out")
     if save is not None:
         try:
             save.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=save).close()
         except OSError as e:
             raise UserError(f"no trajectories can be written to {save} ({e.strerror}): choose another folder") from e
-    if any(name != "functions" for name in names):
+    if any(needs_sandbox(name) for name in names):
         acquire_sandbox(assume_yes)
     policy = _policy(model, device, grammar)
     try:
@@ -156,12 +157,10 @@ def evaluate_families(
 async def _evaluate_all(
     policy: Policy, names: Sequence[str], n: int, seed: int, concurrency: int, save: Path | None, as_json: bool
 ) -> None:
-    from openk2.evals.families import eval_family
-
     progress_console = Console(stderr=True)
     try:
         for name in names:
-            family = eval_family(name)
+            family = get_family(name)
             for sentence in getattr(family, "skipped", list)():
                 warn(sentence)
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
+from openk2.core.families import get_family
 from openk2.core.runs import read_small_text
 from openk2.rl.episodes import Episode, play
-from openk2.rl.gym import gym_family
 from openk2.rl.gym.question import QuestionFamily
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 
@@ -31,7 +31,7 @@ def read_recipe_of(folder: Path) -> RLRecipe:
 
 def is_question(name: str) -> bool:
     """Whether the family's tasks are one question and one answer, without tools."""
-    return isinstance(gym_family(name), QuestionFamily)
+    return isinstance(get_family(name), QuestionFamily)
 
 
 def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[tuple[str, Task]]:
@@ -43,25 +43,25 @@ def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[t
     if split == "test":
         for seed in range(recipe.eval.n):
             for name in names:
-                yield name, gym_family(name).sample(split, seed)
+                yield name, get_family(name).sample(split, seed)
         return
     for iteration in range(recipe.iterations):
         for name in names:
             prompts = recipe.families[name].prompts
             for seed in range(iteration * prompts, (iteration + 1) * prompts):
-                yield name, gym_family(name).sample(split, seed)
+                yield name, get_family(name).sample(split, seed)
 
 
 def demonstration_of(name: str, task: Task) -> Demonstration:
     """How an expert solves a task."""
     # Some experts start an event loop, and the caller's may be running in this thread.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(gym_family(name).demonstrate, task).result()
+        return thread.submit(get_family(name).demonstrate, task).result()
 
 
 def verdict_on(name: str, task: Task, answer: str) -> Verdict:
     """The verifier's word on the answer to a question. Raises UserError for a family with tools."""
-    family = gym_family(name)
+    family = get_family(name)
     if not isinstance(family, QuestionFamily):
         raise UserError(f"{name} is judged by the state of its world: let its tasks be played in it")
     return family.check(task, answer)
@@ -74,7 +74,7 @@ async def play_elsewhere(name: str, task: Task, speak: Speak, recipe: RLRecipe) 
     rollouts = recipe.rollout.model_copy(update={"iteration_tokens": config.budget})
     seat = _Elsewhere(speak)
     return await play(
-        Episode(name, 0, 0), task, gym_family(name), seat, config, rollouts, temperature=recipe.rollout.temperature,
+        Episode(name, 0, 0), task, get_family(name), seat, config, rollouts, temperature=recipe.rollout.temperature,
         seed=recipe.seed,
     )  # fmt: skip
 

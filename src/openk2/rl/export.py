@@ -23,12 +23,12 @@ import jinja2
 from pydantic import ValidationError
 
 from openk2.core import Demonstration, Split, UserError
+from openk2.core.families import is_verified
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, there_already
 from openk2.data.export import need_pyarrow
 from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, tasks_of
-from openk2.rl.gym import is_verified
 from openk2.rl.recipe import RLRecipe
 
 if TYPE_CHECKING:

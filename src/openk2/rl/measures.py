@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from openk2.core.families import is_verified, sample_task
 from openk2.core.rates import Tally
 from openk2.core.runs import write_text
 from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length, shown
 from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group
-from openk2.rl.gym import gym_task, is_verified
 from openk2.rl.learner import Learner
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 from openk2.rl.rollouts import Configs, Rollouts, new_group
@@ -63,7 +63,7 @@ class Measures:
         """Held-out tasks, each tried once and greedily."""
         names = self._recipe.eval.families or tuple(self._recipe.families)
         mine = range(self._ranks.rank, self._recipe.eval.n, self._ranks.count)
-        groups = [new_group(-1 - i, name, gym_task(name, "test", i), 1) for name in names for i in mine]
+        groups = [new_group(-1 - i, name, sample_task(name, "test", i), 1) for name in names for i in mine]
         self._rollouts.finish(groups, 0.0, self._configs(names))
         return self._ranks.join([_measured(group) for group in groups])
 
@@ -91,7 +91,7 @@ class Measures:
         for attempt in range(_MOST_ATTEMPTS if names else 0):
             first = recipe.eval.n + attempt * each
             groups = [
-                new_group(-1 - i, name, gym_task(name, "test", i), recipe.rollout.samples)
+                new_group(-1 - i, name, sample_task(name, "test", i), recipe.rollout.samples)
                 for name in names
                 for i in range(first + self._ranks.rank, first + each, self._ranks.count)
             ]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openk2.core import UserError
+from openk2.core.families import get_family, trainable
 from openk2.core.recipes import explain, read_recipe
-from openk2.rl.gym import gym_family
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
@@ -108,9 +108,10 @@ class RLRecipe(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> RLRecipe:
-        for name in [*self.families, *self.ptx.families, *self.eval.families, *self.critic.families]:
+        trained = [*self.families, *self.ptx.families, *self.critic.families]
+        for name in [*trained, *self.eval.families]:
             try:
-                gym_family(name)
+                (trainable if name in trained else get_family)(name)
             except UserError as e:
                 raise ValueError(str(e)) from e
         for name, family in self.families.items():

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from openk2.core import Task
+from openk2.core.families import get_family
 from openk2.engine import Engine
 from openk2.rl.episodes import Episode, Group, play
-from openk2.rl.gym import gym_family
 from openk2.rl.gym.runner import programs_at_once
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler, Seat
@@ -45,7 +45,7 @@ class Rollouts:
     def _job(
         self, episode: Episode, task: Task, temperature: float, configs: Configs, turns: asyncio.Semaphore
     ) -> Callable[[Seat], Any]:
-        family, config = gym_family(episode.family), configs[episode.family]
+        family, config = get_family(episode.family), configs[episode.family]
         return lambda seat: play(
             episode, task, family, seat, config, self.config, temperature=temperature, seed=self.seed, turns=turns
         )

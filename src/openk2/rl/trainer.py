@@ -21,13 +21,13 @@ import torch.distributed as dist
 
 from openk2.chat import Tokenizer
 from openk2.core import UserError
+from openk2.core.families import is_verified, sample_task
 from openk2.engine import Engine
 from openk2.model import Transformer
 from openk2.rl.critic import Critic, Pair, pairs_of
 from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import Demonstrations, free_seeds, holds_back
 from openk2.rl.episodes import Group, from_json, sequences_of, to_json
-from openk2.rl.gym import gym_task, is_verified
 from openk2.rl.learner import Learner, Lesson, Update
 from openk2.rl.measures import EXAMPLES, Measures
 from openk2.rl.objective import Sample
@@ -174,7 +174,7 @@ class Trainer:
             for seed in curriculum.choose(self.recipe.seed, self.iteration, fresh):
                 number, self.groups_made = self.groups_made, self.groups_made + 1
                 if number % self.ranks.count == self.ranks.rank:
-                    task = gym_task(name, "train", seed)
+                    task = sample_task(name, "train", seed)
                     groups.append(new_group(number, name, task, self.recipe.rollout.samples, self.iteration))
         return groups
 

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from openk2.core import Limits, Message, Task, UserError, Verdict, World
+from openk2.core.families import get_family, sample_task
 from openk2.engine.inspection import Inspected, Inspector
 from openk2.serve.chat import ChatRequest
 from openk2.serve.errors import ApiError, invalid
@@ -25,7 +26,6 @@ from openk2.serve.fields import Ids
 from openk2.serve.local import LocalService
 from openk2.serve.prompt import engine_requests
 from openk2.serve.service import Service
-from openk2.worlds.families import get_family, sample_task
 
 _FAMILY = "functions"
 _MOST_CALLS = 128

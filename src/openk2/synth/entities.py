@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from openk2.synth.lexicon import Noun, Sketch
 from openk2.worlds.apps.declaration import Entity, EntityField
+from openk2.worlds.families.lexicon import plural
 
 _STATES: dict[str, tuple[tuple[str, ...], ...]] = {
     "person": (("active", "suspended"), ("active", "blocked"), ("verified", "on_hold")),
@@ -120,15 +121,6 @@ def things_of(sketch: Sketch, rng: random.Random) -> Things:
         entity = Entity(prefix=prefixes[noun.name], singular=noun.name, fields=fields, label=label)
         things.by_noun[noun.name] = Thing(noun, plurals[noun.name], states, tuple(refs), entity, levels, staff_field)
     return things
-
-
-def plural(noun: str) -> str:
-    """English, as far as nouns of apps need it."""
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return noun[:-1] + "ies"
-    if noun.endswith(("s", "x", "z", "ch", "sh")):
-        return noun + "es"
-    return noun + "s"
 
 
 def _prefixes(nouns: list[str]) -> dict[str, str]:

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Literal
 
 from openk2.chat import Tokenizer, render
-from openk2.core import Demonstration, Family, ToolSpec, UserError
+from openk2.core import Demonstration, ToolSpec, UserError
+from openk2.core.families import get_family
 from openk2.core.progress import Bar
 from openk2.core.runs import sha256_text, write_text
 from openk2.data.shards import Shards, ShardWriter
 from openk2.train.conversations import line_offsets, read_conversations
 from openk2.train.recipe import MAX_EPISODES
-from openk2.worlds.families import get_family
 
 CHUNK = 250
 # Seeds of one recipe seed: training from its start, validation from its middle. Both belong to the training split.
@@ -193,14 +193,9 @@ def _demonstrations(chunk: Chunk) -> Iterator[Demonstration]:
     if chunk.offset is not None:
         yield from read_conversations(Path(chunk.family), chunk.offset, chunk.start, chunk.count)
         return
-    family = _family(chunk.family)
+    family = get_family(chunk.family)
     for seed in range(chunk.start, chunk.start + chunk.count):
         yield family.demonstrate(family.sample("train", seed))
-
-
-@lru_cache(maxsize=8)
-def _family(name: str) -> Family:
-    return get_family(name)
 
 
 @lru_cache(maxsize=2)

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from openk2.chat.tokenizer import MIN_VOCAB_SIZE
 from openk2.core import UserError
+from openk2.core.families import trainable
 from openk2.core.recipes import explain, hint, read_recipe
 from openk2.data.corpus import CorpusConfig
-from openk2.worlds.families import FAMILIES
 
 if TYPE_CHECKING:
     from openk2.model import ModelConfig
@@ -72,9 +72,11 @@ class EpisodesConfig(_Section):
     @field_validator("train")
     @classmethod
     def _families_exist(cls, train: dict[str, int]) -> dict[str, int]:
-        unknown = sorted(train.keys() - FAMILIES.keys())
-        if unknown:
-            raise ValueError(f"there is no task family {unknown[0]!r}: use {', '.join(FAMILIES)}")
+        for name in train:
+            try:
+                trainable(name)
+            except UserError as e:
+                raise ValueError(str(e)) from e
         return train
 
     @model_validator(mode="after")

@@ -9,11 +9,11 @@ from typing import Any
 from openk2.chat import Tokenizer
 from openk2.chat.tokenizer import EOS
 from openk2.core import Demonstration, compact_json
+from openk2.core.families import get_family
 from openk2.core.progress import Bar
 from openk2.data.corpus import read_documents
 from openk2.data.shards import ShardWriter
 from openk2.train.recipe import TokenizerConfig, TokensConfig
-from openk2.worlds.families import get_family
 
 BATCH_DOCUMENTS = 256
 

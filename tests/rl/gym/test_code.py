@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.core import Split, Task, UserError, Verdict
-from openk2.rl.gym import gym_family
+from openk2.core.families import get_family
 from openk2.rl.gym.code import CodeFamily, _program, answer_cells, same
 from openk2.rl.gym.code_driver import plain
 from openk2.rl.gym.code_kinds import HELD_OUT, KINDS, SORTS
@@ -52,7 +52,7 @@ def test_the_gold_passes_in_the_sandbox() -> None:
     for task, verdict in zip(some, judged(some, [FAMILY.gold(task) for task in some]), strict=True):
         assert verdict.passed and verdict.score == 1.0, (task.id, verdict)
     task = some[0]
-    assert gym_family("code").world(task) is not None and FAMILY.check(task, FAMILY.gold(task)).passed
+    assert get_family("code").world(task) is not None and FAMILY.check(task, FAMILY.gold(task)).passed
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.core import Split, Task, UserError
-from openk2.rl.gym import gym_family
+from openk2.core.families import get_family
 from openk2.rl.gym.constraints import KINDS
 from openk2.rl.gym.instructions import InstructionsFamily
 from openk2.worlds.families.lexicon import split_of
@@ -50,7 +50,7 @@ def test_the_test_split_has_topics_and_requests_of_its_own() -> None:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_request_again_is_no_answer(kind: str) -> None:
     """Though it has the words that must be used, and says what the first or last one is."""
-    family = gym_family(f"instructions:{kind.replace(' ', '-')}")
+    family = get_family(f"instructions:{kind.replace(' ', '-')}")
     for split in SPLITS:
         for seed in range(10):
             task = family.sample(split, seed)
@@ -60,7 +60,7 @@ def test_the_request_again_is_no_answer(kind: str) -> None:
 
 
 def test_a_fixed_number_of_constraints() -> None:
-    family = gym_family("instructions:3")
+    family = get_family("instructions:3")
     assert all(len(family.sample("train", seed).data["constraints"]) == 3 for seed in range(20))
     for count in ("0", "5", "x", "3 "):
         with pytest.raises(UserError, match="number of constraints"):

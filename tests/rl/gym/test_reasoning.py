@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.core import Split, Task, UserError, Verdict
-from openk2.rl.gym import gym_family
+from openk2.core.families import get_family
 from openk2.rl.gym.reasoning import EXCLUDED, GENERATORS, SHAPES, ReasoningFamily
 
 FAMILY = ReasoningFamily()
@@ -234,7 +234,7 @@ def test_another_process_with_another_hash_seed_makes_the_same_tasks() -> None:
 
 
 def test_one_generator_by_its_name() -> None:
-    family = gym_family("reasoning:gcd")
+    family = get_family("reasoning:gcd")
     assert family.skills == ("gcd",)
     assert {family.sample("train", seed).skill for seed in range(20)} == {"gcd"}
 

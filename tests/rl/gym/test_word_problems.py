@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openk2.core import Split, Task, UserError, Verdict
-from openk2.rl.gym import gym_family
+from openk2.core.families import get_family
 from openk2.rl.gym.word_problem_templates import TEMPLATES
 from openk2.rl.gym.word_problems import INSTRUCTION, WordProblemsFamily, read_problems
 
@@ -169,7 +169,7 @@ def test_reads_problems_of_a_file(tmp_path: Path) -> None:
 
 def test_a_file_is_a_family_whose_splits_share_no_question(tmp_path: Path) -> None:
     path = write(tmp_path / "many.jsonl", [ROW | {"question": f"{n} and {n}?"} for n in range(60)])
-    family = gym_family(f"math:{path}")
+    family = get_family(f"math:{path}")
     train, test = ({family.sample(split, seed).request for seed in range(200)} for split in SPLITS)
     assert train and test and train.isdisjoint(test)
     assert family.sample("test", 3) == family.sample("test", 3)
@@ -199,7 +199,7 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes, sentence: st
 
 def test_a_file_that_is_missing_or_too_small_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read: No such file"):
-        gym_family(f"math:{tmp_path}/none.jsonl")
+        get_family(f"math:{tmp_path}/none.jsonl")
     with pytest.raises(UserError, match="is too small"):
         WordProblemsFamily(str(write(tmp_path / "one.jsonl", [ROW])))
 

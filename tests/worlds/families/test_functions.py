@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 from openk2.core import Demonstration, Family, Message, Split, Task, ToolCall, UserError, World, compact_json
-from openk2.worlds.families import get_family, lexicon, mix
+from openk2.core.families import get_family
+from openk2.worlds.families import lexicon, mix
 from openk2.worlds.families.functions import FunctionsFamily, FunctionsWorld, mismatch, same, states
 from openk2.worlds.families.functions_actions import purpose
 from openk2.worlds.families.phrasing import BOOKS, Frame

@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
 from openk2.core import Demonstration, Family, Split, ToolCall, Trajectory, UserError, Verdict, World
+from openk2.core.families import GYM, family_class, get_family
 from openk2.core.messages import compact_json
 from openk2.core.runs import atomic_path
-from openk2.rl.gym import PLACES, gym_family
 from openk2.rollout.replay import retrace
 
 
 def families() -> Iterator[dict[str, str]]:
     """Name of each family, and the first sentence that it says of itself."""
-    for name, place in PLACES.items():
-        module, _, maker = place.partition(":")
-        about = cleandoc(getattr(import_module(module), maker).__doc__ or "")
+    for name in GYM:
+        about = cleandoc(family_class(name).__doc__ or "")
         yield {"name": name, "about": " ".join(re.split(r"\.\s|\.$", about, maxsplit=1)[0].split())}
 
 
 def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
-    """Tasks of a family from `seed` on. Raises UserError as `gym_family`, and for another split than train and test."""
-    family = gym_family(name)
+    """Tasks of a family from `seed` on. Raises UserError as `get_family`, and for another split than train and test."""
+    family = get_family(name)
     for shown in demonstrations(name, count, seed, split):
         verdict = asyncio.run(_verdict(family, shown))
         yield {
@@ -44,8 +42,8 @@ def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, 
 
 
 def demonstrations(name: str, count: int, seed: int, split: str) -> Iterator[Demonstration]:
-    """Gold conversations of a family from `seed` on. Raises UserError as `gym_family`, and for another split."""
-    family = gym_family(name)
+    """Gold conversations of a family from `seed` on. Raises UserError as `get_family`, and for another split."""
+    family = get_family(name)
     for number in range(seed, seed + count):
         yield family.demonstrate(family.sample(known_split(split), number))
 

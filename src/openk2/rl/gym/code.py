@@ -57,6 +57,7 @@ class CodeFamily(QuestionFamily):
     """
 
     name = "code"
+    needs_sandbox = True
     skills: Sequence[str] = (
         *(f"{sort}_{topic}" for sort in ("function", "cells") for topic in sorted({t for _, _, t in SORTS.values()})),
         "function_specification",

@@ -14,13 +14,14 @@ from openk2.core import Demonstration, Message, Split, Task, ToolCall, ToolResul
 class QuestionFamily(ABC):
     """Tasks that are answered in one turn. `name` and `skills` are the subclass's, `system` opens the conversation.
 
-    A family that only a critic can judge says so with `verified`.
+    A family that only a critic can judge says so with `verified`, one that executes code with `needs_sandbox`.
     """
 
     name: str
     skills: Sequence[str]
     system: str = ""
     verified: bool = True
+    needs_sandbox: bool = False
 
     @abstractmethod
     def sample(self, split: Split, seed: int) -> Task:

@@ -6,9 +6,9 @@ import statistics
 from typing import Any
 
 from openk2.core import Split
+from openk2.core.families import get_family
 from openk2.core.rates import Tally
 from openk2.engine import Engine
-from openk2.rl.gym import gym_family
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.rollouts import Rollouts, new_group
 
@@ -20,7 +20,7 @@ def rates(
 ) -> dict[str, Any]:
     """Sample `k` episodes for each of `n` tasks; greedily `k` times would be the same, so at temperature 0 it is
     once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once."""
-    family = gym_family(name)
+    family = get_family(name)
     k = k if temperature else 1
     tasks = [family.sample(split, seed * 1_000_000 + i) for i in range(n)]
     config = FamilyConfig(prompts=1, budget=budget, turn_tokens=budget, steps=steps)

@@ -78,7 +78,7 @@ GENERATOR_SEEDS = range(40)
 
 def digest(family: str) -> str:
     """The hash of a family's test mix: proportions and the tasks of the first seeds, without what only shows them."""
-    from openk2.worlds.families import get_family
+    from openk2.core.families import get_family
 
     maker = get_family(family)
     state = hashlib.sha256(compact_json(sorted(proportions(family, "test").items())).encode())
@@ -91,7 +91,7 @@ def digest(family: str) -> str:
 
 def generator_digest(family: str) -> str:
     """The hash of a family's first training demonstrations: changes with the code that makes them."""
-    from openk2.worlds.families import get_family
+    from openk2.core.families import get_family
 
     maker = get_family(family)
     state = hashlib.sha256()

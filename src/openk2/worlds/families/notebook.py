@@ -323,6 +323,7 @@ class NotebookFamily:
     """Questions about CSV files with unseen schemas."""
 
     name = "notebook"
+    needs_sandbox = True
     skills: Sequence[str] = SKILLS
 
     def sample(self, split: Split, seed: int) -> Task:

@@ -68,6 +68,7 @@ class ShellFamily:
     """Small jobs on files in scratch folders."""
 
     name = "shell"
+    needs_sandbox = True
     skills: Sequence[str] = SKILLS
 
     def sample(self, split: Split, seed: int) -> Task:

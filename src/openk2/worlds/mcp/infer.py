@@ -21,6 +21,7 @@ from typing import Any
 from openk2.core import UserError
 from openk2.worlds.apps.declaration import Domain, read_domain, row_name
 from openk2.worlds.apps.filling import fill
+from openk2.worlds.families.lexicon import plural
 from openk2.worlds.mcp.reading import Argument, Read, is_by_id, is_id, is_made_unclearly, is_own_id, key_of, read_spec
 from openk2.worlds.mcp.simulated import Bridge, Simulation
 from openk2.worlds.mcp.specs import Spec
@@ -115,8 +116,6 @@ def _entities(read: Sequence[Read]) -> dict[str, _Entity]:
 
 
 def _plural(noun: str) -> str:
-    from openk2.synth.entities import plural
-
     many = plural(noun)
     return many if many != noun else f"{noun}_rows"
 

@@ -21,12 +21,12 @@ from typing import Any
 from openk2.core import ToolCall, ToolSpec, UserError
 from openk2.core.messages import as_unicode, compact_json
 from openk2.synth.agents import agents_of
+from openk2.synth.catalogue import domain_of, readable
 from openk2.synth.tasks import TaskMaker
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.state import diff
 from openk2.worlds.apps.user import UserTurn
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld, Grade, PlanTurn, Rubric
-from openk2.worlds.mcp.catalogue import domain_of, readable
 
 _HELP = """\
 call TOOL key=value ...   call a tool, by name or number; also with {"key": 1}

@@ -14,13 +14,13 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from openk2.core import UserError
+from openk2.serve.mcp import Session
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches
 from openk2.worlds.mcp.imports import import_file, read_imported
-from openk2.worlds.mcp.serve import Session
 from shared.played import Played, chunk, served
 
-SHOP = Path(__file__).parents[1] / "apps" / "shop.toml"
+SHOP = Path(__file__).parents[1] / "worlds" / "apps" / "shop.toml"
 MAIN = [sys.executable, "-c", "from openk2.cli.main import main; main()"]
 SKETCH = sketches()[0]
 

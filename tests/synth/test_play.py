@@ -11,8 +11,8 @@ import pytest
 
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches
+from openk2.synth.play import Session, drawn_task, free_task
 from openk2.worlds.apps.declaration import Domain
-from openk2.worlds.apps.play import Session, drawn_task, free_task
 from openk2.worlds.apps.world import Apps, AppTask
 
 

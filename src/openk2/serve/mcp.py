@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from openk2 import __version__
 from openk2.core import ToolCall, ToolResult, ToolSpec, UserError
 from openk2.core.messages import compact_json
+from openk2.synth.catalogue import domain_of
 from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.filling import fill, today_of
 from openk2.worlds.apps.interpreter import Interpreter
-from openk2.worlds.mcp.catalogue import domain_of
 from openk2.worlds.mcp.specs import MISSING
 
 if TYPE_CHECKING:

@@ -1,0 +1,132 @@
+"""All families of tasks, by name: what can be trained on, rewarded and evaluated.
+
+A family makes tasks by seed, builds their worlds and shows how an expert solves them (`core.Family`). A name is one of
+`FAMILIES`; `NAME:OPTION` for one that takes an option, such as `reasoning:countdown`; or `FILE.py:CLASS` for one of
+your own, from the folder that you are in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from openk2.core.errors import UserError
+from openk2.core.protocols import Family, Split, Task
+
+# Text and no imports, so that a family's room is entered when the family is asked for.
+PLACES = {
+    "functions": "openk2.worlds.families.functions:FunctionsFamily",
+    "notebook": "openk2.worlds.families.notebook:NotebookFamily",
+    "shell": "openk2.worlds.families.shell:ShellFamily",
+    "apps": "openk2.synth.family:AppsFamily",
+    "reasoning": "openk2.rl.gym.reasoning:ReasoningFamily",
+    "math": "openk2.rl.gym.word_problems:WordProblemsFamily",
+    "instructions": "openk2.rl.gym.instructions:InstructionsFamily",
+    "code": "openk2.rl.gym.code:CodeFamily",
+    "faithfulness": "openk2.rl.gym.faithfulness:FaithfulnessFamily",
+    "safety": "openk2.rl.gym.safety:SafetyFamily",
+    "reports": "openk2.rl.gym.reports:ReportsFamily",
+    "real": "openk2.evals.real:RealFamily",
+    "handwritten": "openk2.evals.handwritten:HandwrittenFamily",
+}
+"""Name -> where its class is."""
+FIXED = ("real", "handwritten")
+"""Sets of fixed tasks for evaluation, without tasks to train on."""
+FAMILIES: tuple[str, ...] = tuple(PLACES)
+GYM: tuple[str, ...] = tuple(name for name in PLACES if name not in FIXED)
+"""Those with tasks to train on."""
+
+
+@cache
+def get_family(name: str) -> Family:
+    """The family of that name, the same one each time. Raises UserError when there is none."""
+    known, _, option = name.partition(":")
+    if known.endswith(".py"):
+        return _made(_class_in(known, option), name)
+    if known not in PLACES:
+        raise UserError(f"there is no task family {known!r}: use one of {', '.join(FAMILIES)}, or FILE.py:CLASS")
+    make = family_class(known)
+    if option and not signature(make).parameters:
+        raise UserError(f"{known} takes no option: write {known!r} alone")
+    family: Family = make(option) if option else make()
+    return family
+
+
+def trainable(name: str) -> Family:
+    """The family of that name. Raises UserError as `get_family`, and for a set that is for evaluation only."""
+    if name in FIXED:
+        raise UserError(f"{name} is for evaluation only: use one of {', '.join(GYM)}, or FILE.py:CLASS")
+    return get_family(name)
+
+
+def family_class(known: str) -> Any:
+    """The class behind one of `FAMILIES`."""
+    module, _, name = PLACES[known].partition(":")
+    return getattr(import_module(module), name)
+
+
+def is_verified(name: str) -> bool:
+    """Whether code judges the family of that name, and not only a critic."""
+    return bool(getattr(get_family(name), "verified", True))
+
+
+def needs_sandbox(name: str) -> bool:
+    """Whether tasks of the family execute code."""
+    return bool(getattr(get_family(name), "needs_sandbox", False))
+
+
+def sample_task(name: str, split: Split, seed: int) -> Task:
+    """A task of the family of that name. Raises UserError as `get_family`, and where the family fails at it."""
+    try:
+        return get_family(name).sample(split, seed)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"the family {name!r} cannot make the {split} task {seed} ({type(e).__name__}: {e})") from e
+
+
+def _class_in(file: str, name: str) -> Any:
+    if not name:
+        raise UserError(f"{file} has to be followed by the name of the family's class: {file}:CLASS")
+    found = getattr(_module(Path(file).resolve()), name, None)
+    if not isinstance(found, type):
+        raise UserError(f"{file} has no class {name!r}")
+    return found
+
+
+def _module(path: Path) -> ModuleType:
+    """The module of a file, which is executed once in a process."""
+    # The name is the path's, so that two files of one name do not meet.
+    name = f"openk2_family_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"there is no file {path}")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        del sys.modules[name]
+        raise UserError(f"{path} cannot be imported ({type(e).__name__}: {e})") from e
+    return module
+
+
+def _made(maker: Any, name: str) -> Family:
+    try:
+        family = maker()
+    except Exception as e:
+        raise UserError(f"{name} cannot be made without arguments ({type(e).__name__}: {e})") from e
+    missing = [part for part in ("name", "skills", "sample", "world", "demonstrate") if not hasattr(family, part)]
+    if missing:
+        raise UserError(f"{name} is no task family, it has no {missing[0]!r}: see docs/rl.md for one that is")
+    made: Family = family
+    return made

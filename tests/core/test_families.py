@@ -1,0 +1,102 @@
+"""Families by name: those that are here, and those of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openk2.core import UserError
+from openk2.core.families import FAMILIES, FIXED, get_family, is_verified, needs_sandbox, sample_task, trainable
+from openk2.rl.gym.question import QuestionFamily
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "reward.py"
+MINE = """
+from openk2.core import Task, Verdict
+from openk2.rl.gym.question import QuestionFamily
+
+class Mine(QuestionFamily):
+    name = "mine"
+    skills = ("one",)
+    def sample(self, split, seed): return Task(f"mine/{split}/{seed}", "mine", "one", seed, f"Say {seed}.", {}, split)
+    def gold(self, task): return str(task.seed)
+    def check(self, task, answer): return Verdict(answer == str(task.seed))
+
+class Broken(Mine):
+    def sample(self, split, seed): return 1 / 0
+
+class Asks(Mine):
+    def __init__(self, what): ...
+
+class Other: ...
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_found_once_and_says_what_it_is(name: str) -> None:
+    family = get_family(name)
+    assert family is get_family(name) and family.name == name and family.skills
+    assert is_verified(name) == (name != "reports")
+    assert needs_sandbox(name) == (name in ("notebook", "shell", "code", *FIXED))
+
+
+def test_a_family_of_a_file(mine: Path) -> None:
+    name = f"{mine}:Mine"
+    task = sample_task(name, "train", 4)
+    family = trainable(name)
+    assert family is get_family(name)
+    assert (task.request, family.demonstrate(task).messages[-1].content) == ("Say 4.", "4")
+
+
+def test_two_files_of_one_name_do_not_meet(mine: Path, tmp_path: Path) -> None:
+    other = tmp_path / "folder" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(MINE.replace("Say", "Write"))
+    assert sample_task(f"{other}:Mine", "train", 1).request == "Write 1."
+    assert sample_task(f"{mine}:Mine", "train", 1).request == "Say 1."
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("chess", "there is no task family 'chess': use one of functions, "),
+        ("safety:x", "safety takes no option"),
+        ("{folder}/none.py:Mine", "there is no file "),
+        ("{folder}/mine.py", "has to be followed by the name of the family's class"),
+        ("{folder}/mine.py:Nobody", "has no class 'Nobody'"),
+        ("{folder}/mine.py:number", "has no class 'number'"),
+        ("{folder}/mine.py:Other", "is no task family, it has no 'name'"),
+        ("{folder}/mine.py:Asks", "cannot be made without arguments (TypeError"),
+        ("{folder}/wrong.py:Mine", "cannot be imported (SyntaxError"),
+    ],
+)
+def test_names_of_nothing(mine: Path, name: str, words: str) -> None:
+    (mine.parent / "wrong.py").write_text("class Mine(:")
+    with pytest.raises(UserError) as refused:
+        get_family(name.format(folder=mine.parent))
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_cannot_be_trained_on_or_makes_no_task(mine: Path) -> None:
+    with pytest.raises(UserError, match="real is for evaluation only"):
+        trainable("real")
+    with pytest.raises(UserError, match=r"cannot make the test task 3 \(ZeroDivisionError"):
+        sample_task(f"{mine}:Broken", "test", 3)
+
+
+def test_the_reward_of_the_examples_counts_words() -> None:
+    name = f"{EXAMPLE}:Brief"
+    family, task = get_family(name), sample_task(name, "train", 0)
+    assert isinstance(family, QuestionFamily)
+    number = family.gold(task).split()[-1]
+    short, long = (family.check(task, text) for text in (f"Answer: {number}", f"So then. Answer: {number}"))
+    assert short.passed and long.passed and short.reward > long.reward > 0
+    assert not family.check(task, "no").penalties
