@@ -22,15 +22,20 @@ Player = Callable[["Sequence[Task]", int, int, float], "list[list[Episode]]"]
 def made(run: Path, command: Sequence[str], settings: dict[str, Any]) -> float:
     """Run a command of this project; its seconds, also if it ran before."""
     note = run / "seconds.json"
-    if not note.exists():
-        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    if note.exists():
+        seconds, of = json.loads(note.read_text())
+        if of != [*command, *sets]:
+            sys.exit(f"{run} was made with other settings: choose another --work")
+    else:
         print(f"{run} ...", file=sys.stderr, flush=True)
         begun = time.monotonic()
         call = [sys.executable, "-m", "openk2", *command, "--run", str(run), *sets]
         if subprocess.run(call, check=False, cwd=ROOT).returncode:
             sys.exit(f"{run} could not be made: what is wrong stands above")
-        note.write_text(json.dumps(time.monotonic() - begun))
-    return float(json.loads(note.read_text()))
+        seconds = time.monotonic() - begun
+        note.write_text(json.dumps([seconds, [*command, *sets]]))
+    return float(seconds)
 
 
 def player(model: Path, family: str, steps: int) -> Player:

@@ -51,12 +51,14 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="where the runs are made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--iterations", type=int, default=20, help="of `rl`")
+    parser.add_argument("--iterations", type=int, default=12, help="of `rl`")
     parser.add_argument("--n", type=int, default=500, help="held-out tasks")
     add_out(parser)
     options = parser.parse_args()
     if min(options.iterations, options.n) < 2 or min(options.seeds) < 0:
         parser.error("iterations and n must be at least 2, seeds at least 0")
+    if len(set(options.seeds)) < len(options.seeds) or len(options.seeds) > len(STUDENT) + 1:
+        parser.error(f"seeds must differ, and at most {len(STUDENT) + 1} be named")
     # The runs are made from another folder.
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -170,7 +172,7 @@ def difference(arm: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]])
     by_seed = [one["within"]["rate"] - other["within"]["rate"] for one, other in zip(arm, control, strict=True)]
     mean = statistics.fmean(by_seed)
     found: dict[str, Any] = {"by_seed": [round(d, 4) for d in by_seed], "mean": round(mean, 4)}
-    if 2 <= len(by_seed) <= len(STUDENT) + 1:
+    if len(by_seed) > 1:
         half = STUDENT[len(by_seed) - 2] * statistics.stdev(by_seed) / math.sqrt(len(by_seed))
         found["ci95"] = [round(mean - half, 4), round(mean + half, 4)]
     return found
@@ -198,7 +200,7 @@ def markdown(
         )
     heads = ("arm", f"% within {BUDGET} tokens", "tokens", "% without budget", "seconds", "points above sft (95 %)")
     seeds = ", ".join(map(str, options.seeds))
-    return f"`{FAMILY}`, held out, greedy, n = {options.n}, seeds {seeds}\n\n{table(heads, rows)}"
+    return f"`{FAMILY}`, held out, greedy, n = {options.n}, {options.iterations} iterations, seeds {seeds}\n\n{table(heads, rows)}"
 
 
 if __name__ == "__main__":

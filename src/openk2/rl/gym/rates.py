@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from openk2.core import Split
-from openk2.core.families import get_family
+from openk2.core import Split, UserError
+from openk2.core.families import get_family, is_verified
 from openk2.core.rates import Tally
 from openk2.engine import Engine
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
@@ -19,7 +19,9 @@ def rates(
     engine: Engine, name: str, *, n: int, k: int, temperature: float, seed: int, split: Split, budget: int, steps: int
 ) -> dict[str, Any]:
     """Sample `k` episodes for each of `n` tasks; greedily `k` times would be the same, so at temperature 0 it is
-    once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once."""
+    once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once. Raises UserError for a family that only a critic can judge."""
+    if not is_verified(name):
+        raise UserError(f"{name} can only be compared, and has no rate of success")
     family = get_family(name)
     k = k if temperature else 1
     tasks = [family.sample(split, seed * 1_000_000 + i) for i in range(n)]
