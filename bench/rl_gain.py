@@ -200,7 +200,8 @@ def markdown(
         )
     heads = ("arm", f"% within {BUDGET} tokens", "tokens", "% without budget", "seconds", "points above sft (95 %)")
     seeds = ", ".join(map(str, options.seeds))
-    return f"`{FAMILY}`, held out, greedy, n = {options.n}, {options.iterations} iterations, seeds {seeds}\n\n{table(heads, rows)}"
+    what = f"`{FAMILY}`, held out, greedy, n = {options.n}, {options.iterations} iterations, seeds {seeds}"
+    return f"{what}\n\n{table(heads, rows)}"
 
 
 if __name__ == "__main__":

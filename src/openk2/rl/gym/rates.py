@@ -19,7 +19,10 @@ def rates(
     engine: Engine, name: str, *, n: int, k: int, temperature: float, seed: int, split: Split, budget: int, steps: int
 ) -> dict[str, Any]:
     """Sample `k` episodes for each of `n` tasks; greedily `k` times would be the same, so at temperature 0 it is
-    once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once. Raises UserError for a family that only a critic can judge."""
+    once. Rates come with n and 95 % intervals; `pass@k` counts tasks that were solved at least once.
+
+    Raises UserError for a family that only a critic can judge.
+    """
     if not is_verified(name):
         raise UserError(f"{name} can only be compared, and has no rate of success")
     family = get_family(name)
