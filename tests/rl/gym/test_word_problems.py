@@ -200,6 +200,8 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, content: bytes, sentence: st
 def test_a_file_that_is_missing_or_too_small_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read: No such file"):
         get_family(f"math:{tmp_path}/none.jsonl")
+    with pytest.raises(UserError, match="cannot be read: it has more than"):
+        get_family("math:/dev/zero")
     with pytest.raises(UserError, match="is too small"):
         WordProblemsFamily(str(write(tmp_path / "one.jsonl", [ROW])))
 

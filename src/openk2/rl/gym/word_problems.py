@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import Split, Task, UserError, Verdict
+from openk2.core.runs import read_small_text
 from openk2.rl.gym.question import QuestionFamily
 from openk2.rl.gym.word_problem_templates import TEMPLATES, Draw, asides, show
 from openk2.worlds.families.lexicon import hash_split
@@ -160,11 +161,13 @@ def read_problems(path: Path) -> list[Task]:
     cannot be read, has no rows, or has a row of another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_small_text(path).split("\n")
     except OSError as e:
         raise UserError(f"the problems of {path} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not a text file in UTF-8") from e
+    except ValueError as e:
+        raise UserError(f"the problems of {path} cannot be read: {e}") from e
     tasks: list[Task] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
