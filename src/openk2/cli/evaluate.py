@@ -22,7 +22,7 @@ def evaluate(
         typer.Option(
             "--family",
             metavar="NAME",
-            help="One of ./k2 rl gym list, real, handwritten, or FILE.py:CLASS; may be repeated. Default: functions, "
+            help="What rl gym list names, real, handwritten, or FILE.py:CLASS; may be repeated. Default: functions, "
             "notebook, shell, apps, real, handwritten.",
             show_default=False,
         ),
