@@ -25,6 +25,8 @@ from shared.folders import described_folder
 Run = Callable[..., Any]
 NANO = Path(openk2.__file__).parent / "weights" / "nano"
 H200 = ("--gpus", "8", "--gpu-memory", "141")
+# They pin other versions of torch and transformers than ours, so they cannot be installed beside us: a marked test
+# needs an environment of its own, and says which variable names it.
 VLLM = os.environ.get("OPENK2_VLLM")
 GPU_OPTIONS = ", ".join(
     f'"{name}"'

@@ -8,6 +8,7 @@ import pytest
 
 from openk2.core import UserError
 from openk2.core.families import FAMILIES, FIXED, get_family, is_verified, needs_sandbox, sample_task, trainable
+from openk2.rl.gym.catalogue import samples
 from openk2.rl.gym.question import QuestionFamily
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reward.py"
@@ -24,6 +25,9 @@ class Mine(QuestionFamily):
 
 class Broken(Mine):
     def sample(self, split, seed): return 1 / 0
+
+class Wrong(Mine):
+    def check(self, task, answer): return 1 / 0
 
 class Asks(Mine):
     def __init__(self, what): ...
@@ -90,6 +94,13 @@ def test_what_cannot_be_trained_on_or_makes_no_task(mine: Path) -> None:
         trainable("real")
     with pytest.raises(UserError, match=r"cannot make the test task 3 \(ZeroDivisionError"):
         sample_task(f"{mine}:Broken", "test", 3)
+
+
+def test_a_verifier_that_raises_is_one_sentence(mine: Path) -> None:
+    with pytest.raises(UserError, match=r"the world of mine/train/0 could not be verified \(ZeroDivisionError"):
+        list(samples(f"{mine}:Wrong", 1, 0, "train"))
+    with pytest.raises(UserError, match=r"cannot make the test task"):
+        list(samples(f"{mine}:Broken", 1, 0, "test"))
 
 
 def test_the_reward_of_the_examples_counts_words() -> None:

@@ -26,6 +26,8 @@ from openk2.data.export import export, open_source
 from shared.runs import few
 
 NANO = Path(openk2.__file__).parent / "weights" / "nano"
+# They pin other versions of torch and transformers than ours, so they cannot be installed beside us: a marked test
+# needs an environment of its own, and says which variable names it.
 TRL, VERL, VERIFIERS = (os.environ.get(f"OPENK2_{name}") for name in ("TRL", "VERL", "VERIFIERS"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

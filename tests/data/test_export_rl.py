@@ -28,6 +28,8 @@ from openk2.rl.export import Exported, export_rl, recipe_of
 from openk2.rl.recipe import RLRecipe
 
 SOURCES = Path(openk2.__file__).parents[1]
+# They pin other versions of torch and transformers than ours, so they cannot be installed beside us: a marked test
+# needs an environment of its own, and says which variable names it.
 VERIFIERS, VERL = (os.environ.get(f"OPENK2_{name}") for name in ("VERIFIERS", "VERL"))
 RECIPE: dict[str, Any] = {
     "name": "few.RL",

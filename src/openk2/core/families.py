@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -18,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from openk2.core.errors import UserError
-from openk2.core.protocols import Family, Split, Task
+from openk2.core.protocols import Demonstration, Family, Split, Task
 
 # Text and no imports, so that a family's room is entered when the family is asked for.
 PLACES = {
@@ -84,12 +86,26 @@ def needs_sandbox(name: str) -> bool:
 
 def sample_task(name: str, split: Split, seed: int) -> Task:
     """A task of the family of that name. Raises UserError as `get_family`, and where the family fails at it."""
-    try:
+    with _named(f"the family {name!r} cannot make the {split} task {seed}"):
         return get_family(name).sample(split, seed)
+
+
+def demonstrate(name: str, task: Task) -> Demonstration:
+    """How an expert solves a task of the family of that name. Raises UserError as `sample_task`."""
+    with _named(f"the family {name!r} cannot demonstrate {task.id}"):
+        return get_family(name).demonstrate(task)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever a family's code raises, as one sentence."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as e:
-        raise UserError(f"the family {name!r} cannot make the {split} task {seed} ({type(e).__name__}: {e})") from e
+        said = str(e).splitlines()
+        raise UserError(f"{what} ({type(e).__name__}: {said[0] if said else ''})") from e
 
 
 def _class_in(file: str, name: str) -> Any:

@@ -18,8 +18,9 @@ from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, warn
 from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
-from openk2.core.families import FIXED, get_family, is_verified, needs_sandbox
+from openk2.core.families import FIXED, get_family, is_verified, needs_sandbox, sample_task
 from openk2.core.rates import Tally
+from openk2.rl.watched import WatchedWorld, WorldFailed
 from openk2.worlds.text import clean
 
 EVALUATED = ("functions", "notebook", "shell", "apps", *FIXED)
@@ -89,7 +90,10 @@ async def evaluate(
 
     async def one(task: Task) -> None:
         async with gate:
-            trajectory = await rollout(policy, family.world(task), task, limits)
+            try:
+                trajectory = await rollout(policy, WatchedWorld(family.world(task), task, limits.seconds), task, limits)
+            except WorldFailed as e:
+                raise UserError(str(e)) from e
         counted.add(trajectory, rows_of(task))
         if save is not None:
             write_atif(save / family.name / f"{task.id.replace('/', '_')}.json", trajectory)
@@ -109,12 +113,12 @@ async def evaluate(
     return counted
 
 
-def held_out_tasks(family: Family, n: int, seed: int) -> list[Task]:
+def held_out_tasks(name: str, n: int, seed: int) -> list[Task]:
     """The held-out tasks of an evaluation seed: `n` fresh draws, or the whole set of a family with a fixed one."""
-    fixed = getattr(family, "tasks", None)
+    fixed = getattr(get_family(name), "tasks", None)
     if fixed is not None:
         return list(fixed())
-    return [family.sample("test", seed * SEED_STRIDE + i) for i in range(n)]
+    return [sample_task(name, "test", seed * SEED_STRIDE + i) for i in range(n)]
 
 
 def evaluate_families(
@@ -167,7 +171,7 @@ async def _evaluate_all(
             with Progress(
                 *columns, console=progress_console, transient=True, disable=not progress_console.is_terminal
             ) as progress:
-                report, tasks = Report(name), held_out_tasks(family, n, seed)
+                report, tasks = Report(name), held_out_tasks(name, n, seed)
                 try:
                     await evaluate(
                         policy, family, tasks, concurrency=concurrency, save=save, progress=progress, report=report

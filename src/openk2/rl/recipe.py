@@ -109,11 +109,13 @@ class RLRecipe(_Section):
     @model_validator(mode="after")
     def _fits(self) -> RLRecipe:
         trained = [*self.families, *self.ptx.families, *self.critic.families]
-        for name in [*trained, *self.eval.families]:
-            try:
-                (trainable if name in trained else get_family)(name)
-            except UserError as e:
-                raise ValueError(str(e)) from e
+        try:
+            for name in trained:
+                trainable(name)
+            for name in self.eval.families:
+                get_family(name)
+        except UserError as e:
+            raise ValueError(str(e)) from e
         for name, family in self.families.items():
             if family.prompts < self.workers:
                 raise ValueError(

@@ -9,10 +9,12 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Demonstration, Family, Split, ToolCall, Trajectory, UserError, Verdict, World
-from openk2.core.families import GYM, family_class, get_family
+from openk2.core import Demonstration, Family, Split, ToolCall, Trajectory, UserError, Verdict
+from openk2.core.families import GYM, demonstrate, family_class, get_family, sample_task
 from openk2.core.messages import compact_json
 from openk2.core.runs import atomic_path
+from openk2.rl.recipe import RolloutConfig
+from openk2.rl.watched import WatchedWorld, WorldFailed
 from openk2.rollout.replay import retrace
 
 
@@ -43,9 +45,8 @@ def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, 
 
 def demonstrations(name: str, count: int, seed: int, split: str) -> Iterator[Demonstration]:
     """Gold conversations of a family from `seed` on. Raises UserError as `get_family`, and for another split."""
-    family = get_family(name)
     for number in range(seed, seed + count):
-        yield family.demonstrate(family.sample(known_split(split), number))
+        yield demonstrate(name, sample_task(name, known_split(split), number))
 
 
 def write_messages(path: Path, shown: Iterable[Demonstration]) -> int:
@@ -76,10 +77,12 @@ def _said(shown: Demonstration) -> str:
 
 async def _verdict(family: Family, shown: Demonstration) -> Verdict:
     """The verifier's own word on a demonstration, which is done again in a fresh world."""
-    world: World = family.world(shown.task)
+    world = WatchedWorld(family.world(shown.task), shown.task, RolloutConfig().world_seconds)
     trajectory = Trajectory(shown.task, "expert", shown.tools, list(shown.messages))
     try:
         difference = await retrace(trajectory, world)
         return await world.verify(trajectory.messages) if difference is None else Verdict(False, difference)
+    except WorldFailed as e:
+        raise UserError(str(e)) from e
     finally:
         await world.close()

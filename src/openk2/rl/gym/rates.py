@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from openk2.core import Split, UserError
-from openk2.core.families import get_family, is_verified
+from openk2.core.families import is_verified, sample_task
 from openk2.core.rates import Tally
 from openk2.engine import Engine
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
@@ -25,9 +25,8 @@ def rates(
     """
     if not is_verified(name):
         raise UserError(f"{name} can only be compared, and has no rate of success")
-    family = get_family(name)
     k = k if temperature else 1
-    tasks = [family.sample(split, seed * 1_000_000 + i) for i in range(n)]
+    tasks = [sample_task(name, split, seed * 1_000_000 + i) for i in range(n)]
     config = FamilyConfig(prompts=1, budget=budget, turn_tokens=budget, steps=steps)
     groups = [new_group(number, name, task, k) for number, task in enumerate(tasks)]
     Rollouts(engine, RolloutConfig(at_once=AT_ONCE), seed).finish(groups, temperature, {name: config})

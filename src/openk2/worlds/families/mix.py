@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping
 
 from openk2.core import Split, compact_json
+from openk2.core.families import get_family
 from openk2.worlds.families.lexicon import Rng
 
 FUNCTIONS = {
@@ -78,8 +79,6 @@ GENERATOR_SEEDS = range(40)
 
 def digest(family: str) -> str:
     """The hash of a family's test mix: proportions and the tasks of the first seeds, without what only shows them."""
-    from openk2.core.families import get_family
-
     maker = get_family(family)
     state = hashlib.sha256(compact_json(sorted(proportions(family, "test").items())).encode())
     for seed in DIGEST_SEEDS:
@@ -91,8 +90,6 @@ def digest(family: str) -> str:
 
 def generator_digest(family: str) -> str:
     """The hash of a family's first training demonstrations: changes with the code that makes them."""
-    from openk2.core.families import get_family
-
     maker = get_family(family)
     state = hashlib.sha256()
     for seed in GENERATOR_SEEDS:
