@@ -185,11 +185,13 @@ class Ours:
                 "workers": 1,
                 "iterations": 1000,
                 "families": {"functions": {"prompts": len(tasks)}},
-                "objective": {"lr": LR, "dtype": dtype},
+                "objective": {"lr": LR},
             }
         )
         tokenizer = nano_tokenizer()
-        self._learner = Learner(load(NANO, dtype=torch.float32), recipe, tokenizer.pad_id, Ranks())
+        self._learner = Learner(
+            load(NANO, dtype=torch.float32), recipe, tokenizer.pad_id, Ranks(), dtype=getattr(torch, dtype)
+        )
         self._engine = Engine(self._learner.handover.model, tokenizer, max_batch=at_once, prefixes=at_once)
         self.circles = 0
         """How many generations went round in a circle and were cut short."""

@@ -64,7 +64,9 @@ def test_it_learns_what_is_rewarded(tmp_path: Path) -> None:
     rewards = [line["reward"]["short"] for line in log[1:]]
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.15, rewards
     assert log[-1]["success"]["short"]["n"] == 4
-    assert max(line["logprob_mismatch_max"] for line in log[1:]) < 1e-3
+    # None where all samples of every task had the same reward: nothing was computed then.
+    mismatches = [line["logprob_mismatch_max"] for line in log[1:] if line["groups_with_spread"]]
+    assert mismatches and max(mismatches) < 1e-3
     assert log[1]["kl"] == pytest.approx(0, abs=1e-6)
     assert log[-1]["kl"] > 0
 

@@ -82,6 +82,8 @@ class Learner:
         ranks: Ranks,
         device: str = "cpu",
         choices: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         config = recipe.objective
         self.model = model.to(device).train()
@@ -101,7 +103,7 @@ class Learner:
             process_group=ranks.group,
         )
         self.schedule = WSD(lr=config.lr, steps=recipe.steps, warmup=min(config.warmup_steps, recipe.steps))
-        self.precision = MixedPrecision(model, getattr(torch, config.dtype))
+        self.precision = MixedPrecision(model, dtype)
         self.handover = WeightHandover(self.precision)
         self._policy_loss = PolicyLoss(model, config.tau)
         self._language_loss = LanguageLoss(model)

@@ -87,19 +87,22 @@ class Measures:
         wanted = recipe.critic.valid
         names = [name for name in recipe.critic.families or tuple(recipe.families) if is_verified(name)]
         each = math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names)))
-        pairs: list[Pair] = []
+        groups: list[Group] = []
+        mine: list[Pair] = []
         for attempt in range(_MOST_ATTEMPTS if names else 0):
             first = recipe.eval.n + attempt * each
-            groups = [
+            further = [
                 new_group(-1 - i, name, sample_task(name, "test", i), recipe.rollout.samples)
                 for name in names
                 for i in range(first + self._ranks.rank, first + each, self._ranks.count)
             ]
-            self._rollouts.finish(groups, recipe.rollout.temperature, self._configs(names))
-            mine = pairs_of(groups, f"valid {recipe.seed} {attempt} {self._ranks.rank}")
-            pairs += [Pair(**raw) for raw in self._ranks.join([asdict(pair) for pair in mine])]
-            if len(pairs) >= wanted:
+            self._rollouts.finish(further, recipe.rollout.temperature, self._configs(names))
+            groups += further
+            # Of all so far: longer and shorter ones rarely come in equal numbers from a few tasks.
+            mine = pairs_of(groups, f"valid {recipe.seed} {self._ranks.rank}")
+            if self._ranks.sum([len(mine)])[0] >= wanted:
                 break
+        pairs = [Pair(**raw) for raw in self._ranks.join([asdict(pair) for pair in mine])]
         if names and len(pairs) < wanted:
             self._say(
                 f"{len(pairs)} of the {wanted} pairs that critic.valid wants: too few held-out tasks are solved by "

@@ -61,7 +61,9 @@ class ObjectiveConfig(_Section):
     momentum: float = Field(default=0.95, ge=0, lt=1)
     qk_clip_threshold: float = Field(default=100.0, gt=0)
     router_bias_rate: float = Field(default=0.0, ge=0, le=1)
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="computed in; auto: what the machine is fastest in"
+    )
 
 
 class PtxConfig(_Section):

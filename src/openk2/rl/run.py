@@ -56,6 +56,8 @@ def _train(
             case "start":
                 if event["resumed"]:
                     reporter.note(f"rl: goes on from iteration {event['iteration']} of {event['iterations']}")
+                else:
+                    reporter.note(f"rl: computes in {event['dtype']}")
                 bar(event["iteration"], event["iterations"])
             case "note":
                 reporter.note(f"rl: {event['text']}")

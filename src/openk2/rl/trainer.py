@@ -36,6 +36,7 @@ from openk2.rl.rollouts import Rollouts, new_group
 from openk2.rl.rubrics import task_rubric
 from openk2.train.checkpoint import load_latest, save_checkpoint
 from openk2.train.logs import append, cut_back
+from openk2.train.precision import compute_dtype
 from openk2.train.ranks import Ranks
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -75,7 +76,8 @@ class Trainer:
         self.ranks = ranks = Ranks(group)
         at_once, context = recipe.rollout.at_once, model.config.max_position_embeddings
         self.critic = Critic(tokenizer, context)
-        self.learner = Learner(model, recipe, tokenizer.pad_id, ranks, device, self.critic.choices)
+        dtype = compute_dtype(recipe.objective.dtype, folder, ranks, device)
+        self.learner = Learner(model, recipe, tokenizer.pad_id, ranks, device, self.critic.choices, dtype=dtype)
         self.engine = Engine(self.learner.handover.model, tokenizer, max_batch=at_once, prefixes=at_once)
         self.rollouts = Rollouts(self.engine, recipe.rollout, recipe.seed)
         self.demonstrations = Demonstrations(recipe, tokenizer, context, ranks)

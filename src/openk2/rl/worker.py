@@ -38,8 +38,9 @@ def _train(job: RLJob, rank: int, stop: threading.Event) -> None:
     )
     resumed = trainer.resume()
     if rank == 0:
-        total = job.recipe.iterations
-        report({"event": "start", "iteration": trainer.iteration, "iterations": total, "resumed": resumed})
+        total, dtype = job.recipe.iterations, str(trainer.learner.precision.dtype).removeprefix("torch.")
+        begun = {"iteration": trainer.iteration, "iterations": total, "resumed": resumed, "dtype": dtype}
+        report({"event": "start", **begun})
 
     def on_iteration(progress: Progress) -> None:
         if rank == 0:

@@ -1,19 +1,48 @@
 """Mixed precision on one rank: fp32 masters, the copies that are computed with, and one flat fp32 gradient.
 
-The forward pass runs on bf16 copies that are refreshed once a step (no casting per operation); the router's weight
-stays fp32, because rounding there changes which experts are chosen.
+Where bf16 is fast the forward pass runs on bf16 copies that are refreshed once a step (no casting per operation); the
+router's weight stays fp32, because rounding there changes which experts are chosen.
 
 Shapes: P all parameters, flattened.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from openk2.core import UserError
+from openk2.core.runs import write_text
 from openk2.model import Transformer
+from openk2.optim import fast_dtype
+from openk2.train.ranks import Ranks
+
+_KEPT = "dtype"
+
+
+def compute_dtype(
+    wanted: Literal["auto", "bfloat16", "float32"], folder: Path, ranks: Ranks, device: str
+) -> torch.dtype:
+    """What a run in `folder` computes in. "auto" is what this machine is fastest in (bf16 without instructions for it
+    is up to seventy times slower than fp32). The answer is kept in the folder: a run that goes on elsewhere keeps it.
+
+    Raises UserError when what was kept is damaged.
+    """
+    if wanted != "auto":
+        return cast(torch.dtype, getattr(torch, wanted))
+    chosen = ranks.join([_chosen(folder / _KEPT, device)] if ranks.first else [])[0]
+    if chosen not in ("bfloat16", "float32"):
+        raise UserError(f"{folder / _KEPT} is damaged: write float32 or bfloat16 into it, whichever it was")
+    return cast(torch.dtype, getattr(torch, chosen))
+
+
+def _chosen(path: Path, device: str) -> str:
+    if not path.exists():
+        write_text(path, str(fast_dtype(torch.device(device))).removeprefix("torch.") + "\n")
+    return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 class MixedPrecision:
@@ -21,6 +50,7 @@ class MixedPrecision:
 
     def __init__(self, model: Transformer, dtype: torch.dtype) -> None:
         self.model = model
+        self.dtype = dtype
         self._masters = list(model.parameters())
         self._casts: list[tuple[Tensor, Tensor]] = []
         self.working: dict[str, Tensor] = {}

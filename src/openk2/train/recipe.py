@@ -104,7 +104,9 @@ class TrainConfig(_Section):
     adam_betas: tuple[Beta, Beta] = (0.9, 0.95)
     qk_clip_threshold: float = Field(default=100.0, gt=0)
     router_bias_rate: float = Field(default=0.001, ge=0, le=1)
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="computed in; auto: what the machine is fastest in"
+    )
     valid_every: Count = Field(default=200, description="steps between validation losses")
     valid_micro_batches: MicroBatches = Field(
         default=4, description="micro-batches that a validation loss is computed on"

@@ -337,6 +337,8 @@ def _train(
             case "start":
                 if event["resumed"]:
                     reporter.note(f"{name}: goes on from step {event['step']} of {event['steps']}")
+                else:
+                    reporter.note(f"{name}: computes in {event['dtype']}")
                 bar(event["step"], event["steps"])
             case "step":
                 if event["valid_loss"] is not None:

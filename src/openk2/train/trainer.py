@@ -28,7 +28,7 @@ from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip, StepStats
 from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
 from openk2.train.logs import append, cut_back
-from openk2.train.precision import MixedPrecision
+from openk2.train.precision import MixedPrecision, compute_dtype
 from openk2.train.ranks import Ranks
 from openk2.train.recipe import TrainConfig
 
@@ -111,7 +111,7 @@ class Trainer:
             final_lr=config.lr * config.final_lr_fraction,
         )
         self._loss = LanguageLoss(model)
-        self.precision = MixedPrecision(self.model, getattr(torch, config.dtype))
+        self.precision = MixedPrecision(self.model, compute_dtype(config.dtype, folder, self.ranks, device))
 
     def resume(self) -> bool:
         """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""

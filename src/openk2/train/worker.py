@@ -137,7 +137,8 @@ def _train(job: Job, rank: int, stop: threading.Event) -> None:
     trainer = Trainer(model, plan, valid, config, job.folder, identity=job.identity, device=job.device, group=group)
     resumed = trainer.resume()
     if rank == 0:
-        report({"event": "start", "step": trainer.step, "steps": config.steps, "resumed": resumed})
+        dtype = str(trainer.precision.dtype).removeprefix("torch.")
+        report({"event": "start", "step": trainer.step, "steps": config.steps, "resumed": resumed, "dtype": dtype})
     reported_at = 0.0
 
     def on_step(progress: Progress) -> None:
