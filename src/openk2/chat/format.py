@@ -279,7 +279,7 @@ class _Reader:
 def _declared(text: str) -> list[ToolSpec]:
     try:
         raw = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"the tool declaration is not JSON: {e}") from None
     if not isinstance(raw, list):
         raise UserError("the tool declaration is not a JSON array")

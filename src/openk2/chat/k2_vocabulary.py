@@ -92,6 +92,6 @@ def _names(path: Path, base: int) -> list[str]:
         named = {int(number): entry["content"] for number, entry in raw["added_tokens_decoder"].items()}
     except OSError as e:
         raise UserError(f"could not read {path} ({e.strerror}): it has the names of the special tokens") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(f"{path} is damaged ({type(e).__name__}): copy it again") from e
     return [named.get(number, f"<|reserved_token_{number}|>") for number in range(base, base + RESERVED)]

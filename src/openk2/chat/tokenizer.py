@@ -132,7 +132,7 @@ def load_backend(folder: Path) -> tuple[Backend, str]:
 def _parsed(text: str, source: str) -> Backend:
     try:
         json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{source} is damaged (not JSON): restore it or train the tokenizer again") from e
     try:
         return Backend.from_str(text)

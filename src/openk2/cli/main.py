@@ -24,6 +24,9 @@ from openk2.core.errors import DISK_FULL, UserError
 CLOSED_PIPE = 128 + signal.SIGPIPE
 """The exit status that a shell gives a program which SIGPIPE has ended."""
 
+LONGEST_SENTENCE = 1000
+"""Characters of an error; of a longer one the beginning and the end are shown."""
+
 
 class Commands(TyperGroup):
     """The subcommands. Ctrl-C in any of them is an error with a sentence; typer alone would end without a word."""
@@ -125,12 +128,19 @@ def _end_in_order(number: int, frame: object) -> None:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(f"openk2: {sentence}", err=True)
+    typer.echo(f"openk2: {_readable(sentence)}", err=True)
     try:
         _flush()
     except OSError:
         _leave_stdout()
     sys.exit(code)
+
+
+def _readable(sentence: str) -> str:
+    """One line of bounded length that a terminal shows as it is, whatever input a sentence quotes."""
+    if len(sentence) > LONGEST_SENTENCE:
+        sentence = f"{sentence[: LONGEST_SENTENCE * 3 // 4]} ... {sentence[-LONGEST_SENTENCE // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
 
 
 def _flush() -> None:

@@ -207,7 +207,7 @@ def read_documents(path: Path) -> Iterator[Document]:
             for line in f:
                 raw = json.loads(line)
                 yield Document(raw["source"], raw["path"], raw["text"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{path} cannot be read as corpus documents ({e}): build the corpus again") from e
 
 

@@ -111,10 +111,10 @@ def _file_texts(path: Path) -> Iterator[str]:
     if path.suffix in (".json", ".jsonl"):
         try:
             values = [json.loads(text)]
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 values = [json.loads(line) for line in text.splitlines() if line.strip()]
-            except ValueError:
+            except (ValueError, RecursionError):
                 values = []
         # Escapes such as \n would glue themselves to words, so strings are read, not the file's text.
         yield from (s for value in values for s in _strings(value))

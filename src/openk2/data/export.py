@@ -144,7 +144,7 @@ def _factory_run(path: Path, everything: bool) -> Source:
 def _document(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path} is not JSON: take it out of the folder, or name the folder of a run") from e
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a trajectory: take it out of the folder, or name the folder of a run")

@@ -216,7 +216,7 @@ def recipe_of(folder: Path) -> dict[str, Any]:
         kinds = {str: (recipe["name"], recipe["attempts"]["model"]), int: (recipe["seed"], recipe["tasks"]["count"])}
         if all(isinstance(value, kind) for kind, values in kinds.items() for value in values):
             return dict(recipe)
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         pass
     raise damaged_recipe(path)
 

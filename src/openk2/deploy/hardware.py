@@ -147,7 +147,7 @@ def read_rocm(text: str) -> tuple[list[str], list[int], list[int]]:
     """From the JSON of rocm-smi: an object per card, memory in bytes."""
     try:
         cards = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [], [], []
     names, totals, free = [], [], []
     for card, facts in sorted(cards.items()):

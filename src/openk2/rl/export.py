@@ -100,7 +100,7 @@ def recipe_of(run: Path) -> RLRecipe:
         raise UserError(f"{run} is no run of reinforcement learning: name the folder that rl run was given as --run")
     try:
         config = dict(json.loads(read_small_text(path))["config"])
-    except (ValueError, KeyError, TypeError, OSError) as e:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
         raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
     # What it began from is no part of the recipe.
     config.pop("weights", None)
@@ -236,7 +236,7 @@ def _context_of(model: Path) -> int:
     path = model / "config.json"
     try:
         return int(json.loads(read_small_text(path))["max_position_embeddings"])
-    except (ValueError, KeyError, TypeError, OSError) as e:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
         raise UserError(f"{path} does not say how long a context may be: name a run whose model is whole") from e
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
 from openk2.core import UserError
 from openk2.core.report import (
     ACCENT,
@@ -34,6 +36,55 @@ _MARKERS, _STYLES = ("o", "s", "^", "D", "v"), ("-", "--", "-.")
 _COLOURS = (ACCENT, SECOND, INK, MUTED, "#3b8f5a", "#8a5fc2", "#b08a1e", "#c24a73")
 
 
+class _Rate(BaseModel):
+    n: int
+    passed: int
+    rate: FiniteFloat
+    ci95: tuple[FiniteFloat, FiniteFloat]
+
+
+_ByFamily = dict[str, FiniteFloat | None]
+
+
+class _Line(BaseModel):
+    """A line of the log: an iteration, or the measures before the first one."""
+
+    model_config = ConfigDict(strict=True)
+
+    iteration: int = Field(ge=0)
+    reward: _ByFamily = {}
+    passed: _ByFamily = {}
+    passed_new: _ByFamily = {}
+    mean_tokens: _ByFamily = {}
+    over_budget: _ByFamily = {}
+    success: dict[str, _Rate] = {}
+    critic_accuracy: _Rate | None = None
+    critic_reports: _Rate | None = None
+    critic_accuracy_by_length: _Rate | None = None
+    critic_reports_by_length: _Rate | None = None
+    temperature: FiniteFloat | None = None
+    kl: FiniteFloat | None = None
+    loss: FiniteFloat | None = None
+    ptx_loss: FiniteFloat | None = None
+    critic_loss: FiniteFloat | None = None
+    ptx_valid: FiniteFloat | None = None
+    logprob_mismatch_max: FiniteFloat | None = None
+    logprob_mismatch: FiniteFloat | None = None
+    grad_norm: FiniteFloat | None = None
+    max_logit: FiniteFloat | None = None
+    banked: int | None = None
+    continued: int | None = None
+    excluded: int | None = None
+    circles: int | None = None
+    groups: int | None = None
+    groups_with_spread: int | None = None
+    penalties: dict[str, int] | None = None
+    stops: dict[str, int] | None = None
+
+
+_FAMILY_LISTS = ("reward", "passed", "passed_new", "mean_tokens", "over_budget")
+
+
 def figures_of(run: Path) -> dict[str, Any]:
     """Lists with one entry for each iteration, from the log; 0 is before the first one, where only success is known.
 
@@ -46,24 +97,19 @@ def figures_of(run: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{run} is not a run of openk2 rl: name the folder that was given to rl run as --run")
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        iterations = [int(line["iteration"]) for line in lines]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
+        text = path.read_text(encoding="utf-8")
+        lines = [_Line.model_validate_json(line).model_dump() for line in text.splitlines()]
+    except ValueError as e:
         raise UserError(f"{path} is damaged: give the same rl run command again, which cuts it back") from e
     if not lines:
         raise UserError(f"{run} has no iteration yet: wait for the first one")
-    families = sorted({name for line in lines for name in line.get("reward", {})})
-    figures: dict[str, Any] = {"iteration": iterations, "families": families}
-    for key in ("reward", "passed", "passed_new", "mean_tokens", "over_budget"):
-        figures[key] = {name: [line.get(key, {}).get(name) for line in lines] for name in families}
-    measured = sorted({name for line in lines for name in line.get("success", {})})
-    figures["success"] = {name: [line.get("success", {}).get(name) for line in lines] for name in measured}
-    for key in (
-        "temperature", "kl", "loss", "ptx_loss", "critic_loss", "logprob_mismatch_max", "logprob_mismatch", "grad_norm",
-        "max_logit", "banked", "continued", "excluded", "circles", "ptx_valid", "critic_accuracy", "critic_reports",
-        "critic_accuracy_by_length", "critic_reports_by_length", "penalties", "stops", "groups", "groups_with_spread",
-    ):  # fmt: skip
-        figures[key] = [line.get(key) for line in lines]
+    families = sorted({name for line in lines for name in line["reward"]})
+    measured = sorted({name for line in lines for name in line["success"]})
+    figures: dict[str, Any] = {"iteration": [line["iteration"] for line in lines], "families": families}
+    for key in _FAMILY_LISTS:
+        figures[key] = {name: [line[key].get(name) for line in lines] for name in families}
+    figures["success"] = {name: [line["success"].get(name) for line in lines] for name in measured}
+    figures |= {key: [line[key] for line in lines] for key in _Line.model_fields if key not in figures}
     return figures
 
 
@@ -87,7 +133,7 @@ def _config(run: Path) -> dict[str, Any]:
         if path.exists():
             try:
                 config = json.loads(path.read_text(encoding="utf-8"))["config"]
-            except (ValueError, KeyError, TypeError, UnicodeDecodeError) as e:
+            except (ValueError, KeyError, TypeError, RecursionError) as e:
                 raise UserError(f"{path} is damaged: delete {run / STAGE} to redo this stage") from e
             return dict(config)
     return {}
@@ -107,7 +153,7 @@ def _examples(run: Path) -> list[Passage]:
             )
             for task, one in found.items()
         ]
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise UserError(f"{path} is damaged: delete it, and the report is made without examples") from e
 
 

@@ -81,7 +81,7 @@ def recover(lines_path: Path) -> Trajectory:
         lines = [json.loads(line) for line in lines_path.read_text(encoding="ascii").split("\n")[:-1]]
     except FileNotFoundError as e:
         raise UserError(f"{lines_path} does not exist: give the .jsonl file of a rollout") from e
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
         raise UserError(f"{lines_path} is not the record of a rollout: {e}") from e
     try:
         return _rebuild(lines)

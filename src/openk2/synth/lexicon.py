@@ -78,7 +78,7 @@ def read_sketches(text: str, where: str) -> list[Sketch]:
     """The sketches in a file. Raises UserError naming the domain and the noun for what is wrong."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise UserError(f"{where} is not TOML: {e}") from None
     sketches = []
     for name, lines in raw.items():

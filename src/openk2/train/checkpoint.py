@@ -68,7 +68,7 @@ def load_latest(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Any]]
             structure = json.loads(file.metadata()["state"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict, keys() only)
             state = _unpack(structure, tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as e:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
         earlier = f"go on from {found[-2].name}" if len(found) > 1 else "start this stage afresh"
         raise UserError(f"the checkpoint {path} is damaged or cut short: delete {found[-1]} to {earlier}") from e
     return int(found[-1].name.removeprefix(_PREFIX)), state

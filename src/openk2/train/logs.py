@@ -33,5 +33,5 @@ def cut_back(path: Path, key: str, last: int) -> None:
 def _number(line: str, key: str) -> float:
     try:
         return float(json.loads(line)[key])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf

@@ -144,7 +144,7 @@ def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Repo
         try:
             earlier = json.loads(begun.read_text(encoding="utf-8"))
             _require_same(stage, folder, earlier["config"], earlier["inputs"], inputs)
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise UserError(f"{begun} is damaged: delete {folder} to start this stage afresh") from e
     else:
         write_text(begun, json.dumps({"config": stage.config, "inputs": inputs}, indent=2, sort_keys=True) + "\n")

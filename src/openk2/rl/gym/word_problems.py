@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import Split, Task, UserError, Verdict
+from openk2.core.messages import is_unicode
 from openk2.core.runs import read_small_text
 from openk2.rl.gym.question import QuestionFamily
 from openk2.rl.gym.word_problem_templates import TEMPLATES, Draw, asides, show
@@ -186,6 +187,8 @@ def _problem(where: str, number: int, line: str) -> Task:
     question, answer = texts if texts else (None, None)
     if not isinstance(question, str) or not isinstance(answer, str) or not question.strip():
         raise UserError(f"{where} is not an object with the texts 'question' and 'answer'")
+    if not is_unicode(question + answer):
+        raise UserError(f"{where} has half a character (a lone surrogate), which no encoding can write")
     solution, mark, final = answer.rpartition("####")
     if not mark:
         raise UserError(f"{where} has no final answer: '####' and a number at the end of 'answer'")
