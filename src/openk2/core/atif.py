@@ -78,11 +78,17 @@ def _counted(turn: Turn) -> Usage:
     return turn.usage or Usage(len(turn.prompt_ids), len(turn.completion_ids))
 
 
-def from_atif(document: atif.Trajectory | Mapping[str, Any]) -> Trajectory:
-    """A trajectory from an ATIF document, ours or another agent's. Raises UserError if it is not valid ATIF."""
+def from_atif(document: atif.Trajectory | Mapping[str, Any] | str) -> Trajectory:
+    """A trajectory from an ATIF document or its JSON, ours or another agent's. Raises UserError if it is not one."""
     import atif
     from pydantic import ValidationError
 
+    if isinstance(document, str):
+        try:
+            found: dict[str, Any] = json.loads(document)
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"not JSON: {e}") from e
+        document = found
     if not isinstance(document, atif.Trajectory):
         try:
             document = atif.Trajectory.model_validate(document)
@@ -116,10 +122,10 @@ def write_atif(path: Path, trajectory: Trajectory) -> None:
 def read_atif(path: Path) -> Trajectory:
     """Read an ATIF file. Raises UserError naming the file if it is missing or damaged."""
     try:
-        return from_atif(json.loads(path.read_text(encoding="utf-8")))
+        return from_atif(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist: give an ATIF trajectory file") from e
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except UnicodeDecodeError as e:
         raise UserError(f"{path} is not JSON: {e}") from e
     except UserError as e:
         raise UserError(f"{path}: {e}") from e

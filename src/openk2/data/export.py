@@ -136,18 +136,25 @@ def _factory_run(path: Path, everything: bool) -> Source:
                 raise UserError(f"the attempts in {folder} are not those that were judged: run the synth run command")
             if wanted(verdict):
                 where = f"task {row['task']} of {path}"
-                yield _sample(f"{row['task']}-{row['attempt']}", json.loads(row["atif"]), row["score"], where)
+                yield _sample(f"{row['task']}-{row['attempt']}", _parsed(row["atif"], where), row["score"], where)
 
     return Source(name, sum(map(wanted, read_rows(folder / KEPT))), samples)
 
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as e:
         raise UserError(f"{path} is not JSON: take it out of the folder, or name the folder of a run") from e
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{where} is not JSON: take it out of the folder, or name the folder of a run") from e
     if not isinstance(found, dict):
-        raise UserError(f"{path} is not a trajectory: take it out of the folder, or name the folder of a run")
+        raise UserError(f"{where} is not a trajectory: take it out of the folder, or name the folder of a run")
     return found
 
 

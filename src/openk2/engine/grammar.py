@@ -126,13 +126,16 @@ class Grammar:
         self.call_end = tokenizer.id("<|tool_call_end|>")
         self.turn_end = tokenizer.eos_id
         # The end of a call is the matcher's end of sequence, so its mask says by itself when the arguments are whole.
-        self._ll = LLTokenizer(
-            _without_names(tokenizer.json()),
-            n_vocab=tokenizer.vocab_size,
-            eos_token=self.call_end,
-            # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
-            slices=[] if tokenizer.vocab_size < _LARGE_VOCABULARY else None,
-        )
+        try:
+            self._ll = LLTokenizer(
+                _without_names(tokenizer.json()),
+                n_vocab=tokenizer.vocab_size,
+                eos_token=self.call_end,
+                # Slices speed up masks over large vocabularies; over a small one they only make compiling slower.
+                slices=[] if tokenizer.vocab_size < _LARGE_VOCABULARY else None,
+            )
+        except ValueError as e:
+            raise UserError(f"the tokenizer is damaged ({e}): restore it or train it again") from e
         pieces = [tokenizer.piece(i) for i in range(tokenizer.base_size)]
         self.closer = Closer(pieces, tokenizer.vocab_size, self.call_end)
         self._compiled: dict[tuple[str, bytes], Json | str] = {}

@@ -125,7 +125,7 @@ async def judge_all(
 
     async def one(number: int, attempt: int, atif: str) -> None:
         try:
-            found = await judge(asker, from_atif(json.loads(atif)), seed)
+            found = await judge(asker, from_atif(atif), seed)
         except UserError as e:
             spent.fail(e)
             return

@@ -113,7 +113,7 @@ def self_test(run: Path, count: int, seed: int = 0) -> SelfTest:
             executed = asyncio.run(difference(from_atif(changed), apps)) is not None
             found.noticed.add(noticed)
             found.by_execution.add(executed)
-            task = from_atif(json.loads(atif)).task
+            task = from_atif(atif).task
             mistake, passed = try_carelessly(task, apps, rng)
             found.rejected.add(not passed)
             said = [in_other_words(turn, rng) for turn in AppTask.model_validate(task.data).plan]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from openk2.core import Message, Trajectory
+from openk2.core import Message, Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.data.lake import KEPT, recipe_of
 from openk2.synth.figures import begun
@@ -40,7 +39,10 @@ def markdown(run: Path, *, n: int, seed: int, trajectories: bool = True) -> str:
             "QUALIFY row_number() OVER (PARTITION BY a.number ORDER BY a.attempt) = 1 ORDER BY a.number"
         )
         for number, domain, category, kinds, score, atif, why in rows:
-            trajectory = from_atif(json.loads(atif))
+            try:
+                trajectory = from_atif(atif)
+            except UserError as e:
+                raise UserError(f"the attempt at task {number} of {run} is damaged ({e}): run synth run again") from e
             fate = "not decided yet" if why is None else f"dropped ({why})" if why else "kept"
             points = "no score" if score is None else f"score {score:.2f}"
             parts.append(

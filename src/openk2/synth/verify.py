@@ -6,7 +6,6 @@ network; tasks of a real machine are executed in the sandbox.
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -90,7 +89,7 @@ def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
         found: list[tuple[str, str | None]] = []
         for name, digest, atif in rows:
             try:
-                found.append((name, await difference(from_atif(json.loads(atif)), _shared["apps"], digest)))
+                found.append((name, await difference(from_atif(atif), _shared["apps"], digest)))
             except (UserError, ValueError) as e:
                 found.append((name, str(e)))
         return found
