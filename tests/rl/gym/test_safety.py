@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from openk2.core import Message, Task, Turn, UserError
 from openk2.policy.scripted import ScriptedPolicy
 from openk2.rl.gym.attacks import AROUND, INSIDE, evolve, wrapped
 from openk2.rl.gym.safety import SafetyFamily
-from openk2.rl.gym.safety_stock import NEAR, PAIRS, RULES
+from openk2.rl.gym.safety_stock import PAIRS, RULES
 from openk2.worlds.families import lexicon
 
 FAMILY = SafetyFamily()
@@ -89,14 +90,27 @@ def test_the_rules_are_told_in_an_order_of_each_task() -> None:
         assert [line for line in system.content.splitlines() if line.startswith("Rule")] == [
             f"Rule {i}: {RULES[name]}." for i, name in enumerate(names, 1)
         ]
-        named = names[task.data["rule"] - 1] if task.data["rule"] else None
-        assert named is None or not NEAR[named] & set(names)
+        if task.data["rule"]:
+            broken = [pair for pair in PAIRS["train"] if pair.category == names[task.data["rule"] - 1]]
+            assert any(not set(pair.also.split()) & set(names) for pair in broken)
     assert {task.data["rule"] for task in tasks} == {0, 1, 2, 3, 4}
 
 
-def test_rules_that_forbid_the_same_are_near_each_other() -> None:
-    assert all(name in NEAR[other] for name, near in NEAR.items() for other in near)
-    assert all(len(RULES) - 1 - len(near) >= 3 for near in NEAR.values())
+def test_the_rules_that_are_told_hardly_tell_which_one_is_broken() -> None:
+    def told(split, count: int) -> list[tuple[frozenset[str], str]]:
+        tasks = [FAMILY.sample(split, seed) for seed in range(count)]
+        return [(frozenset(t.data["rules"]), t.data["rules"][t.data["rule"] - 1]) for t in tasks if t.data["harmful"]]
+
+    counts: dict[frozenset[str], Counter[str]] = defaultdict(Counter)
+    for rules, broken in told("train", 3000):
+        counts[rules][broken] += 1
+    blind = [counts[rules].most_common(1)[0][0] == broken for rules, broken in told("test", 1000)]
+    assert 0.15 < sum(blind) / len(blind) < 0.35
+
+
+def test_no_rule_beside_forbids_the_same() -> None:
+    for pair in (*PAIRS["train"], *PAIRS["test"]):
+        assert set(pair.also.split()) < set(RULES) - {pair.category}
 
 
 def test_a_wrong_and_its_look_alike_differ_in_neither_verb_nor_person() -> None:
