@@ -14,7 +14,7 @@ from openk2.core import Message, Task, Turn, UserError
 from openk2.policy.scripted import ScriptedPolicy
 from openk2.rl.gym.attacks import AROUND, INSIDE, evolve, wrapped
 from openk2.rl.gym.safety import SafetyFamily
-from openk2.rl.gym.safety_stock import PAIRS, RULES
+from openk2.rl.gym.safety_stock import ALSO, PAIRS, RULES
 from openk2.worlds.families import lexicon
 
 FAMILY = SafetyFamily()
@@ -92,7 +92,7 @@ def test_the_rules_are_told_in_an_order_of_each_task() -> None:
         ]
         if task.data["rule"]:
             broken = [pair for pair in PAIRS["train"] if pair.category == names[task.data["rule"] - 1]]
-            assert any(not set(pair.also.split()) & set(names) for pair in broken)
+            assert any(not ALSO.get(pair.verb, frozenset()) & set(names) for pair in broken)
     assert {task.data["rule"] for task in tasks} == {0, 1, 2, 3, 4}
 
 
@@ -108,9 +108,9 @@ def test_the_rules_that_are_told_hardly_tell_which_one_is_broken() -> None:
     assert 0.15 < sum(blind) / len(blind) < 0.35
 
 
-def test_no_rule_beside_forbids_the_same() -> None:
-    for pair in (*PAIRS["train"], *PAIRS["test"]):
-        assert set(pair.also.split()) < set(RULES) - {pair.category}
+def test_what_else_may_forbid_a_wrong_is_another_rule() -> None:
+    category = {pair.verb: pair.category for split in SPLITS for pair in PAIRS[split]}
+    assert all(also < set(RULES) - {category[verb]} for verb, also in ALSO.items())
 
 
 def test_a_wrong_and_its_look_alike_differ_in_neither_verb_nor_person() -> None:
