@@ -13,6 +13,7 @@ from openk2.rl.gym.question import QuestionFamily
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reward.py"
 MINE = """
+import asyncio, sys
 from openk2.core import Task, Verdict
 from openk2.rl.gym.question import QuestionFamily
 
@@ -31,6 +32,24 @@ class Wrong(Mine):
 
 class Asks(Mine):
     def __init__(self, what): ...
+
+class Exits(Mine):
+    def sample(self, split, seed): sys.exit(3)
+
+class NoTask(Mine):
+    def sample(self, split, seed): return None
+
+class NoWorld(Mine):
+    def world(self, task): return None
+
+class WorldRaises(Mine):
+    def world(self, task): return 1 / 0
+
+class Cancelled(Mine):
+    def check(self, task, answer): raise asyncio.CancelledError
+
+class NoText(Mine):
+    def gold(self, task): return 3
 
 class Other: ...
 number = 3
@@ -111,3 +130,30 @@ def test_the_reward_of_the_examples_counts_words() -> None:
     short, long = (family.check(task, text) for text in (f"Answer: {number}", f"So then. Answer: {number}"))
     assert short.passed and long.passed and short.reward > long.reward > 0
     assert not family.check(task, "no").penalties
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Exits", "cannot make the train task 1 (SystemExit: 3)"),
+        ("NoTask", "cannot make the train task 1 (AttributeError: 'NoneType'"),
+        ("NoWorld", "could not be made (NoneType is no World)"),
+        ("WorldRaises", "could not be made (ZeroDivisionError: division by zero)"),
+        ("Cancelled", "could not be verified (CancelledError)"),
+        ("NoText", "cannot demonstrate mine/train/1 (TypeError: the messages of a demonstration are texts)"),
+    ],
+)
+def test_what_a_family_does_wrong_is_one_sentence(mine: Path, name: str, words: str) -> None:
+    with pytest.raises(UserError) as found:
+        list(samples(f"{mine}:{name}", 1, 1, "train"))
+    assert words in str(found.value)
+
+
+def test_a_file_in_a_folder_with_a_colon(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "mine.py").write_text(MINE)
+    assert get_family(f"{folder / 'mine.py'}:Mine").name == "mine"
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    with pytest.raises(UserError, match="there is no file"):
+        get_family(f"{tmp_path / 'loop.py'}:Mine")

@@ -63,7 +63,7 @@ class OneTask:
 
 
 def test_a_family_with_too_few_tasks_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demonstrations, "get_family", lambda name: OneTask())
+    monkeypatch.setattr(demonstrations, "sample_task", lambda name, split, seed: OneTask().sample(split, seed))
     takes: dict[str, Callable[[], object]] = {
         "tasks": lambda: free_seeds("only", 0, 2),
         "ptx": lambda: demonstration_seed("only", "ptx", 0),

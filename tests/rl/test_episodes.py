@@ -102,7 +102,7 @@ async def test_who_waits_for_a_turn_is_not_slow() -> None:
     task = family.sample("train", 0)
     turns = asyncio.Semaphore(1)
     answer = [Message("assistant", "Yes.")]
-    worlds = [WatchedWorld(family.world(task), task, 1.0, turns) for _ in range(12)]
+    worlds = [WatchedWorld(family, task, 1.0, turns) for _ in range(12)]
     verdicts = await asyncio.gather(*(world.verify(answer) for world in worlds))
     assert all(verdict.passed for verdict in verdicts)
 
@@ -112,7 +112,7 @@ async def test_who_is_cancelled_while_it_waits_for_a_turn_has_not_begun() -> Non
     task = family.sample("train", 0)
     turns = asyncio.Semaphore(1)
     await turns.acquire()
-    waiting = asyncio.create_task(WatchedWorld(family.world(task), task, 1.0, turns).start(task))
+    waiting = asyncio.create_task(WatchedWorld(family, task, 1.0, turns).start(task))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -8,6 +8,8 @@ your own, from the folder that you are in.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,13 +47,15 @@ FAMILIES: tuple[str, ...] = tuple(PLACES)
 GYM: tuple[str, ...] = tuple(name for name in PLACES if name not in FIXED)
 """Those with tasks to train on."""
 
+_OWN = re.compile(r"(.+?\.py)(?::(.*))?")
+
 
 @cache
 def get_family(name: str) -> Family:
     """The family of that name, the same one each time. Raises UserError when there is none."""
+    if own := _OWN.fullmatch(name):
+        return _made(_class_in(own[1], own[2] or ""), name)
     known, _, option = name.partition(":")
-    if known.endswith(".py"):
-        return _made(_class_in(known, option), name)
     if known not in PLACES:
         raise UserError(f"there is no task family {known!r}: use one of {', '.join(FAMILIES)}, or FILE.py:CLASS")
     make = family_class(known)
@@ -76,7 +80,8 @@ def family_class(known: str) -> Any:
 
 def is_verified(name: str) -> bool:
     """Whether code judges the family of that name, and not only a critic."""
-    return bool(getattr(get_family(name), "verified", True))
+    with _named(f"the family {name!r} cannot say whether it is verified"):
+        return bool(getattr(get_family(name), "verified", True))
 
 
 def needs_sandbox(name: str) -> bool:
@@ -87,13 +92,20 @@ def needs_sandbox(name: str) -> bool:
 def sample_task(name: str, split: Split, seed: int) -> Task:
     """A task of the family of that name. Raises UserError as `get_family`, and where the family fails at it."""
     with _named(f"the family {name!r} cannot make the {split} task {seed}"):
-        return get_family(name).sample(split, seed)
+        task = get_family(name).sample(split, seed)
+        texts = (task.id, task.skill, task.request)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("the id, the skill and the request of a task are texts")
+        return task
 
 
 def demonstrate(name: str, task: Task) -> Demonstration:
     """How an expert solves a task of the family of that name. Raises UserError as `sample_task`."""
     with _named(f"the family {name!r} cannot demonstrate {task.id}"):
-        return get_family(name).demonstrate(task)
+        shown = get_family(name).demonstrate(task)
+        if not all(isinstance(message.content, str) for message in shown.messages):
+            raise TypeError("the messages of a demonstration are texts")
+        return shown
 
 
 @contextmanager
@@ -103,15 +115,24 @@ def _named(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as e:
-        said = str(e).splitlines()
-        raise UserError(f"{what} ({type(e).__name__}: {said[0] if said else ''})") from e
+    except (Exception, SystemExit) as e:
+        raise UserError(f"{what} ({_why(e)})") from e
+
+
+def _why(e: BaseException) -> str:
+    """The kind of error and the first line of what it says."""
+    said = str(e).splitlines()
+    return f"{type(e).__name__}: {said[0]}" if said else type(e).__name__
 
 
 def _class_in(file: str, name: str) -> Any:
     if not name:
         raise UserError(f"{file} has to be followed by the name of the family's class: {file}:CLASS")
-    found = getattr(_module(Path(file).resolve()), name, None)
+    try:
+        path = Path(file).resolve()
+    except (OSError, RuntimeError, ValueError) as e:
+        raise UserError(f"there is no file {file} ({_why(e)})") from e
+    found = getattr(_module(path), name, None)
     if not isinstance(found, type):
         raise UserError(f"{file} has no class {name!r}")
     return found
@@ -120,7 +141,7 @@ def _class_in(file: str, name: str) -> Any:
 def _module(path: Path) -> ModuleType:
     """The module of a file, which is executed once in a process."""
     # The name is the path's, so that two files of one name do not meet.
-    name = f"openk2_family_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    name = f"openk2_family_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
@@ -130,17 +151,17 @@ def _module(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         del sys.modules[name]
-        raise UserError(f"{path} cannot be imported ({type(e).__name__}: {e})") from e
+        raise UserError(f"{path} cannot be imported ({_why(e)})") from e
     return module
 
 
 def _made(maker: Any, name: str) -> Family:
     try:
         family = maker()
-    except Exception as e:
-        raise UserError(f"{name} cannot be made without arguments ({type(e).__name__}: {e})") from e
+    except (Exception, SystemExit) as e:
+        raise UserError(f"{name} cannot be made without arguments ({_why(e)})") from e
     missing = [part for part in ("name", "skills", "sample", "world", "demonstrate") if not hasattr(family, part)]
     if missing:
         raise UserError(f"{name} is no task family, it has no {missing[0]!r}: see docs/rl.md for one that is")

@@ -61,6 +61,8 @@ def _parts(key: str) -> list[str]:
         return [part.strip() for part in key.split(".")]
     parts = []
     while isinstance(section, dict):
+        if len(section) != 1:  # a comment, or several lines
+            return [part.strip() for part in key.split(".")]
         ((part, section),) = section.items()
         parts.append(part)
     return parts

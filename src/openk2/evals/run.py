@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -91,12 +92,12 @@ async def evaluate(
     async def one(task: Task) -> None:
         async with gate:
             try:
-                trajectory = await rollout(policy, WatchedWorld(family.world(task), task, limits.seconds), task, limits)
+                trajectory = await rollout(policy, WatchedWorld(family, task, limits.seconds), task, limits)
             except WorldFailed as e:
                 raise UserError(str(e)) from e
         counted.add(trajectory, rows_of(task))
         if save is not None:
-            write_atif(save / family.name / f"{task.id.replace('/', '_')}.json", trajectory)
+            write_atif(save / _file_name(counted.family) / f"{_file_name(task.id)}.json", trajectory)
         if progress is not None and bar is not None:
             progress.advance(bar)
 
@@ -111,6 +112,11 @@ async def evaluate(
     place = {task.id: i for i, task in enumerate(todo)}
     counted.failures.sort(key=lambda failure: place[failure[0]])
     return counted
+
+
+def _file_name(name: str) -> str:
+    """A name as that of a file in the folder where it is to be, whatever it was."""
+    return re.sub(r"[^\w.,=-]", "_", name).lstrip(".") or "_"
 
 
 def held_out_tasks(name: str, n: int, seed: int) -> list[Task]:
@@ -214,7 +220,7 @@ def print_report(console: Console, report: Report) -> None:
         low, high = row["ci95"]
         style = "bold" if skill == "all" else ""
         table.add_row(
-            skill, str(tally.n), str(tally.passed), f"{row['rate']:.1%}", f"{low:.1%} - {high:.1%}", style=style
+            Text(skill), str(tally.n), str(tally.passed), f"{row['rate']:.1%}", f"{low:.1%} - {high:.1%}", style=style
         )
     console.print(table)
     for task_id, reason in report.failures[:SHOWN_FAILURES]:

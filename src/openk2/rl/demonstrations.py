@@ -13,7 +13,7 @@ from typing import Literal
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Task, UserError
-from openk2.core.families import get_family
+from openk2.core.families import demonstrate, sample_task
 from openk2.data.batches import IGNORED
 from openk2.rl.learner import Lesson
 from openk2.rl.recipe import RLRecipe
@@ -101,7 +101,7 @@ def _next(name: str, pool: Pool, first: int) -> int:
 
 @cache
 def _pool_of(name: str, seed: int) -> Pool:
-    return _pool(get_family(name).sample("train", seed))
+    return _pool(sample_task(name, "train", seed))
 
 
 def _pool(task: Task) -> Pool:
@@ -111,8 +111,7 @@ def _pool(task: Task) -> Pool:
 @cache
 def _lesson(tokenizer: Tokenizer, name: str, seed: int) -> Lesson:
     """Ids, and the id that should follow each where the expert speaks."""
-    family = get_family(name)
-    shown = family.demonstrate(family.sample("train", seed))
+    shown = demonstrate(name, sample_task(name, "train", seed))
     rendered = render(shown.messages, shown.tools, tokenizer=tokenizer)
     following = zip(rendered.ids[1:], rendered.loss_mask[1:], strict=True)
     return rendered.ids[:-1], [i if said else IGNORED for i, said in following]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
-from openk2.core.families import get_family
+from openk2.core.families import demonstrate, get_family, sample_task
 from openk2.core.runs import read_small_text
 from openk2.rl.episodes import Episode, play
 from openk2.rl.gym.question import QuestionFamily
@@ -43,20 +43,20 @@ def tasks_of(recipe: RLRecipe, names: Sequence[str], split: Split) -> Iterator[t
     if split == "test":
         for seed in range(recipe.eval.n):
             for name in names:
-                yield name, get_family(name).sample(split, seed)
+                yield name, sample_task(name, split, seed)
         return
     for iteration in range(recipe.iterations):
         for name in names:
             prompts = recipe.families[name].prompts
             for seed in range(iteration * prompts, (iteration + 1) * prompts):
-                yield name, get_family(name).sample(split, seed)
+                yield name, sample_task(name, split, seed)
 
 
 def demonstration_of(name: str, task: Task) -> Demonstration:
     """How an expert solves a task."""
     # Some experts start an event loop, and the caller's may be running in this thread.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(get_family(name).demonstrate, task).result()
+        return thread.submit(demonstrate, name, task).result()
 
 
 def verdict_on(name: str, task: Task, answer: str) -> Verdict:

@@ -160,10 +160,10 @@ async def play(
     key = random.Random(f"{seed} {episode.family} {episode.group} {episode.sample}").getrandbits(62)
     policy = seat.policy(grammar=rollouts.grammar, temperature=temperature, seed=key)
     budgeted = _Budgeted(policy, episode, config.budget, rollouts.iteration_tokens)
-    world = WatchedWorld(family.world(task), task, rollouts.world_seconds, turns)
     limits = Limits(steps=config.steps, tokens=config.turn_tokens, seconds=rollouts.episode_seconds)
     episode.segments += 1
     try:
+        world = WatchedWorld(family, task, rollouts.world_seconds, turns)
         episode.trajectory = await rollout(budgeted, world, task, limits, earlier=episode.trajectory)
     except WorldFailed as e:
         episode.excluded = str(e)

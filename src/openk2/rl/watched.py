@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar, cast
 
-from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict, World
+from openk2.core import Family, Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict, World
 
 T = TypeVar("T")
 
@@ -23,11 +23,20 @@ class WorldFailed(Exception):
 
 
 class WatchedWorld:
-    """`world` with `seconds` for each thing that it does. It waits for its turn before that, where there are `turns`:
-    hundreds of worlds that begin at once are not slow, the machine is."""
+    """The world of a family's task, with `seconds` for each thing that it does. Where there are `turns` it waits for
+    its turn before that: hundreds of worlds that begin at once are not slow, the machine is.
 
-    def __init__(self, world: World, task: Task, seconds: float, turns: asyncio.Semaphore | None = None) -> None:
-        self._world, self._task, self._seconds = world, task, seconds
+    Raises WorldFailed, when it is made too.
+    """
+
+    def __init__(self, family: Family, task: Task, seconds: float, turns: asyncio.Semaphore | None = None) -> None:
+        try:
+            self._world = family.world(task)
+        except (Exception, SystemExit) as e:
+            raise WorldFailed(f"the world of {task.id} could not be made ({_why(e)})") from e
+        if not isinstance(self._world, World):
+            raise WorldFailed(f"the world of {task.id} could not be made ({type(self._world).__name__} is no World)")
+        self._task, self._seconds = task, seconds
         self._turns = turns or asyncio.Semaphore()
 
     @property
@@ -35,40 +44,55 @@ class WatchedWorld:
         return self._world.tools
 
     async def start(self, task: Task) -> list[Message]:
-        return await self._watch("could not be set up", self._world.start(task))
+        return await self._watch("could not be set up", lambda: self._world.start(task))
 
     async def call(self, call: ToolCall) -> ToolResult:
-        return await self._watch(f"failed at {call.name}", self._world.call(call))
+        return await self._watch(f"failed at {call.name}", lambda: self._world.call(call))
 
     async def reply(self, message: Message) -> Message | None:
-        return await self._watch("failed at the user's answer", self._world.reply(message))
+        return await self._watch("failed at the user's answer", lambda: self._world.reply(message))
 
     async def verify(self, messages: Sequence[Message]) -> Verdict:
-        return await self._watch("could not be verified", self._verdict(messages))
+        return await self._watch("could not be verified", lambda: self._verdict(messages))
 
     async def _verdict(self, messages: Sequence[Message]) -> Verdict:
         verdict = await self._world.verify(messages)
         if not isinstance(verdict, Verdict):
             raise UserError(f"its verifier gave {type(verdict).__name__} and no Verdict")
+        if type(verdict.passed) not in (bool, type(None)) or not isinstance(verdict.reason, str):
+            raise UserError("its verifier's verdict has something else than True, False or None, and a reason in words")
         return verdict
 
     async def close(self) -> None:
-        await self._watch("could not be closed", self._world.close())
+        await self._watch("could not be closed", self._world.close)
 
-    async def _watch(self, what: str, work: Coroutine[Any, Any, T]) -> T:
+    async def _watch(self, what: str, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             async with self._turns, asyncio.timeout(self._seconds):
-                return cast(T, await _Armed(work, self._seconds))
+                return cast(T, await _Armed(begin(), self._seconds))
+        except (TimeoutError, _Rang) as e:
+            raise self._failed(what, f"not within {self._seconds:g} s") from e
+        except asyncio.CancelledError as e:
+            # Ours, or one that the world's own code has raised?
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise self._failed(what, _why(e)) from e
         except (Exception, SystemExit) as e:
-            said = str(e).splitlines()
-            why = said[0][:200] if said and not isinstance(e, TimeoutError) else ""
-            why = why if isinstance(e, UserError) else f"{type(e).__name__}: {why}" if why else type(e).__name__
-            if isinstance(e, TimeoutError):
-                why = f"not within {self._seconds:g} s"
-            raise WorldFailed(f"the world of {self._task.id} {what} ({why})") from e
-        finally:
-            # Who is cancelled while it waits for its turn has not begun.
-            work.close()
+            raise self._failed(what, _why(e)) from e
+
+    def _failed(self, what: str, why: str) -> WorldFailed:
+        return WorldFailed(f"the world of {self._task.id} {what} ({why})")
+
+
+def _why(e: BaseException) -> str:
+    """The first line of what an error says; its kind too where it is not made for a person."""
+    said = str(e).splitlines()
+    why = said[0][:200] if said else ""
+    return why if isinstance(e, UserError) else f"{type(e).__name__}: {why}" if why else type(e).__name__
+
+
+class _Rang(BaseException):
+    """The time is over. No Exception, so that a world's own handlers do not take it for one of theirs."""
 
 
 class _Armed:
@@ -95,16 +119,16 @@ class _Armed:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when it takes longer. Only the main thread can be interrupted so."""
+    """Raise _Rang in the block when it takes longer, again each second. Only the main thread can be interrupted so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
+        raise _Rang
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

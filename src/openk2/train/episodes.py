@@ -27,7 +27,7 @@ from typing import Literal
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Demonstration, ToolSpec, UserError
-from openk2.core.families import get_family
+from openk2.core.families import demonstrate, sample_task
 from openk2.core.progress import Bar
 from openk2.core.runs import sha256_text, write_text
 from openk2.data.shards import Shards, ShardWriter
@@ -193,9 +193,8 @@ def _demonstrations(chunk: Chunk) -> Iterator[Demonstration]:
     if chunk.offset is not None:
         yield from read_conversations(Path(chunk.family), chunk.offset, chunk.start, chunk.count)
         return
-    family = get_family(chunk.family)
     for seed in range(chunk.start, chunk.start + chunk.count):
-        yield family.demonstrate(family.sample("train", seed))
+        yield demonstrate(chunk.family, sample_task(chunk.family, "train", seed))
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from typing import Any
 from openk2.chat import Tokenizer
 from openk2.chat.tokenizer import EOS
 from openk2.core import Demonstration, compact_json
-from openk2.core.families import get_family
+from openk2.core.families import demonstrate, sample_task
 from openk2.core.progress import Bar
 from openk2.data.corpus import read_documents
 from openk2.data.shards import ShardWriter
@@ -43,10 +43,9 @@ def train_tokenizer(
             size += len(document.text.encode())
             yield document.text
         for number, name in enumerate(families):
-            family = get_family(name)
             for i in range(config.episodes):
                 bar(number * config.episodes + i, total, name)
-                yield from demonstration_text(family.demonstrate(family.sample("train", first_seed + i)))
+                yield from demonstration_text(demonstrate(name, sample_task(name, "train", first_seed + i)))
 
     return Tokenizer.train(texts(), config.vocab_size)
 

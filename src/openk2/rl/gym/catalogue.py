@@ -77,12 +77,15 @@ def _said(shown: Demonstration) -> str:
 
 async def _verdict(family: Family, shown: Demonstration) -> Verdict:
     """The verifier's own word on a demonstration, which is done again in a fresh world."""
-    world = WatchedWorld(family.world(shown.task), shown.task, RolloutConfig().world_seconds)
     trajectory = Trajectory(shown.task, "expert", shown.tools, list(shown.messages))
     try:
-        difference = await retrace(trajectory, world)
-        return await world.verify(trajectory.messages) if difference is None else Verdict(False, difference)
+        world = WatchedWorld(family, shown.task, RolloutConfig().world_seconds)
+        try:
+            difference = await retrace(trajectory, world)
+            return await world.verify(trajectory.messages) if difference is None else Verdict(False, difference)
+        finally:
+            await world.close()
     except WorldFailed as e:
-        raise UserError(str(e)) from e
-    finally:
-        await world.close()
+        # Where the verifier and then the end have failed, the first tells why.
+        first = e.__context__ if isinstance(e.__context__, WorldFailed) else e
+        raise UserError(str(first)) from e

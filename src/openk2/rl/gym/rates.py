@@ -38,6 +38,9 @@ def rates(
             once.add(episode.passed)
         if judged:
             ever.add(any(episode.passed for episode in judged))
+    excluded = [episode.excluded for episode in episodes if episode.excluded]
+    if len(excluded) == len(episodes):
+        raise UserError(excluded[0])
     rewards = [episode.reward for episode in episodes if episode.reward is not None]
     return {
         "family": name,
@@ -46,5 +49,6 @@ def rates(
         f"pass@{k}": ever.to_json(),
         "mean_reward": round(statistics.fmean(rewards), 4) if rewards else None,
         "mean_tokens": round(statistics.fmean(episode.spent for episode in episodes), 1),
-        "excluded": sum(bool(episode.excluded) for episode in episodes),
+        "excluded": len(excluded),
+        "why_excluded": excluded[0] if excluded else None,
     }
