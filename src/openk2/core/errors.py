@@ -18,5 +18,14 @@ class ContextOverflow(UserError):
     """The prompt does not fit into the context that the model was trained for."""
 
 
+def why(error: BaseException) -> str:
+    """The first line of what an error says; its kind too where it is not made for a person."""
+    said = str(error).splitlines()
+    first = said[0][:200] if said else ""
+    if isinstance(error, UserError):
+        return first
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What OSError.errno says when nothing more can be written."""

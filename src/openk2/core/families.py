@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from openk2.core.errors import UserError
+from openk2.core.errors import UserError, why
 from openk2.core.protocols import Demonstration, Family, Split, Task
 
 # Text and no imports, so that a family's room is entered when the family is asked for.
@@ -116,13 +116,7 @@ def _named(what: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as e:
-        raise UserError(f"{what} ({_why(e)})") from e
-
-
-def _why(e: BaseException) -> str:
-    """The kind of error and the first line of what it says."""
-    said = str(e).splitlines()
-    return f"{type(e).__name__}: {said[0]}" if said else type(e).__name__
+        raise UserError(f"{what} ({why(e)})") from e
 
 
 def _class_in(file: str, name: str) -> Any:
@@ -131,7 +125,7 @@ def _class_in(file: str, name: str) -> Any:
     try:
         path = Path(file).resolve()
     except (OSError, RuntimeError, ValueError) as e:
-        raise UserError(f"there is no file {file} ({_why(e)})") from e
+        raise UserError(f"there is no file {file} ({why(e)})") from e
     found = getattr(_module(path), name, None)
     if not isinstance(found, type):
         raise UserError(f"{file} has no class {name!r}")
@@ -153,7 +147,7 @@ def _module(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as e:
         del sys.modules[name]
-        raise UserError(f"{path} cannot be imported ({_why(e)})") from e
+        raise UserError(f"{path} cannot be imported ({why(e)})") from e
     return module
 
 
@@ -161,7 +155,7 @@ def _made(maker: Any, name: str) -> Family:
     try:
         family = maker()
     except (Exception, SystemExit) as e:
-        raise UserError(f"{name} cannot be made without arguments ({_why(e)})") from e
+        raise UserError(f"{name} cannot be made without arguments ({why(e)})") from e
     missing = [part for part in ("name", "skills", "sample", "world", "demonstrate") if not hasattr(family, part)]
     if missing:
         raise UserError(f"{name} is no task family, it has no {missing[0]!r}: see docs/rl.md for one that is")

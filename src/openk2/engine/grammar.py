@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ from numpy.typing import NDArray
 
 from openk2.chat import call_id
 from openk2.core import ToolSpec, UserError
-from openk2.core.messages import is_unicode
 from openk2.engine.closing import Closer, Place, Spelled
 from openk2.engine.hints import hints_of, least_length
 from openk2.engine.schema import (
@@ -41,6 +39,8 @@ from openk2.engine.schema import (
     counts_free_names,
     digits_of_multiples,
     enforceable,
+    misfit,
+    too_much,
     without_own_name,
 )
 
@@ -70,7 +70,6 @@ _LONGEST_TEXT = 1 << 15  # more letters than a way out has
 _MOST_MULTIPLES = 300_000  # the sum of all, takes about two seconds
 _SHORT, _SEARCHED, _MISS = 160, 64, 16
 """Of a schema without a way out so many patterns are searched for one, a miss counting more, by so many choices."""
-_COSTLY = ("pattern", "patternProperties", "multipleOf", "format", "enum", "anyOf", "oneOf")
 _MOST_PROPERTIES = 32
 _WHAT = "\0"  # in a refusal that is kept: what is refused
 ENDLESS = 1 << 40
@@ -230,7 +229,7 @@ class Grammar:
             if isinstance(e, RecursionError) or "recursion limit" in str(e):
                 why = f"nested too deeply, at most {_DEEPEST} levels of objects and lists are taken"
             else:
-                why = _misfit(schema, "the schema") or str(e)
+                why = misfit(schema, "the schema") or str(e)
             raise UserError(f"{what} are not a usable JSON Schema: {why}".replace("answer are", "answer is")) from e
         if isinstance(kept, str):
             raise UserError(kept.replace(_WHAT, what))
@@ -242,7 +241,7 @@ class Grammar:
         shortest, hints = None, self.closer.spelled(hints_of(written))
         broken: list[str] = []
         if matcher.is_error():
-            reason = _reason(matcher.get_error(), schema)
+            reason = too_much(matcher.get_error(), schema)
             if reason is None:
                 first = matcher.get_error().strip().splitlines()[0]
                 raise UserError(f"the grammar cannot enforce {what} ({first}): correct the schema")
@@ -357,39 +356,6 @@ class _Patterns:
 
     def _miss(self, pattern: str) -> None:
         self.remarks[pattern] = f"Pattern of which no short text was found: {pattern}"
-
-
-def _reason(error: str, schema: Any) -> str | None:
-    """A remark on a schema that is right and too much for the grammar; None for another error."""
-    (first, *_) = error.strip().splitlines()
-    if "regex is empty" in first:
-        return f"Patterns and lengths of one text, which are too much together: {first.partition(':')[2].strip()}"
-    if "not disjoint" in first:
-        return f"patternProperties that may have names in common: {first}"
-    if "fuel" in first or "too many" in first or "too big" in first:
-        costly = [key for key in _COSTLY if _has_key(schema, key)]
-        return f"Too complex, in {' and '.join(costly) or 'all'}: {first}"
-    return None
-
-
-def _has_key(schema: Any, key: str) -> bool:
-    if isinstance(schema, Mapping):
-        return key in schema or any(_has_key(part, key) for part in schema.values())
-    return isinstance(schema, list) and any(_has_key(part, key) for part in schema)
-
-
-def _misfit(value: Any, place: str) -> str | None:
-    """What no JSON can hold, and where it is."""
-    if isinstance(value, str):
-        return None if is_unicode(value) else f"half a surrogate pair in {place}"
-    if isinstance(value, int | float):
-        return None if abs(value) <= sys.float_info.max else f"number out of range in {place}"
-    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in parts:
-        found = _misfit(key, f"a name in {place}") or _misfit(part, f"{place}.{key}")
-        if found is not None:
-            return found
-    return None
 
 
 def _without_names(tokenizer: str) -> str:

@@ -14,6 +14,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from openk2.core.messages import is_unicode
+
+_COSTLY = ("pattern", "patternProperties", "multipleOf", "format", "enum", "anyOf", "oneOf")
 # Where a JSON Schema holds further schemas: one, a list of them, or a mapping of names to them.
 _ONE = ("items", "additionalItems", "additionalProperties")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -177,3 +180,36 @@ def _is_exact(value: Any) -> bool:
         return int(Decimal(repr(float(value)))) == value
     except OverflowError:
         return False
+
+
+def too_much(error: str, schema: Any) -> str | None:
+    """A remark on a schema that is right and too much for the grammar; None for another error."""
+    (first, *_) = error.strip().splitlines()
+    if "regex is empty" in first:
+        return f"Patterns and lengths of one text, which are too much together: {first.partition(':')[2].strip()}"
+    if "not disjoint" in first:
+        return f"patternProperties that may have names in common: {first}"
+    if "fuel" in first or "too many" in first or "too big" in first:
+        costly = [key for key in _COSTLY if _has_key(schema, key)]
+        return f"Too complex, in {' and '.join(costly) or 'all'}: {first}"
+    return None
+
+
+def _has_key(schema: Any, key: str) -> bool:
+    if isinstance(schema, Mapping):
+        return key in schema or any(_has_key(part, key) for part in schema.values())
+    return isinstance(schema, list) and any(_has_key(part, key) for part in schema)
+
+
+def misfit(value: Any, place: str) -> str | None:
+    """What no JSON can hold, and where it is."""
+    if isinstance(value, str):
+        return None if is_unicode(value) else f"half a surrogate pair in {place}"
+    if isinstance(value, int | float):
+        return None if abs(value) <= sys.float_info.max else f"number out of range in {place}"
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        found = misfit(key, f"a name in {place}") or misfit(part, f"{place}.{key}")
+        if found is not None:
+            return found
+    return None

@@ -83,7 +83,7 @@ class Learner:
         device: str = "cpu",
         choices: Sequence[int] = (),
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype,
     ) -> None:
         config = recipe.objective
         self.model = model.to(device).train()

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from openk2.core import UserError
 from openk2.core.report import (
@@ -43,7 +43,13 @@ class _Rate(BaseModel):
     ci95: tuple[FiniteFloat, FiniteFloat]
 
 
-_ByFamily = dict[str, FiniteFloat | None]
+def _drawable(value: float | None) -> float | None:
+    """None for what overflowed, as the divergence of a policy that has gone far."""
+    return value if value is None or math.isfinite(value) else None
+
+
+_Measured = Annotated[float | None, AfterValidator(_drawable)]
+_ByFamily = dict[str, _Measured]
 
 
 class _Line(BaseModel):
@@ -62,16 +68,16 @@ class _Line(BaseModel):
     critic_reports: _Rate | None = None
     critic_accuracy_by_length: _Rate | None = None
     critic_reports_by_length: _Rate | None = None
-    temperature: FiniteFloat | None = None
-    kl: FiniteFloat | None = None
-    loss: FiniteFloat | None = None
-    ptx_loss: FiniteFloat | None = None
-    critic_loss: FiniteFloat | None = None
-    ptx_valid: FiniteFloat | None = None
-    logprob_mismatch_max: FiniteFloat | None = None
-    logprob_mismatch: FiniteFloat | None = None
-    grad_norm: FiniteFloat | None = None
-    max_logit: FiniteFloat | None = None
+    temperature: _Measured = None
+    kl: _Measured = None
+    loss: _Measured = None
+    ptx_loss: _Measured = None
+    critic_loss: _Measured = None
+    ptx_valid: _Measured = None
+    logprob_mismatch_max: _Measured = None
+    logprob_mismatch: _Measured = None
+    grad_norm: _Measured = None
+    max_logit: _Measured = None
     banked: int | None = None
     continued: int | None = None
     excluded: int | None = None

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from openk2.core import Family, Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict, World
+from openk2.core.errors import why
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class WatchedWorld:
         try:
             self._world = family.world(task)
         except (Exception, SystemExit) as e:
-            raise WorldFailed(f"the world of {task.id} could not be made ({_why(e)})") from e
+            raise WorldFailed(f"the world of {task.id} could not be made ({why(e)})") from e
         if not isinstance(self._world, World):
             raise WorldFailed(f"the world of {task.id} could not be made ({type(self._world).__name__} is no World)")
         self._task, self._seconds = task, seconds
@@ -76,19 +77,12 @@ class WatchedWorld:
             # Ours, or one that the world's own code has raised?
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            raise self._failed(what, _why(e)) from e
+            raise self._failed(what, why(e)) from e
         except (Exception, SystemExit) as e:
-            raise self._failed(what, _why(e)) from e
+            raise self._failed(what, why(e)) from e
 
     def _failed(self, what: str, why: str) -> WorldFailed:
         return WorldFailed(f"the world of {self._task.id} {what} ({why})")
-
-
-def _why(e: BaseException) -> str:
-    """The first line of what an error says; its kind too where it is not made for a person."""
-    said = str(e).splitlines()
-    why = said[0][:200] if said else ""
-    return why if isinstance(e, UserError) else f"{type(e).__name__}: {why}" if why else type(e).__name__
 
 
 class _Rang(BaseException):
