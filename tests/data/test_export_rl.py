@@ -133,6 +133,71 @@ def test_the_model_is_what_came_of_the_run_when_it_is_finished(run: Path, tmp_pa
     assert str((run / "instruct").resolve()) in (tmp_path / "out" / "run.sh").read_text()
 
 
+OWN = """
+from openk2.core import Task, Verdict
+from openk2.rl.gym.question import QuestionFamily
+
+class Echo(QuestionFamily):
+    name, skills = "echo", ("word",)
+    def sample(self, split, seed):
+        return Task(f"echo/{split}/{seed}", "echo", "word", seed, f"Say {seed}.", {}, split)
+    def gold(self, task):
+        return str(task.seed)
+    def check(self, task, answer):
+        return Verdict(answer == self.gold(task), "said or not")
+"""
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from openk2.rl.elsewhere import read_recipe_of, tasks_of, verdict_on
+recipe = read_recipe_of(Path(sys.argv[1]))
+for name, task in tasks_of(recipe, list(recipe.families), "test"):
+    print(name, verdict_on(name, task, str(task.seed)).passed, recipe.ptx.families, recipe.eval.families)
+"""
+
+
+@pytest.mark.parametrize("to", ["verifiers", "verl"])
+def test_a_family_of_ones_own_goes_along(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = tmp_path / "here" / "mine", tmp_path / "elsewhere"
+    here.mkdir(parents=True)
+    elsewhere.mkdir()
+    (here / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path / "here")
+    name = "mine/own.py:Echo"
+    run = begun(
+        tmp_path / "run", families={name: {"prompts": 2}}, ptx={"families": {name: 1}},
+        eval={"n": 2, "families": [name]},
+    )  # fmt: skip
+    export_rl(run, to, tmp_path / "out")
+    shutil.rmtree(tmp_path / "here")
+    folder = tmp_path / "out" / ("" if to == "verl" else "openk2_few_rl")
+    assert (folder / "own.py").read_text() == OWN
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, folder], cwd=elsewhere, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["own.py:Echo True {'own.py:Echo': 1} ('own.py:Echo',)"] * 2
+    if to == "verl":
+        call = "import reward; print(reward.compute_score('', '1', '', %r))"
+        import pyarrow.parquet as pq
+
+        (extra,) = [row["extra_info"] for row in pq.read_table(folder / "test.parquet").to_pylist()[1:]]
+        done = subprocess.run(
+            [sys.executable, "-c", call % extra], cwd=elsewhere, env=os.environ | {"PYTHONPATH": str(folder)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == "{'score': 1.0, 'acc': 1.0}"
+
+
+def test_two_files_of_one_name_cannot_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        Path(name, "own.py").write_text(OWN)
+    run = begun(tmp_path / "run", families={f"{name}/own.py:Echo": {"prompts": 2} for name in ("a", "b")})
+    with pytest.raises(UserError, match=r"own\.py go into one folder: give one of them another name"):
+        export_rl(run, "verl", tmp_path / "out")
+
+
 @pytest.mark.parametrize("to", ["verifiers", "verl"])
 def test_the_same_run_gives_the_same_bytes(to: str, run: Path, tmp_path: Path) -> None:
     for name in ("a", "b", "a"):

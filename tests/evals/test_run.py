@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,17 @@ async def test_the_expert_passes_and_trajectories_are_kept(tmp_path: Path) -> No
     files = sorted((tmp_path / "functions").glob("*.json"))
     assert len(files) == 6
     assert {read_atif(file).task.id for file in files} == {task.id for task in tasks}
+
+
+async def test_tasks_of_one_id_are_kept_in_files_of_their_own(tmp_path: Path) -> None:
+    family = get_family("functions")
+    tasks = held_out_tasks(family.name, 4, seed=5)
+    policy = Expert({task.request: family.demonstrate(task).messages for task in tasks})
+    same = [replace(task, id=name) for task, name in zip(tasks, ["one/1", "one/1", "ONE/1", "é" * 900], strict=True)]
+    await evaluate(policy, family, same, concurrency=2, save=tmp_path)
+    files = sorted((tmp_path / "functions").glob("*.json"))
+    assert len(files) == 4
+    assert sorted(read_atif(file).task.request for file in files) == sorted(task.request for task in tasks)
 
 
 class Failing(Expert):

@@ -161,4 +161,5 @@ def rate(
         if isinstance(value, dict):
             low, high = value["ci95"]
             value = f"{value['rate']:.1%} ({low:.1%} to {high:.1%}), n = {value['n']}"
-        typer.echo(f"{key:<12}{value}")
+        if value is not None:
+            typer.echo(f"{key.replace('_', ' '):<14}{value}")

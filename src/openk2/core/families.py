@@ -2,7 +2,7 @@
 
 A family makes tasks by seed, builds their worlds and shows how an expert solves them (`core.Family`). A name is one of
 `FAMILIES`; `NAME:OPTION` for one that takes an option, such as `reasoning:countdown`; or `FILE.py:CLASS` for one of
-your own, from the folder that you are in.
+your own, from the folder that you are in (or one that `look_in` was told of).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ GYM: tuple[str, ...] = tuple(name for name in PLACES if name not in FIXED)
 """Those with tasks to train on."""
 
 _OWN = re.compile(r"(.+?\.py)(?::(.*))?")
+_FOLDERS: list[Path] = []
 
 
 @cache
@@ -63,6 +64,18 @@ def get_family(name: str) -> Family:
         raise UserError(f"{known} takes no option: write {known!r} alone")
     family: Family = make(option) if option else make()
     return family
+
+
+def own_file(name: str) -> Path | None:
+    """The file that a family of one's own is in; None for one of `FAMILIES`. Raises UserError if it has no place."""
+    own = _OWN.fullmatch(name)
+    return _path_of(own[1]) if own else None
+
+
+def look_in(folder: Path) -> None:
+    """Look for files of families in `folder` before the folder that one is in."""
+    if folder not in _FOLDERS:
+        _FOLDERS.append(folder)
 
 
 def trainable(name: str) -> Family:
@@ -122,14 +135,18 @@ def _named(what: str) -> Iterator[None]:
 def _class_in(file: str, name: str) -> Any:
     if not name:
         raise UserError(f"{file} has to be followed by the name of the family's class: {file}:CLASS")
-    try:
-        path = Path(file).resolve()
-    except (OSError, RuntimeError, ValueError) as e:
-        raise UserError(f"there is no file {file} ({why(e)})") from e
-    found = getattr(_module(path), name, None)
+    found = getattr(_module(_path_of(file)), name, None)
     if not isinstance(found, type):
         raise UserError(f"{file} has no class {name!r}")
     return found
+
+
+def _path_of(file: str) -> Path:
+    try:
+        paths = [(folder / file).resolve() for folder in (*_FOLDERS, Path())]
+        return next((path for path in paths if path.is_file()), paths[-1])
+    except (OSError, RuntimeError, ValueError) as e:
+        raise UserError(f"there is no file {file} ({why(e)})") from e
 
 
 def _module(path: Path) -> ModuleType:

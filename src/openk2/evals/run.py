@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ async def evaluate(
     bar = progress.add_task(family.name, total=len(todo)) if progress else None
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(task: Task) -> None:
+    async def one(task: Task, file: str) -> None:
         async with gate:
             try:
                 trajectory = await rollout(policy, WatchedWorld(family, task, limits.seconds), task, limits)
@@ -97,14 +98,14 @@ async def evaluate(
                 raise UserError(str(e)) from e
         counted.add(trajectory, rows_of(task))
         if save is not None:
-            write_atif(save / _file_name(counted.family) / f"{_file_name(task.id)}.json", trajectory)
+            write_atif(save / _file_name(counted.family) / f"{file}.json", trajectory)
         if progress is not None and bar is not None:
             progress.advance(bar)
 
     try:
         async with asyncio.TaskGroup() as group:
-            for task in todo:
-                group.create_task(one(task))
+            for task, file in zip(todo, _file_names([task.id for task in todo]), strict=True):
+                group.create_task(one(task, file))
     except ExceptionGroup as several:
         # The first failure has cancelled the other rollouts: it alone says what was wrong.
         raise several.exceptions[0] from None
@@ -114,9 +115,24 @@ async def evaluate(
     return counted
 
 
+_LONGEST_NAME = 60
+"""In letters, of up to four bytes each; a file's name may have 255 bytes."""
+
+
 def _file_name(name: str) -> str:
     """A name as that of a file in the folder where it is to be, whatever it was."""
-    return re.sub(r"[^\w.,=-]", "_", name).lstrip(".") or "_"
+    return re.sub(r"[^\w.,=-]", "_", name).lstrip(".")[:_LONGEST_NAME] or "_"
+
+
+def _file_names(ids: Sequence[str]) -> list[str]:
+    """A file name for each, all different even where the ids are not, also for a disk that folds case."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for name in map(_file_name, ids):
+        free = next(one for n in count(1) if (one := name if n == 1 else f"{name}~{n}").casefold() not in taken)
+        taken.add(free.casefold())
+        names.append(free)
+    return names
 
 
 def held_out_tasks(name: str, n: int, seed: int) -> list[Task]:

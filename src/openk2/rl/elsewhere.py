@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
-from openk2.core.families import demonstrate, get_family, sample_task
+from openk2.core.families import demonstrate, get_family, look_in, sample_task
 from openk2.core.runs import read_small_text
 from openk2.rl.episodes import Episode, play
 from openk2.rl.gym.question import QuestionFamily
@@ -25,7 +25,8 @@ Speak = Callable[[Sequence[Message], Sequence[ToolSpec], int], Awaitable[Turn]]
 
 
 def read_recipe_of(folder: Path) -> RLRecipe:
-    """The recipe that an export wrote."""
+    """The recipe that an export wrote; families of one's own are beside it."""
+    look_in(folder)
     return RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
 
 

@@ -23,13 +23,14 @@ import jinja2
 from pydantic import ValidationError
 
 from openk2.core import Demonstration, Split, UserError
-from openk2.core.families import is_verified
+from openk2.core.families import is_verified, look_in
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, there_already
 from openk2.data.export import need_pyarrow
 from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, tasks_of
 from openk2.rl.recipe import RLRecipe
+from openk2.rl.run import BEGUN_FROM
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,17 +75,17 @@ def export_rl(
         raise there_already(target)
     if to == "verl":
         need_pyarrow()
-    recipe = recipe_of(run)
+    recipe, own = _carried(recipe_of(run))
     names = tuple(name for name in recipe.families if is_verified(name))
     left_out = tuple(name for name in recipe.families if name not in names)
     if not names:
         raise UserError(f"{run} has nothing to export: only a critic can judge {', '.join(left_out)}")
     tasks = {split: _count(recipe, names, split) for split in SPLITS}
     with _new_folder(target) as folder:
-        _write(
-            folder / (RECIPE if to == "verl" else f"{_package(recipe)}/{RECIPE}"),
-            recipe.model_dump_json(indent=2) + "\n",
-        )
+        beside = folder if to == "verl" else folder / _package(recipe)
+        _write(beside / RECIPE, recipe.model_dump_json(indent=2) + "\n")
+        for name, text in own.items():
+            _write(beside / name, text)
         values = _values(recipe, names) | {"left_out": left_out}
         if to == "verl":
             _write_verl(folder, run, recipe, names, values, watch)
@@ -102,12 +103,37 @@ def recipe_of(run: Path) -> RLRecipe:
         config = dict(json.loads(read_small_text(path))["config"])
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
         raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
-    # What it began from is no part of the recipe.
-    config.pop("weights", None)
+    for name in BEGUN_FROM:
+        config.pop(name, None)
     try:
         return RLRecipe.model_validate(config)
     except ValidationError as e:
         raise UserError(f"{path}: {explain(e, RLRecipe)}") from e
+
+
+def _carried(recipe: RLRecipe) -> tuple[RLRecipe, dict[str, str]]:
+    """The recipe with families of one's own called as if their files were beside it, and the files: name -> text.
+
+    Raises UserError for two files of one name.
+    """
+    files: dict[str, Path] = {}
+    new: dict[str, str] = {}
+    for name, path in recipe.own_files.items():
+        if files.setdefault(path.name, path) != path:
+            raise UserError(f"{files[path.name]} and {path} go into one folder: give one of them another name")
+        new[name] = f"{path.name}:{name.rpartition(':')[2]}"
+    for path in files.values():
+        look_in(path.parent)
+    ptx, critic, measured = recipe.ptx, recipe.critic, recipe.eval
+    renamed = {
+        "families": {new.get(name, name): family for name, family in recipe.families.items()},
+        "ptx": ptx.model_copy(
+            update={"families": {new.get(name, name): count for name, count in ptx.families.items()}}
+        ),
+        "critic": critic.model_copy(update={"families": tuple(new.get(name, name) for name in critic.families)}),
+        "eval": measured.model_copy(update={"families": tuple(new.get(name, name) for name in measured.families)}),
+    }
+    return recipe.model_copy(update=renamed), {name: read_small_text(path) for name, path in files.items()}
 
 
 def _record_of(run: Path) -> Path | None:

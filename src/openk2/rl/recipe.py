@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openk2.core import UserError
-from openk2.core.families import get_family, trainable
+from openk2.core.families import get_family, own_file, trainable
 from openk2.core.recipes import explain, read_recipe
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -126,6 +126,12 @@ class RLRecipe(_Section):
         if self.ptx.weight and not self.ptx.families:
             raise ValueError("ptx.weight is set and ptx.families is empty: name families, or set ptx.weight = 0")
         return self
+
+    @property
+    def own_files(self) -> dict[str, Path]:
+        """The file of each family of one's own that the recipe names anywhere."""
+        names = {*self.families, *self.ptx.families, *self.critic.families, *self.eval.families}
+        return {name: path for name in sorted(names) if (path := own_file(name))}
 
     @property
     def steps(self) -> int:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
-from openk2.core.runs import Manifest, locked, sha256_text
+from openk2.core.runs import Manifest, locked, sha256_file, sha256_text
 from openk2.rl.recipe import RLRecipe
 from openk2.train.stages import Stage, check_training_device, export_stage, run_stage, start_folder, weights_of
 
+BEGUN_FROM = ("weights", "own_families")
+"""What a run's record says beside its recipe."""
 _WITHOUT_EFFECT = {"checkpoint_every"}
 
 
@@ -29,7 +31,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     reporter = reporter or ConsoleReporter()
     check_training_device(device, recipe.workers)
     start = start_folder(recipe.start, recipe.name).resolve()
-    config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | {"weights": weights_of(start)}
+    config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
@@ -40,6 +42,13 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
             raise
         run_stage(export_stage("instruct", recipe.name, run / "rl", start, ("rl",)), run, done, reporter)
     return done["rl"].results
+
+
+def begun_from(recipe: RLRecipe, start: Path) -> dict[str, Any]:
+    """The hashes of what a run's results depend on beside its recipe, by the names in `BEGUN_FROM`."""
+    own = {name: sha256_file(path) for name, path in recipe.own_files.items()}
+    # A run without families of its own says nothing of them.
+    return {"weights": weights_of(start)} | ({"own_families": own} if own else {})
 
 
 def _train(
