@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from openk2.core import Message, Policy
+from openk2.core import Message, Policy, Task, UserError, Verdict
 from openk2.engine import Engine
+from openk2.policy.local import LocalPolicy
+from openk2.policy.resolve import resolve_policy
 from openk2.policy.scripted import ScriptedPolicy
 from openk2.rl import rollouts
 from openk2.rl.gym import runner
 from openk2.rl.gym.code import CodeFamily
+from openk2.rl.gym.instructions import InstructionsFamily
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.rollouts import Rollouts, new_group
 from openk2.sandbox import Ended, Sandbox
@@ -58,3 +62,37 @@ def test_who_waits_for_a_sandbox_is_not_slow(monkeypatch: pytest.MonkeyPatch) ->
     config = {"code": FamilyConfig(prompts=1)}
     Rollouts(cast(Engine, None), RolloutConfig(world_seconds=1.0), 0).go_on([group], 1.0, config)
     assert [(episode.ended, episode.excluded) for episode in group.episodes] == [(True, "")] * 6
+
+
+class _Hangs(InstructionsFamily):
+    """Some of its tasks are judged, others never."""
+
+    hangs: Sequence[int] = ()
+    judged = 0
+
+    def check(self, task: Task, answer: str) -> Verdict:
+        self.judged += 1
+        if task.seed in self.hangs:
+            time.sleep(60)
+        return super().check(task, answer)
+
+
+@pytest.mark.parametrize(("hangs", "stops"), [(range(30), True), (range(0, 30, 2), False)])
+def test_a_family_that_always_hangs_ends_the_run(hangs: Sequence[int], stops: bool) -> None:
+    """Left out one by one, thirty episodes would cost as many times the limit, and hundreds of them hours."""
+    family = _Hangs()
+    family.hangs = hangs
+    groups = [new_group(n, "mine", family.sample("train", n), 1) for n in range(30)]
+    policy = resolve_policy("nano", grammar=False)
+    assert isinstance(policy, LocalPolicy)
+    found = Rollouts(policy.engine, RolloutConfig(world_seconds=0.2), 0)
+    config = {"mine": FamilyConfig(prompts=1, budget=2)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollouts, "get_family", lambda name: family)
+        if not stops:
+            found.go_on(groups, 1.0, config)
+            assert [n for n, group in enumerate(groups) if not group.episodes[0].excluded] == list(range(1, 30, 2))
+            return
+        with pytest.raises(UserError, match=r"^mine hung 10 times in a row, 0\.2 s each, .*not within 0\.2 s"):
+            found.go_on(groups, 1.0, config)
+    assert family.judged < 20

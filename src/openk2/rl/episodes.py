@@ -52,6 +52,7 @@ class Episode:
     reward: float | None = None
     penalties: dict[str, float] = field(default_factory=dict)
     excluded: str = ""
+    hung: bool = False
 
     @property
     def ended(self) -> bool:
@@ -166,7 +167,7 @@ async def play(
         world = WatchedWorld(family, task, rollouts.world_seconds, turns)
         episode.trajectory = await rollout(budgeted, world, task, limits, earlier=episode.trajectory)
     except WorldFailed as e:
-        episode.excluded = str(e)
+        episode.excluded, episode.hung = str(e), e.hung
     episode.circles += seat.circles
     if episode.ended and not episode.excluded:
         _settle(episode, config)

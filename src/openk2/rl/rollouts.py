@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from openk2.core import Task
+from openk2.core import Task, UserError
 from openk2.core.families import get_family
 from openk2.engine import Engine
 from openk2.rl.episodes import Episode, Group, play
@@ -15,6 +16,8 @@ from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler, Seat
 
 Configs = Mapping[str, FamilyConfig]
+PATIENCE = 10
+"""When so many episodes of a family have hung one after the other, it is the family that hangs, for hours if it may."""
 
 
 def new_group(number: int, family: str, task: Task, samples: int, iteration: int = 0) -> Group:
@@ -23,10 +26,11 @@ def new_group(number: int, family: str, task: Task, samples: int, iteration: int
 
 
 class Rollouts:
-    """Samples episodes on one engine; `seed` is that of the run."""
+    """Samples episodes on one engine; `seed` is that of the run. Raises UserError for a family that always hangs."""
 
     def __init__(self, engine: Engine, config: RolloutConfig, seed: int) -> None:
         self.engine, self.config, self.seed = engine, config, seed
+        self._hung: Counter[str] = Counter()
 
     def go_on(self, groups: Sequence[Group], temperature: float, configs: Configs) -> None:
         """Let every episode that has not ended go on until it ends or pauses."""
@@ -46,6 +50,16 @@ class Rollouts:
         self, episode: Episode, task: Task, temperature: float, configs: Configs, turns: asyncio.Semaphore
     ) -> Callable[[Seat], Any]:
         family, config = get_family(episode.family), configs[episode.family]
-        return lambda seat: play(
-            episode, task, family, seat, config, self.config, temperature=temperature, seed=self.seed, turns=turns
-        )
+
+        async def job(seat: Seat) -> None:
+            await play(
+                episode, task, family, seat, config, self.config, temperature=temperature, seed=self.seed, turns=turns
+            )
+            self._hung[episode.family] = self._hung[episode.family] + 1 if episode.hung else 0
+            if self._hung[episode.family] == PATIENCE:
+                raise UserError(
+                    f"{episode.family} hung {PATIENCE} times in a row, {self.config.world_seconds:g} s each, at last "
+                    f"here: {episode.excluded}; correct the family, or raise rollout.world_seconds"
+                )
+
+        return job

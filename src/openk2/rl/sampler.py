@@ -75,6 +75,7 @@ class Sampler:
     _seats: dict[int, Seat] = field(default_factory=dict)
     _waiting: int = 0
     _live: int = 0
+    _failed: Exception | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def run(self, rollouts: Sequence[Callable[[Seat], Awaitable[T]]], at_once: int) -> list[T]:
@@ -91,6 +92,7 @@ class Sampler:
 
     async def _run(self, rollouts: Sequence[Callable[[Seat], Awaitable[T]]], at_once: int) -> list[T]:
         self._asked, self._seats, self._waiting, self._live, self._news = [], {}, 0, 0, asyncio.Event()
+        self._failed = None
         batch = self.engine.batch()
         running: dict[int, _Asked] = {}
         tasks: list[asyncio.Task[T]] = []
@@ -101,9 +103,8 @@ class Sampler:
                 while self._live < at_once and (following := next(todo, None)) is not None:
                     tasks.append(self._begin(*following))
                 await self._quiet()
-                failed = next((t.exception() for t in tasks if t.done() and t.exception() is not None), None)
-                if failed is not None:
-                    raise failed
+                if self._failed is not None:
+                    raise self._failed
                 if self._live == 0:
                     break
                 for asked in sorted(self._asked, key=lambda one: (one.place, one.turn)):
@@ -116,6 +117,10 @@ class Sampler:
                 for index, generation in complete:
                     self._waiting -= 1
                     running.pop(index).future.set_result(generation)
+                    # One after the other: what blocks in the first of them can still spare the rest.
+                    await asyncio.sleep(0)
+                    if self._failed is not None:
+                        raise self._failed
         finally:
             for task in tasks:
                 task.cancel()
@@ -126,6 +131,9 @@ class Sampler:
         async def live() -> T:
             try:
                 return await rollout(Seat(self, place))
+            except Exception as e:
+                self._failed = self._failed or e
+                raise
             finally:
                 self._live -= 1
                 self._news.set()
@@ -134,8 +142,8 @@ class Sampler:
         return asyncio.create_task(live())
 
     async def _quiet(self) -> None:
-        """Until every live rollout waits for the engine."""
-        while self._waiting < self._live:
+        """Until every live rollout waits for the engine, or one has failed."""
+        while self._waiting < self._live and self._failed is None:
             self._news.clear()
             await self._news.wait()
 

@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 class WorldFailed(Exception):
-    """One sentence: which task, what of its world, and how."""
+    """One sentence: which task, what of its world, and how. `hung` says that its time was over."""
+
+    def __init__(self, sentence: str, *, hung: bool = False) -> None:
+        super().__init__(sentence)
+        self.hung = hung
 
 
 class WatchedWorld:
@@ -72,7 +76,7 @@ class WatchedWorld:
             async with self._turns, asyncio.timeout(self._seconds):
                 return cast(T, await _Armed(begin(), self._seconds))
         except (TimeoutError, _Rang) as e:
-            raise self._failed(what, f"not within {self._seconds:g} s") from e
+            raise self._failed(what, f"not within {self._seconds:g} s", hung=True) from e
         except asyncio.CancelledError as e:
             # Ours, or one that the world's own code has raised?
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -81,8 +85,8 @@ class WatchedWorld:
         except (Exception, SystemExit) as e:
             raise self._failed(what, why(e)) from e
 
-    def _failed(self, what: str, why: str) -> WorldFailed:
-        return WorldFailed(f"the world of {self._task.id} {what} ({why})")
+    def _failed(self, what: str, why: str, *, hung: bool = False) -> WorldFailed:
+        return WorldFailed(f"the world of {self._task.id} {what} ({why})", hung=hung)
 
 
 class _Rang(BaseException):
