@@ -263,13 +263,13 @@ def _lines(
         name,
         title,
         says,
-        _drawing(title, shown, unit, even),
+        _drawing(title, shown, unit, even, figures["iteration"][-1]),
         ("iteration", *shown),
         _table(figures["iteration"], shown),
     )
 
 
-def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | None) -> Callable[[], Figure]:
+def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | None, last: int) -> Callable[[], Figure]:
     def draw() -> Figure:
         from matplotlib.ticker import MaxNLocator
 
@@ -292,6 +292,8 @@ def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | N
         axes.set_title(title, loc="left")
         axes.set_xlabel("iteration")
         axes.set_ylabel(unit)
+        # The same for all, so that what happened at one time is at one place.
+        axes.set_xlim(-0.03 * last - 0.1, 1.03 * last + 0.1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(lines) > 1:
             figure.legend(loc="outside lower left", ncols=columns)
