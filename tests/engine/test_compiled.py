@@ -25,8 +25,14 @@ def made(changes: dict[str, Any]) -> Transformer:
 @needs_compiler
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"q_lora_rank": None, "n_group": 4, "topk_group": 2, "n_routed_experts": 8, "first_k_dense_replace": 0}],
-    ids=["k2", "no query latent, groups of experts, no dense layer"],
+    [
+        pytest.param({}, id="k2"),
+        pytest.param(
+            {"q_lora_rank": None, "n_group": 4, "topk_group": 2, "n_routed_experts": 8, "first_k_dense_replace": 0},
+            id="no query latent, groups of experts, no dense layer",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_a_compiled_engine_says_the_same(tokenizer: Tokenizer, changes: dict[str, Any]) -> None:
     model = made(changes)

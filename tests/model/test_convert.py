@@ -426,7 +426,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-@pytest.mark.parametrize("kind", ["hf", "gguf"])
+@pytest.mark.parametrize("kind", ["hf", pytest.param("gguf", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_model(kind: str, tmp_path: Path) -> None:
     """240 MB in shards of 20 MB take less than 100 MB, most of which are pages of the files and imports."""
     if kind == "gguf":

@@ -39,11 +39,11 @@ def ids(trajectories: list[Trajectory]) -> list[list[tuple[int, ...]]]:
 
 
 def test_the_same_twice_and_few_at_a_time(engine: Engine) -> None:
-    jobs = [partial(play, seed) for seed in range(12)]
-    first = Sampler(engine).run(jobs, 12)
-    again = Sampler(engine).run(jobs, 12)
+    jobs = [partial(play, seed) for seed in range(6)]
+    first = Sampler(engine).run(jobs, 6)
+    again = Sampler(engine).run(jobs, 6)
     assert ids(first) == ids(again)
-    assert [t.task.seed for t in Sampler(engine).run(jobs, 3)] == list(range(12))
+    assert [t.task.seed for t in Sampler(engine).run(jobs, 3)] == list(range(6))
 
 
 def test_a_rollout_that_raises_ends_them_all(engine: Engine) -> None:
@@ -70,7 +70,7 @@ def test_the_trainer_sees_the_log_probs_of_the_sampler(
 ) -> None:
     """In bf16 a token of a choice that is nearly even may differ by a rounding of its logit, the mean does not."""
     other = Engine(engine.model, engine.tokenizer, dtype=dtype)
-    trajectories = Sampler(other).run([partial(play, seed) for seed in range(24)], 24)
+    trajectories = Sampler(other).run([partial(play, seed) for seed in range(12)], 12)
     samples = [Sample(tuple(sequences_of(t)), 1.0, i) for i, t in enumerate(trajectories)]
     gaps: list[float] = []
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_the_trainer_sees_the_log_probs_of_the_sampler(
 
 
 def test_ids_are_one_sequence_in_which_each_turn_continues_the_last(engine: Engine) -> None:
-    trajectories = Sampler(engine).run([partial(play, seed, temperature=0.0) for seed in range(8)], 8)
+    trajectories = Sampler(engine).run([partial(play, seed, temperature=0.0) for seed in range(4)], 4)
     assert any(len(t.steps) > 1 for t in trajectories)
     for trajectory in trajectories:
         (sequence,) = sequences_of(trajectory)

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import pytest
-import torch
 
 from openk2.train.recipe import Recipe, parse_recipe
 
@@ -49,12 +48,6 @@ TINY: dict[str, Any] = {
         "checkpoint_seconds": 0.0,
     },
 }
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """As in the workers; for matrices this small more threads only wait for each other."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,4 @@ def test(
     os.chdir(ROOT)
     # Many tests wait for a process or a clock, so three processes keep two cores at work.
     arguments = ["-n", "3", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
-    # Threads of their own would only fight.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])

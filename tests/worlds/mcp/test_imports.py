@@ -209,13 +209,17 @@ def _some(schema: Any, rng: random.Random) -> Any:
     return values.get(kind, "x")
 
 
-def test_thousands_of_real_specs() -> None:
+@pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_thousands_of_real_specs(share: int, tmp_path: Path) -> None:
     data = os.environ.get("OPENK2_DATA")
     if not data:
         pytest.skip("OPENK2_DATA is not set: it names the folder with toucan_mcp/servers.jsonl")
-    servers, report = taken(Path(data) / "toucan_mcp" / "servers.jsonl")
-    assert report["tools"] == 5668 == report["accepted"] + sum(report["refused"].values())
-    assert report["accepted"] > 5000 and report["inferred"] > 250
+    lines = (Path(data) / "toucan_mcp" / "servers.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "servers.jsonl").write_text("".join(lines[::share]), encoding="utf-8")
+    servers, report = taken(tmp_path / "servers.jsonl")
+    assert report["tools"] == report["accepted"] + sum(report["refused"].values())
+    assert share > 1 or report["tools"] == 5668
+    assert report["accepted"] > 5000 / share and report["inferred"] > 200 / share
     rng, worked, called = random.Random(0), 0, 0
     for server in servers:
         names = [spec.name for spec in server.specs]
