@@ -35,8 +35,8 @@ from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, bui
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
 _PACKAGES = ("openk2", "torch", "numpy", "tokenizers")
-# How often a checkpoint is written, or where pinned archives lie, changes nothing in the result.
 _TOKENIZER_FILES = ("tokenizer*.json", "chat_template.jinja")
+# How often a checkpoint is written, or where pinned archives lie, changes nothing in the result.
 _WITHOUT_EFFECT = {"checkpoint_seconds", "archives"}
 
 
