@@ -26,6 +26,7 @@ from openk2.core import Task, UserError
 from openk2.rl.elsewhere import demonstration_of, tasks_of, verdict_on
 from openk2.rl.export import Exported, export_rl, recipe_of
 from openk2.rl.recipe import RLRecipe
+from shared import toy
 
 SOURCES = Path(openk2.__file__).parents[1]
 # They pin other versions of torch and transformers than ours, so they cannot be installed beside us: a marked test
@@ -133,26 +134,14 @@ def test_the_model_is_what_came_of_the_run_when_it_is_finished(run: Path, tmp_pa
     assert str((run / "instruct").resolve()) in (tmp_path / "out" / "run.sh").read_text()
 
 
-OWN = """
-from openk2.core import Task, Verdict
-from openk2.rl.gym.question import QuestionFamily
-
-class Echo(QuestionFamily):
-    name, skills = "echo", ("word",)
-    def sample(self, split, seed):
-        return Task(f"echo/{split}/{seed}", "echo", "word", seed, f"Say {seed}.", {}, split)
-    def gold(self, task):
-        return str(task.seed)
-    def check(self, task, answer):
-        return Verdict(answer == self.gold(task), "said or not")
-"""
+OWN = Path(toy.__file__).read_text()
 ELSEWHERE = """
 import sys
 from pathlib import Path
 from openk2.rl.elsewhere import read_recipe_of, tasks_of, verdict_on
 recipe = read_recipe_of(Path(sys.argv[1]))
 for name, task in tasks_of(recipe, list(recipe.families), "test"):
-    print(name, verdict_on(name, task, str(task.seed)).passed, recipe.ptx.families, recipe.eval.families)
+    print(name, verdict_on(name, task, 'Yes.').passed, recipe.ptx.families, recipe.eval.families)
 """
 
 
@@ -163,7 +152,7 @@ def test_a_family_of_ones_own_goes_along(to: str, tmp_path: Path, monkeypatch: p
     elsewhere.mkdir()
     (here / "own.py").write_text(OWN)
     monkeypatch.chdir(tmp_path / "here")
-    name = "mine/own.py:Echo"
+    name = "mine/own.py:Short"
     run = begun(
         tmp_path / "run", families={name: {"prompts": 2}}, ptx={"families": {name: 1}},
         eval={"n": 2, "families": [name]},
@@ -175,9 +164,9 @@ def test_a_family_of_ones_own_goes_along(to: str, tmp_path: Path, monkeypatch: p
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, folder], cwd=elsewhere, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == ["own.py:Echo True {'own.py:Echo': 1} ('own.py:Echo',)"] * 2
+    assert done.stdout.splitlines() == ["own.py:Short True {'own.py:Short': 1} ('own.py:Short',)"] * 2
     if to == "verl":
-        call = "import reward; print(reward.compute_score('', '1', '', %r))"
+        call = "import reward; print(reward.compute_score('', 'Yes.', '', %r))"
         import pyarrow.parquet as pq
 
         (extra,) = [row["extra_info"] for row in pq.read_table(folder / "test.parquet").to_pylist()[1:]]
@@ -193,7 +182,7 @@ def test_two_files_of_one_name_cannot_go_along(tmp_path: Path, monkeypatch: pyte
     for name in ("a", "b"):
         Path(name).mkdir()
         Path(name, "own.py").write_text(OWN)
-    run = begun(tmp_path / "run", families={f"{name}/own.py:Echo": {"prompts": 2} for name in ("a", "b")})
+    run = begun(tmp_path / "run", families={f"{name}/own.py:Short": {"prompts": 2} for name in ("a", "b")})
     with pytest.raises(UserError, match=r"own\.py go into one folder: give one of them another name"):
         export_rl(run, "verl", tmp_path / "out")
 

@@ -421,11 +421,10 @@ if sys.argv[1] == "hf":
     convert(Path(sys.argv[2]), Path(sys.argv[3]), shard_bytes=20_000_000)
 else:
     openk2.model.gguf_file.export_gguf(Path(sys.argv[2]), Path(sys.argv[3]))
-print(peak() - before)
+print((peak() - before) * (1 if sys.platform == "darwin" else 1024))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("kind", ["hf", pytest.param("gguf", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_model(kind: str, tmp_path: Path) -> None:
     """240 MB in shards of 20 MB take less than 100 MB, most of which are pages of the files and imports."""
@@ -442,7 +441,7 @@ def test_memory_does_not_grow_with_the_model(kind: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURED, kind, str(tmp_path / "shards"), str(tmp_path / f"out.{kind}")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert 1024 * int(done.stdout) < 100e6
+    assert int(done.stdout) < 100e6
 
 
 @pytest.mark.parametrize(

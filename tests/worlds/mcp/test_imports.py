@@ -218,8 +218,9 @@ def test_thousands_of_real_specs(share: int, tmp_path: Path) -> None:
     (tmp_path / "servers.jsonl").write_text("".join(lines[::share]), encoding="utf-8")
     servers, report = taken(tmp_path / "servers.jsonl")
     assert report["tools"] == report["accepted"] + sum(report["refused"].values())
-    assert share > 1 or report["tools"] == 5668
-    assert report["accepted"] > 5000 / share and report["inferred"] > 200 / share
+    if share == 1:
+        assert report["tools"] == 5668
+        assert report["accepted"] > 5000 and report["inferred"] > 250
     rng, worked, called = random.Random(0), 0, 0
     for server in servers:
         names = [spec.name for spec in server.specs]
