@@ -1,17 +1,35 @@
-"""A new world in a few dozen lines: a vending machine.
+"""A new world in a few dozen lines, a vending machine, and a family of tasks in it.
 
 A world offers tools, keeps state, may play the user, and judges the end. Any policy can act in it, here a scripted one:
 
     python examples/world.py
+
+A family draws tasks for a world, by seed, and shows how an expert solves them. So models can be trained, rewarded and
+evaluated in it:
+
+    ./k2 rl gym sample examples/world.py:Vending
+    ./k2 eval nano --family examples/world.py:Vending
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Sequence
 
-from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn, Verdict
+from openk2.core import (
+    Demonstration,
+    Message,
+    Split,
+    Task,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Trajectory,
+    Turn,
+    Verdict,
+)  # fmt: skip
 from openk2.rollout import rollout
 
 PRICES = {"tea": 2, "soup": 3}
@@ -20,13 +38,15 @@ DRINK = {"type": "object", "properties": {"drink": {"enum": list(PRICES)}}, "req
 
 
 class VendingMachine:
-    """Coins in, drinks out. The task's data say how many coins there are and which drink is wanted."""
+    """Coins in, drinks out. The task's data say how many coins there are and which drink is wanted; a user who did not
+    say so tells it when asked."""
 
     tools = (ToolSpec("insert", "Insert coins.", NUMBER), ToolSpec("buy", "Buy a drink.", DRINK))
 
     async def start(self, task: Task) -> list[Message]:
         self.purse, self.wanted = task.data["purse"], task.data["wanted"]
         self.credit, self.bought = 0, list[str]()
+        self.told = self.wanted in task.request
         return [Message("user", task.request)]
 
     async def call(self, call: ToolCall) -> ToolResult:
@@ -49,7 +69,11 @@ class VendingMachine:
         return ToolResult(f"here is your {drink}")
 
     async def reply(self, message: Message) -> Message | None:
-        return None
+        """The user's answer to what was said; None ends the conversation."""
+        if self.told:
+            return None
+        self.told = True
+        return Message("user", f"The {self.wanted}.")
 
     async def verify(self, messages: Sequence[Message]) -> Verdict:
         return Verdict(self.bought == [self.wanted] and self.credit == 0, f"bought {self.bought}, left {self.credit}")
@@ -59,19 +83,24 @@ class VendingMachine:
 
 
 class Buyer:
-    """A policy in a few lines: try to buy, pay what the machine asks for, buy."""
+    """A policy in a few lines: ask for what is missing, try to buy, pay what the machine asks for, buy."""
 
     name = "buyer"
 
+    def __init__(self, drink: str) -> None:
+        self.drink = drink
+
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
         last = messages[-1]
+        if last.role == "user" and self.drink not in last.content:
+            return Turn(Message("assistant", "Which drink?"), "stop")
         if last.role == "user":
-            return self._calls("buy", drink="tea")
+            return self._calls("buy", drink=self.drink)
         if "costs" in last.content:
             return self._calls("insert", coins=int(last.content.split("costs ")[1].split(",")[0]))
         if "credit" in last.content:
-            return self._calls("buy", drink="tea")
-        return Turn(Message("assistant", "Your tea is ready."), "stop")
+            return self._calls("buy", drink=self.drink)
+        return Turn(Message("assistant", f"Your {self.drink} is ready."), "stop")
 
     def _calls(self, name: str, **arguments: object) -> Turn:
         call = ToolCall(f"functions.{name}:0", name, json.dumps(arguments))
@@ -80,9 +109,31 @@ class Buyer:
     async def close(self) -> None: ...
 
 
+class Vending:
+    """Buying a drink for a user, who may not have said which. Test purses hold an even number of coins."""
+
+    name = "vending"
+    skills = ("buy", "ask")
+
+    def sample(self, split: Split, seed: int) -> Task:
+        rng = random.Random(f"{split} {seed}")
+        skill, wanted = rng.choice(self.skills), rng.choice(list(PRICES))
+        data = {"purse": rng.randrange(4, 20, 2) + (split == "train"), "wanted": wanted}
+        request = f"A {wanted if skill == 'buy' else 'drink'}, please."
+        return Task(f"vending/{split}/{seed}", self.name, skill, seed, request, data, split)
+
+    def world(self, task: Task) -> VendingMachine:
+        return VendingMachine()
+
+    def demonstrate(self, task: Task) -> Demonstration:
+        """What the buyer does in the world itself."""
+        shown = asyncio.run(rollout(Buyer(str(task.data["wanted"])), self.world(task), task))
+        return Demonstration(task, tuple(VendingMachine.tools), tuple(shown.messages))
+
+
 def main() -> Trajectory:
-    task = Task("vending/1", "vending", "buy", 0, "A tea, please.", {"purse": 5, "wanted": "tea"})
-    trajectory = asyncio.run(rollout(Buyer(), VendingMachine(), task))
+    task = Vending().sample("train", 4)
+    trajectory = asyncio.run(rollout(Buyer(str(task.data["wanted"])), VendingMachine(), task))
     for message in trajectory.messages:
         calls = "".join(f" {call.name}({call.arguments})" for call in message.tool_calls)
         print(f"{message.role:>9}: {message.content}{calls}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -22,8 +23,18 @@ Run = Callable[..., Any]
 def test_the_families(cli: Run) -> None:
     found = cli("rl", "gym", "list", "--json").events
     assert [one["name"] for one in found] == list(GYM)
-    assert all(one["about"] for one in found)
-    assert "reports" in cli("rl", "gym", "list").out
+    assert all(one["about"] and one["skills"] for one in found)
+    said = cli("rl", "gym", "list").out
+    assert "functions[:SKILL] " in said and "reports " in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_a_sample_says_what_its_gold_answer_is_worth(cli: Run) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "reward.py"
+    assert re.search(
+        r"verdict passed\nreward  0\.\d+ \(0\.\d+ off for words\)", cli("rl", "gym", "sample", f"{example}:Brief").out
+    )
+    assert "verdict not judged by code: " in cli("rl", "gym", "sample", "reports").out
 
 
 @pytest.mark.parametrize("name", [*GYM, "apps:single", "reasoning:countdown"])

@@ -11,7 +11,7 @@ from openk2.core.families import FAMILIES, FIXED, get_family, is_verified, needs
 from openk2.rl.gym.catalogue import samples
 from openk2.rl.gym.question import QuestionFamily
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "reward.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 MINE = """
 import asyncio, sys
 from openk2.core import Task, Verdict
@@ -92,11 +92,13 @@ def test_two_files_of_one_name_do_not_meet(mine: Path, tmp_path: Path) -> None:
     [
         ("chess", "there is no task family 'chess': use one of functions, "),
         ("safety:x", "safety takes no option"),
+        ("code:x", "code takes no option"),
+        ("apps:x", "apps:single"),
         ("{folder}/none.py:Mine", "there is no file "),
         ("{folder}/mine.py", "has to be followed by the name of the family's class"),
         ("{folder}/mine.py:Nobody", "has no class 'Nobody'"),
         ("{folder}/mine.py:number", "has no class 'number'"),
-        ("{folder}/mine.py:Other", "is no task family, it has no 'name'"),
+        ("{folder}/mine.py:Other", "is no task family, it lacks name, skills, sample, world, demonstrate: "),
         ("{folder}/mine.py:Asks", "cannot be made without arguments (TypeError"),
         ("{folder}/wrong.py:Mine", "cannot be imported (SyntaxError"),
     ],
@@ -123,13 +125,21 @@ def test_a_verifier_that_raises_is_one_sentence(mine: Path) -> None:
 
 
 def test_the_reward_of_the_examples_counts_words() -> None:
-    name = f"{EXAMPLE}:Brief"
+    name = f"{EXAMPLES / 'reward.py'}:Brief"
     family, task = get_family(name), sample_task(name, "train", 0)
     assert isinstance(family, QuestionFamily)
     number = family.gold(task).split()[-1]
     short, long = (family.check(task, text) for text in (f"Answer: {number}", f"So then. Answer: {number}"))
     assert short.passed and long.passed and short.reward > long.reward > 0
     assert not family.check(task, "no").penalties
+
+
+def test_the_example_with_tools_and_a_user() -> None:
+    found = list(samples(f"{EXAMPLES / 'world.py'}:Vending", 8, 0, "test"))
+    assert {one["skill"] for one in found} == {"buy", "ask"}
+    for one in found:
+        assert one["verdict"]["passed"], one
+        assert ("User: The" in one["answer"]) == (one["skill"] == "ask")
 
 
 @pytest.mark.parametrize(

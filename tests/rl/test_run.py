@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from openk2.core import UserError
+from openk2.core.progress import Bar
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.run import begun_from, run_rl
 from openk2.train.stages import start_folder
@@ -29,8 +32,39 @@ def test_a_family_that_was_edited_makes_another_run(tmp_path: Path, monkeypatch:
     (tmp_path / "run" / "rl").mkdir(parents=True)
     (tmp_path / "run" / "rl" / "begun.json").write_text(json.dumps({"config": config, "inputs": {}}))
     own.write_text(own.read_text().replace("<= 12", "<= 13"))
-    with pytest.raises(UserError, match=r"was made with own_families = .*edited.py:Short.*choose another run folder"):
+    with pytest.raises(UserError, match=r"own_families\.edited\.py:Short = a file with the hash .*choose another run"):
         run_rl(recipe, tmp_path / "run")
+
+
+class Interrupts:
+    """A person who presses Ctrl-C when the bar says what it has to."""
+
+    def __init__(self, words: str) -> None:
+        self.words, self.said = words, list[str]()
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Bar]:
+        yield self._bar
+
+    def _bar(self, done: int, total: int, text: str = "") -> None:
+        self.said.append(text)
+        if self.words in text:
+            raise KeyboardInterrupt
+
+
+def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "long", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}, "eval": {"n": 5000}}
+        | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
+    )
+    person = Interrupts("measuring on held-out tasks")
+    with pytest.raises(KeyboardInterrupt):
+        run_rl(recipe, tmp_path, reporter=person)
+    assert "stopping" not in " ".join(person.said)
+    assert not (tmp_path / "rl" / "checkpoints").exists() and not list((tmp_path / "rl").glob(".workers-*"))
 
 
 def test_a_run_without_families_of_its_own_says_nothing_of_them() -> None:

@@ -14,6 +14,7 @@ class Short(QuestionFamily):
     """An answer of at most 12 characters passes, longer ones have part of the points. `option`: the verifier's way."""
 
     name = "short"
+    option = "WAY"
     skills = ("short",)
 
     def __init__(self, option: str = "well") -> None:

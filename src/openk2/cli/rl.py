@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill, indent
 from typing import Annotated
 
 import typer
@@ -26,7 +28,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 def run(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE", help="recipes/micro-rl.toml or recipes/nano-rl.toml.", parser=given_path),
+        typer.Argument(metavar="RECIPE", help="A recipe, such as recipes/nano-rl.toml.", parser=given_path),
     ],
     folder: RecipeRunOption = None,
     overrides: Annotated[list[str] | None, set_option("iterations=20")] = None,
@@ -79,14 +81,20 @@ def report(
 
 @gym.command("list")
 def list_families(as_json: JsonOption = False) -> None:
-    """The families of tasks, and what each is about."""
+    """The families of tasks, and what each is about.
+
+    What stands in brackets restricts a family to some of its tasks: functions:ask, math:problems.jsonl. A wrong one is
+    answered with those that there are.
+    """
     from openk2.rl.gym.catalogue import families
 
+    width = get_terminal_size().columns
     for one in families():
         if as_json:
             print(json.dumps(one))
         else:
-            typer.echo(f"{one['name']:<14}{one['about']}")
+            name = one["name"] + (f"[:{one['option']}]" if one["option"] else "")
+            typer.echo(fill(one["about"], width, initial_indent=f"{name:<26}", subsequent_indent=" " * 26))
 
 
 @gym.command()
@@ -119,8 +127,14 @@ def sample(
             print(json.dumps(one))
             continue
         verdict = one["verdict"]
-        typer.echo(f"# {one['task']} ({one['skill']})\n\n{one['prompt']}\n\ngold    {one['answer']}")
-        typer.echo(f"verdict {verdict['passed']} {verdict['reason']}\n")
+        typer.echo(f"# {one['task']} ({one['skill']})\n\n{one['prompt']}\n")
+        typer.echo(f"gold    {indent(one['answer'], ' ' * 8).lstrip()}")
+        outcome = {True: "passed", False: "not passed", None: "not judged by code"}[verdict["passed"]]
+        typer.echo(f"verdict {outcome}{': ' if verdict['reason'] else ''}{verdict['reason']}")
+        if verdict["reward"] is not None:
+            off = ", ".join(f"{value:g} off for {name}" for name, value in verdict["penalties"].items())
+            typer.echo(f"reward  {verdict['reward']:g}{f' ({off})' if off else ''}")
+        typer.echo()
 
 
 @gym.command()
@@ -142,6 +156,7 @@ def rate(
 
     By this a family and its level are chosen before training: what is never or always solved teaches nothing.
     """
+    from openk2.core.progress import ConsoleReporter
     from openk2.policy.local import LocalPolicy
     from openk2.policy.resolve import resolve_policy
     from openk2.rl.gym.catalogue import known_split
@@ -150,10 +165,12 @@ def rate(
     policy = resolve_policy(model, grammar=False, max_running=AT_ONCE)
     if not isinstance(policy, LocalPolicy):
         raise UserError(f"{model} is an endpoint: name nano or a model folder")
-    found = rates(
-        policy.engine, name, n=count, k=samples, temperature=temperature, seed=seed, split=known_split(split),
-        budget=budget, steps=steps,
-    )  # fmt: skip
+    total = count * (samples if temperature else 1)
+    with ConsoleReporter().stage("sampling") as bar:
+        found = rates(
+            policy.engine, name, n=count, k=samples, temperature=temperature, seed=seed, split=known_split(split),
+            budget=budget, steps=steps, on_share=lambda share: bar(round(share * total), total),
+        )  # fmt: skip
     if as_json:
         print(json.dumps(found))
         return

@@ -1,8 +1,8 @@
 """All families of tasks, by name: what can be trained on, rewarded and evaluated.
 
 A family makes tasks by seed, builds their worlds and shows how an expert solves them (`core.Family`). A name is one of
-`FAMILIES`; `NAME:OPTION` for one that takes an option, such as `reasoning:countdown`; or `FILE.py:CLASS` for one of
-your own, from the folder that you are in (or one that `look_in` was told of).
+`FAMILIES`; `NAME:OPTION` for one whose class says by `option` what it takes, such as `reasoning:countdown`; or
+`FILE.py:CLASS` for one of your own, from the folder that you are in (or one that `look_in` was told of).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,10 +59,15 @@ def get_family(name: str) -> Family:
     if known not in PLACES:
         raise UserError(f"there is no task family {known!r}: use one of {', '.join(FAMILIES)}, or FILE.py:CLASS")
     make = family_class(known)
-    if option and not signature(make).parameters:
+    if option and not option_of(known):
         raise UserError(f"{known} takes no option: write {known!r} alone")
     family: Family = make(option) if option else make()
     return family
+
+
+def option_of(known: str) -> str:
+    """What the option of one of `FAMILIES` is, such as `SKILL`; empty if it takes none."""
+    return str(getattr(family_class(known), "option", ""))
 
 
 def own_file(name: str) -> Path | None:
@@ -175,6 +179,6 @@ def _made(maker: Any, name: str) -> Family:
         raise UserError(f"{name} cannot be made without arguments ({why(e)})") from e
     missing = [part for part in ("name", "skills", "sample", "world", "demonstrate") if not hasattr(family, part)]
     if missing:
-        raise UserError(f"{name} is no task family, it has no {missing[0]!r}: see docs/rl.md for one that is")
+        raise UserError(f"{name} is no task family, it lacks {', '.join(missing)}: see docs/rl.md for one that is")
     made: Family = family
     return made

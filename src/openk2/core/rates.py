@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
-def wilson(passed: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(passed: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """The Wilson score interval of a rate (95 % for z = 1.96), rounded to four digits."""
     if n == 0:
         return 0.0, 1.0
@@ -36,3 +37,22 @@ class Tally:
             "rate": round(self.passed / self.n, 4) if self.n else 0.0,
             "ci95": [low, high],
         }
+
+
+def pooled(tallies: Sequence[Tally]) -> dict[str, Any]:
+    """The rate over the samples of several tasks, as `Tally.to_json`.
+
+    Samples of one task are alike, so the interval is that of as many independent ones as have the variance that is seen
+    between tasks: no more than there are samples, no fewer than tasks.
+    """
+    tallies = [one for one in tallies if one.n]
+    whole = Tally(sum(one.n for one in tallies), sum(one.passed for one in tallies))
+    count = len(tallies)
+    if whole.n == count:
+        return whole.to_json()
+    rate, fewest = whole.passed / whole.n, float(count)
+    effective = fewest
+    if count > 1 and 0 < rate < 1:
+        spread = sum((one.passed - rate * one.n) ** 2 for one in tallies) * count / (count - 1)
+        effective = min(whole.n, max(fewest, rate * (1 - rate) * whole.n**2 / spread)) if spread else whole.n
+    return whole.to_json() | {"ci95": list(wilson(rate * effective, effective))}

@@ -135,7 +135,7 @@ def rows_in(path: Path) -> int:
     _, pq = packages()
     try:
         file = pq.ParquetFile(path)
-    except (OSError, ValueError):
+    except _unreadable():
         return -1
     schemas = {TASKS: tasks_schema, ATTEMPTS: attempts_schema}
     if path.parent.name in schemas:

@@ -18,7 +18,7 @@ from openk2.rl.demonstrations import Demonstrations
 from openk2.rl.episodes import Group
 from openk2.rl.learner import Learner
 from openk2.rl.recipe import FamilyConfig, RLRecipe
-from openk2.rl.rollouts import Configs, Rollouts, new_group
+from openk2.rl.rollouts import Configs, OnShare, Rollouts, new_group
 from openk2.train.ranks import Ranks
 
 EXAMPLES = "examples.json"
@@ -38,10 +38,11 @@ class Measures:
 
     def __init__(
         self, recipe: RLRecipe, rollouts: Rollouts, learner: Learner, critic: Critic, demonstrations: Demonstrations,
-        ranks: Ranks, folder: Path, note: Callable[[str], None],
+        ranks: Ranks, folder: Path, note: Callable[[str], None], progress: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._recipe, self._rollouts, self._learner, self._critic = recipe, rollouts, learner, critic
-        self._demonstrations, self._ranks, self._folder, self._note = demonstrations, ranks, folder, note
+        self._demonstrations, self._ranks, self._folder = demonstrations, ranks, folder
+        self._note, self._progress = note, progress
         self.pairs: dict[str, list[Pair]] = {}
 
     def take(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class Measures:
         line: dict[str, Any] = {"success": _success(measured), "excluded_held_out": len(excluded)}
         if self._recipe.ptx.families:
             line["ptx_valid"] = round(self._learner.mean_loss(self._demonstrations.held_out()), 6)
-        if self._recipe.critic.valid:
+        if self._recipe.critic_pairs:
             line |= self._critic_accuracy()
         if self._ranks.first:
             self._keep_examples(measured)
@@ -64,8 +65,11 @@ class Measures:
         names = self._recipe.eval.families or tuple(self._recipe.families)
         mine = range(self._ranks.rank, self._recipe.eval.n, self._ranks.count)
         groups = [new_group(-1 - i, name, sample_task(name, "test", i), 1) for name in names for i in mine]
-        self._rollouts.finish(groups, 0.0, self._configs(names))
+        self._rollouts.finish(groups, 0.0, self._configs(names), self._told("measuring on held-out tasks"))
         return self._ranks.join([_measured(group) for group in groups])
+
+    def _told(self, what: str) -> OnShare:
+        return lambda share: self._progress(f"{what} {share:.0%}")
 
     def _configs(self, names: Sequence[str]) -> Configs:
         return {name: self._recipe.families.get(name, FamilyConfig(prompts=1)) for name in names}
@@ -84,7 +88,7 @@ class Measures:
     def _make_pairs(self) -> dict[str, list[Pair]]:
         """Pairs of held-out tasks that are not those success is measured on; of reports, by the hidden program."""
         recipe = self._recipe
-        wanted = recipe.critic.valid
+        wanted = recipe.critic_pairs
         names = [name for name in recipe.critic.families or tuple(recipe.families) if is_verified(name)]
         each = math.ceil(wanted / _PAIRS_OF_A_TASK / max(1, len(names)))
         groups: list[Group] = []
@@ -96,7 +100,8 @@ class Measures:
                 for name in names
                 for i in range(first + self._ranks.rank, first + each, self._ranks.count)
             ]
-            self._rollouts.finish(further, recipe.rollout.temperature, self._configs(names))
+            told = self._told("sampling pairs for the critic")
+            self._rollouts.finish(further, recipe.rollout.temperature, self._configs(names), told)
             groups += further
             # Of all so far: longer and shorter ones rarely come in equal numbers from a few tasks.
             mine = pairs_of(groups, f"valid {recipe.seed} {self._ranks.rank}")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openk2.core import UserError
-from openk2.core.families import get_family, own_file, trainable
+from openk2.core.families import get_family, is_verified, own_file, trainable
 from openk2.core.recipes import explain, read_recipe
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -80,7 +80,12 @@ class CriticConfig(_Section):
     weight: Weight = Field(default=0.0, description="of its training pairs' loss; 0: the loop is open")
     pairs: Count = Field(default=64, description="training pairs of each update")
     opponents: Count = Field(default=3, description="comparisons of each answer that it has to judge")
-    valid: int = Field(default=200, ge=0, le=100_000, description="held-out pairs; 0: not measured")
+    valid: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="held-out pairs; 0: not measured; default: 200 where the critic is taught or judges, else 0",
+    )
     families: tuple[str, ...] = Field(default=(), description="whose rollouts teach it; default: all with a verifier")
 
 
@@ -97,7 +102,7 @@ class RLRecipe(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(default=0, ge=0, le=2**31)
-    start: str = Field(min_length=1, description="nano, random:test or a model folder")
+    start: str = Field(min_length=1, description="nano or a model folder")
     workers: int = Field(default=2, ge=1, le=64, description="data-parallel processes of one thread each")
     iterations: Count
     families: dict[str, FamilyConfig] = Field(min_length=1)
@@ -132,6 +137,14 @@ class RLRecipe(_Section):
         """The file of each family of one's own that the recipe names anywhere."""
         names = {*self.families, *self.ptx.families, *self.critic.families, *self.eval.families}
         return {name: path for name in sorted(names) if (path := own_file(name))}
+
+    @property
+    def critic_pairs(self) -> int:
+        """How many held-out pairs the critic is measured on. To find them takes as long as some iterations."""
+        if self.critic.valid is not None:
+            return self.critic.valid
+        judges = not all(is_verified(name) for name in self.families)
+        return 200 if self.critic.weight or judges else 0
 
     @property
     def steps(self) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STAGE = "rl"
 Points = Sequence[tuple[int, float, float, float]]
 """(iteration, value, and the two ends of its interval; NaN without one)."""
-_NARROW = 28
+_NARROW = 20
 """Labels of so many letters stand beside each other."""
 _MARKERS, _STYLES = ("o", "s", "^", "D", "v"), ("-", "--", "-.")
 _COLOURS = (ACCENT, SECOND, INK, MUTED, "#3b8f5a", "#8a5fc2", "#b08a1e", "#c24a73")
@@ -175,7 +175,7 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         first, last = known[0], known[-1]
         low, high = last["ci95"]
         rows.append((f"{name}, held out", f"{_percent(first['rate'])} to {_percent(last['rate'])}"))
-        rows.append((f"{name}, n and 95 % interval", f"{last['n']}: {_percent(low)} to {_percent(high)}"))
+        rows.append((f"{name}, 95 % (n = {last['n']})", f"{_percent(low)} to {_percent(high)}"))
     for key, label in (("critic_accuracy", "critic, held out"), ("critic_reports", "critic, reports")):
         known = [rate for rate in figures[key] if rate is not None]
         if known:
@@ -288,7 +288,7 @@ def _drawing(title: str, lines: Mapping[str, Points], unit: str, even: float | N
             if not math.isnan(low[0]):
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         if min(value for points in lines.values() for _, value, _, _ in points) >= 0:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         axes.set_title(title, loc="left")
         axes.set_xlabel("iteration")
         axes.set_ylabel(unit)

@@ -57,17 +57,22 @@ def _train(
     from openk2.rl.worker import RLJob
     from openk2.train.launch import SCRATCH_PREFIX, train_in_workers
 
-    success = ""
+    begun, at, success, last = False, 0, "", ""
 
     def on_event(event: dict[str, Any]) -> None:
-        nonlocal success
+        nonlocal begun, at, success, last
         match event["event"]:
             case "start":
                 if event["resumed"]:
                     reporter.note(f"rl: goes on from iteration {event['iteration']} of {event['iterations']}")
                 else:
                     reporter.note(f"rl: computes in {event['dtype']}")
-                bar(event["iteration"], event["iterations"])
+                at = event["iteration"]
+                bar(at, recipe.iterations)
+            case "begun":
+                begun = True
+            case "progress":
+                bar(at, recipe.iterations, f"{last} {event['text']}".strip())
             case "note":
                 reporter.note(f"rl: {event['text']}")
             case "iteration":
@@ -75,8 +80,12 @@ def _train(
                     success = f" held out {event['success']:.1%}"
                 reward = "" if event["reward"] is None else f"reward {event['reward']:.3f}"
                 speed = f"{event['episodes_per_second']:.1f} episodes/s"
-                bar(event["iteration"], event["iterations"], f"{reward}{success} {speed}")
+                at, last = event["iteration"], f"{reward}{success} {speed}"
+                bar(at, recipe.iterations, last)
             case "stopping":
+                if not begun:
+                    # Nothing is saved yet, and to measure the start may take minutes.
+                    raise KeyboardInterrupt
                 reporter.note("rl: stopping after this iteration ...")
 
     where = folder.resolve()

@@ -68,11 +68,12 @@ class Trainer:
         device: str = "cpu",
         group: dist.ProcessGroup | None = None,
         note: Callable[[str], None] = lambda _: None,
+        progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.identity = identity
-        self.note = note
+        self.note, self.progress = note, progress
         self.ranks = ranks = Ranks(group)
         at_once, context = recipe.rollout.at_once, model.config.max_position_embeddings
         self.critic = Critic(tokenizer, context)
@@ -82,7 +83,7 @@ class Trainer:
         self.rollouts = Rollouts(self.engine, recipe.rollout, recipe.seed)
         self.demonstrations = Demonstrations(recipe, tokenizer, context, ranks)
         self.measures = Measures(
-            recipe, self.rollouts, self.learner, self.critic, self.demonstrations, ranks, folder, note
+            recipe, self.rollouts, self.learner, self.critic, self.demonstrations, ranks, folder, note, progress
         )
         self.curricula = {name: Curriculum(name, config) for name, config in recipe.families.items()}
         self.begun = False
@@ -98,9 +99,14 @@ class Trainer:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     def run(
-        self, on_iteration: Callable[[Progress], None] = lambda _: None, should_stop: Callable[[], bool] = lambda: False
+        self,
+        on_iteration: Callable[[Progress], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_begun: Callable[[], None] = lambda: None,
     ) -> bool:
         """Iterate to the end, or until `should_stop()` (asked on rank 0 once an iteration). Whether it is the end.
+
+        `on_begun` is called when the start is measured and saved: before, there is nothing that could be lost.
 
         Raises UserError when training diverges or the disk is full; checkpoints of earlier iterations are then there.
         """
@@ -108,6 +114,7 @@ class Trainer:
             self._log({"iteration": 0, **self.measures.take()})
             self.begun = True
             self.save()
+        on_begun()
         while self.iteration < self.recipe.iterations:
             line, episodes = self.iterate()
             self.iteration += 1
@@ -141,7 +148,7 @@ class Trainer:
         temperature = self.recipe.temperature(self.iteration)
         groups = [*self.bank, *self._new_groups()]
         clock = _Clock()
-        self.rollouts.go_on(groups, temperature, self.recipe.families)
+        self.rollouts.go_on(groups, temperature, self.recipe.families, self._tell_share)
         clock.note("sample")
         finished = [group for group in groups if group.ended]
         self.bank = [group for group in groups if not group.ended]
@@ -197,6 +204,9 @@ class Trainer:
                 )
                 for episode, reward in zip(open_, rewards, strict=True):
                     episode.reward = reward - sum(episode.penalties.values())
+
+    def _tell_share(self, share: float) -> None:
+        self.progress(f"sampling {share:.0%}")
 
     # --- learning -----------------------------------------------------------------------------------------------
 

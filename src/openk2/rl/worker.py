@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 from openk2.rl.recipe import RLRecipe
-from openk2.train.worker import WorkerJob, join_group, leave, report, work
+from openk2.train.worker import REPORT_SECONDS, WorkerJob, join_group, leave, report, work
 
 
 class RLJob(WorkerJob):
@@ -15,6 +16,20 @@ class RLJob(WorkerJob):
 
     recipe: RLRecipe
     start_from: Path
+
+
+class _Progress:
+    """Tells what the first rank is at, now and then."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._told = 0.0
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if self._rank == 0 and now - self._told >= REPORT_SECONDS:
+            self._told = now
+            report({"event": "progress", "text": text})
 
 
 def _train(job: RLJob, rank: int, stop: threading.Event) -> None:
@@ -35,6 +50,7 @@ def _train(job: RLJob, rank: int, stop: threading.Event) -> None:
         device=job.device,
         group=group,
         note=lambda text: report({"event": "note", "text": text}),
+        progress=_Progress(rank),
     )
     resumed = trainer.resume()
     if rank == 0:
@@ -46,7 +62,11 @@ def _train(job: RLJob, rank: int, stop: threading.Event) -> None:
         if rank == 0:
             report({"event": "iteration", **asdict(progress)})
 
-    finished = trainer.run(on_iteration, stop.is_set)
+    def on_begun() -> None:
+        if rank == 0:
+            report({"event": "begun"})
+
+    finished = trainer.run(on_iteration, stop.is_set, on_begun)
     if rank == 0:
         if finished:
             save(model, job.folder / "model", dtype=torch.float32)

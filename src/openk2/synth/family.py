@@ -46,6 +46,7 @@ class AppsFamily:
     """
 
     name = NAME
+    option = "single"
     skills: Sequence[str] = tuple(f"{kind}, {words}" for kind in _KINDS for _, _, words in _LENGTHS)
 
     def __init__(self, option: str = "") -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, bui
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
 _PACKAGES = ("openk2", "torch", "numpy", "tokenizers")
 _TOKENIZER_FILES = ("tokenizer*.json", "chat_template.jinja")
+_HASH = re.compile(r"[0-9a-f]{64}")
 # How often a checkpoint is written, or where pinned archives lie, changes nothing in the result.
 _WITHOUT_EFFECT = {"checkpoint_seconds", "archives"}
 
@@ -180,18 +182,31 @@ def _require_same(
     stage: Stage, folder: Path, config: dict[str, Any], old_inputs: dict[str, str], inputs: dict[str, str]
 ) -> None:
     """Refuse to mix two recipes in one folder: results are never thrown away silently."""
-    for key in sorted(stage.config.keys() | config.keys()):
-        if config.get(key) != stage.config.get(key):
-            raise UserError(
-                f"{folder} was made with {key} = {_short(config.get(key))}, the recipe now says "
-                f"{_short(stage.config.get(key))}: choose another run folder, or delete {folder} to redo this stage"
-            )
+    found = _difference(config, stage.config)
+    if found is not None:
+        key, old, new = found
+        raise UserError(
+            f"{folder} was made with {key} = {_short(old)}, the recipe now says {_short(new)}: choose another run "
+            f"folder, or delete {folder} to redo this stage"
+        )
     changed = sorted(k for k in old_inputs.keys() | inputs.keys() if old_inputs.get(k) != inputs.get(k))
     if changed:
         raise UserError(f"{folder} was made from another {changed[0]}: delete {folder} to redo this stage")
 
 
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first key whose values differ, as a path, and both values."""
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if a != b:
+            inner = _difference(a, b) if isinstance(a, dict) and isinstance(b, dict) else None
+            return (f"{key}.{inner[0]}", *inner[1:]) if inner else (key, a, b)
+    return None
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        return f"a file with the hash {value[:12]}"
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

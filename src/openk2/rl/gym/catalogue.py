@@ -9,8 +9,8 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Demonstration, Family, Split, ToolCall, Trajectory, UserError, Verdict
-from openk2.core.families import GYM, demonstrate, family_class, get_family, sample_task
+from openk2.core import Demonstration, Family, Split, Trajectory, UserError, Verdict
+from openk2.core.families import GYM, demonstrate, family_class, get_family, option_of, sample_task
 from openk2.core.messages import compact_json
 from openk2.core.runs import atomic_path
 from openk2.rl.recipe import RolloutConfig
@@ -18,11 +18,17 @@ from openk2.rl.watched import WatchedWorld, WorldFailed
 from openk2.rollout.replay import retrace
 
 
-def families() -> Iterator[dict[str, str]]:
-    """Name of each family, and the first sentence that it says of itself."""
+def families() -> Iterator[dict[str, Any]]:
+    """Name of each family, what its option is if it takes one, its skills, and the first sentence that it says of
+    itself."""
     for name in GYM:
         about = cleandoc(family_class(name).__doc__ or "")
-        yield {"name": name, "about": " ".join(re.split(r"\.\s|\.$", about, maxsplit=1)[0].split())}
+        yield {
+            "name": name,
+            "option": option_of(name),
+            "about": " ".join(re.split(r"\.\s|\.$", about, maxsplit=1)[0].split()),
+            "skills": list(get_family(name).skills),
+        }
 
 
 def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, Any]]:
@@ -38,7 +44,7 @@ def samples(name: str, count: int, seed: int, split: str) -> Iterator[dict[str, 
             "answer": _said(shown),
             "verdict": {
                 "passed": verdict.passed, "reason": verdict.reason, "score": verdict.score,
-                "penalties": dict(verdict.penalties),
+                "penalties": dict(verdict.penalties), "reward": verdict.reward,
             },
         }  # fmt: skip
 
@@ -69,10 +75,14 @@ def known_split(name: str) -> Split:
 
 
 def _said(shown: Demonstration) -> str:
-    """What the expert does, call by call, and says."""
-    calls: list[ToolCall] = [call for message in shown.messages for call in message.tool_calls]
-    last = shown.messages[-1].content
-    return "\n".join([*(f"{call.name}({call.arguments})" for call in calls), last])
+    """What the expert does, call by call, and says; where the user answers, both turn by turn."""
+    lines: list[str] = []
+    for message in shown.messages[len(shown.opening) :]:
+        if message.role == "user":
+            lines.append(f"User: {message.content}")
+        elif message.role == "assistant":
+            lines += [f"{call.name}({call.arguments})" for call in message.tool_calls] or [message.content]
+    return "\n".join(lines)
 
 
 async def _verdict(family: Family, shown: Demonstration) -> Verdict:

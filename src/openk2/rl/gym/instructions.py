@@ -57,6 +57,7 @@ class InstructionsFamily(QuestionFamily):
     Raises UserError for another option.
     """
 
+    option = "N or KIND"
     skills: Sequence[str] = tuple(f"constraints-{n}" for n in range(1, MOST + 1))
 
     def __init__(self, option: str = "") -> None:

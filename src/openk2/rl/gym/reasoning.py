@@ -138,6 +138,7 @@ class ReasoningFamily(QuestionFamily):
     """
 
     name = "reasoning"
+    option = "NAME"
 
     def __init__(self, generator: str = "") -> None:
         """`generator` restricts it to one. Raises UserError if there is none of that name, or it can not be used."""

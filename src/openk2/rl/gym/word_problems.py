@@ -59,6 +59,7 @@ class WordProblemsFamily(QuestionFamily):
     """Word problems with a number as the answer, from templates or a file in the form of GSM8K."""
 
     name = "math"
+    option = "FILE"
     skills: Sequence[str] = tuple(TEMPLATES)
 
     def __init__(self, file: str = "") -> None:

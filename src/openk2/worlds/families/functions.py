@@ -42,6 +42,8 @@ class FunctionsFamily:
     alone. Raises UserError for an unknown one.
     """
 
+    option = "SKILL"
+
     def __init__(self, option: str = "") -> None:
         if option and option not in BUILDERS:
             raise _no_skill(option)
