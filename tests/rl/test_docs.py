@@ -15,8 +15,8 @@ async def test_the_family_of_the_page_works() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     names: dict[str, Any] = {}
     exec(code, names)
-    family = names["Longer"]()
-    words = {split: {family.sample(split, seed).data["longer"] for seed in range(50)} for split in ("train", "test")}
+    family = names["Mention"]()
+    words = {split: {family.sample(split, seed).data["word"] for seed in range(50)} for split in ("train", "test")}
     assert not words["train"] & words["test"]
     for seed in range(20):
         task = family.sample("train", seed)

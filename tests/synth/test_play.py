@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openk2.synth.catalogue import domain_of
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches
 from openk2.synth.play import Session, drawn_task, free_task
@@ -73,6 +75,16 @@ def test_few_tools_are_those_that_are_needed() -> None:
     assert set(whole.rubric.pattern) == set(few.tools) < set(whole.tools)
     assert few.turns == whole.turns
     assert len(free_task(domain(), 0, 5).tools) == 5
+
+
+def test_the_example_of_a_domain_has_a_task_for_every_number() -> None:
+    example = domain_of(str(Path(__file__).parents[2] / "examples" / "tool_library.toml"), 0)
+    apps = Apps(lambda _: example)
+    for seed in range(13):
+        task = drawn_task(apps, example, seed, None)
+        begun = apps.state(example.name, task.state_seed)
+        loans = [loan for loan in begun.rows("loans") if loan["status"] == "out"]
+        assert len({loan["tool"] for loan in loans}) == len(loans)
 
 
 def test_giving_up_is_not_passed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,24 +190,43 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+_NARROWEST = 12
+"""A table whose columns would be narrower than this, and than their longest value, cannot be read."""
+
+
 def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) -> None:
-    """A table, piece by piece: those that follow the first one are at least as wide."""
+    """A table, piece by piece: those that follow the first one are at least as wide. What does not fit beside each
+    other stands below each other, row by row."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     wide: list[int] | None = None
+    number = 0
     for rows in pieces:
         texts = [[str(value) for value in row] for row in rows]
-        table = Table(box=None, pad_edge=False, show_header=wide is None)
-        for at, column in enumerate(columns):
-            table.add_column(column, min_width=wide[at] if wide else None)
+        if wide is None:
+            longest = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+            if sum(min(width, _NARROWEST) + 1 for width in longest) > console.width + 1:
+                wide = []
+            else:
+                most = console.width // max(len(columns), 1)
+                wide = [min(width, most) for width in longest]
+        if not wide:
+            for row in texts:
+                number += 1
+                print(f"- {number}")
+                for column, value in zip(columns, row, strict=True):
+                    print(f"{column:<{max(map(len, columns))}}  {value}")
+            continue
+        table = Table(box=None, pad_edge=False, show_header=number == 0)
+        for column, width in zip(columns, wide, strict=True):
+            table.add_column(column, min_width=width if number else None)
         for row in texts:
             table.add_row(*row)
-        if rows or wide is None:
+        if rows or not number:
             console.print(table, markup=False)
-        most = console.width // max(len(columns), 1)
-        wide = wide or [min(max(map(len, column)), most) for column in zip(columns, *texts, strict=True)]
+        number += len(rows)
 
 
 @app.command()

@@ -248,6 +248,10 @@ class Lake:
         for view in sorted(there):
             where = str(self.folder / _PARTS[view]).replace("'", "''")
             self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
+        for view, schema in ((REFUSED, refused_schema), (JUDGED, judged_schema)):
+            # A question may name what no run without a model has.
+            if (name := Path(view).stem) not in there:
+                self._connection.register(name, schema().empty_table())
         if "made" in there:
             tried = "tried" if "tried" in there else "(SELECT 0 number, false passed WHERE false)"
             self._connection.execute(

@@ -473,6 +473,10 @@ def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> N
     if (folder / "manifest.json").exists() and (folder / KEPT).exists():
         return
     overlap = _benchmark_overlap(recipe)
+    if overlap is None:
+        reporter.note(
+            "keep: compared with no benchmark: name folders with their texts in filter.against or OPENK2_DATA"
+        )
     lake = Lake(run)
     total = int(lake.one("SELECT count(*) FROM tried"))
     hashes: set[bytes] = set()

@@ -40,6 +40,8 @@ give up                   the verdict, and what an expert would have done
 quit                      leave without it"""
 _COMMANDS = (*re.findall(r"^(give up|\w+)", _HELP, re.M), "help")
 _AGENTS = 8
+_ATTEMPTS, _FAR = 20, 1_000_003
+"""So many seeds, so far from each other, are tried for a task."""
 _ROWS = 20
 _FREE = "A free session: no user, no task."
 
@@ -60,10 +62,15 @@ def free_task(domain: Domain, seed: int, tools: int | None) -> AppTask:
 
 
 def drawn_task(apps: Apps, domain: Domain, seed: int, tools: int | None) -> AppTask:
-    """A task of one of the domain's agents. Raises UserError if none can be made with the seed."""
-    agent = random.Random(f"play {seed}").choice(agents_of(domain, _AGENTS, seed, {}))
-    task = TaskMaker(apps, agent, seed).make()
-    if task is None:
+    """A task of one of the domain's agents. Raises UserError if none can be made with the seed, as in a domain in whose
+    states nothing can be done."""
+    rng = random.Random(f"play {seed}")
+    for attempt in range(_ATTEMPTS):
+        agent = rng.choice(agents_of(domain, _AGENTS, seed + _FAR * attempt, {}))
+        task = TaskMaker(apps, agent, seed + _FAR * attempt).make()
+        if task is not None:
+            break
+    else:
         raise UserError(f"no task of {domain.name} can be made with --task {seed}: try another number")
     if tools is None:
         return task

@@ -108,14 +108,20 @@ def _fill_entity(
 ) -> list[str]:
     taken: dict[str, set[Any]] = {field: set() for field in entity.fields}
     keys: list[str] = []
+    one_each = {field: declared.ref for field, declared in entity.fields.items() if declared.unique and declared.ref}
     for number in range(rng.randint(*_ROWS)):
         row: dict[str, Any] = {}
+        # What nothing has referred to yet; without any there can be no further row.
+        free = {field: [one for one in ids.get(ref, ()) if one not in taken[field]] for field, ref in one_each.items()}
+        if not all(free.values()):
+            break
         for field, declared in entity.fields.items():
-            value = _value(field, declared, row, ids, today, rng)
+            known = ids | {one_each[field]: free[field]} if field in one_each else ids
+            value = _value(field, declared, row, known, today, rng)
             for attempt in range(2, 12):
                 if not declared.unique or value not in taken[field]:
                     break
-                value = _value(field, declared, row, ids, today, rng)
+                value = _value(field, declared, row, known, today, rng)
                 if attempt > 6 and isinstance(value, str):
                     value = f"{value} {number + 1}"
             taken[field].add(value)
