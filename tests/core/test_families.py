@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from openk2.core import UserError
-from openk2.core.families import FAMILIES, FIXED, get_family, is_verified, needs_sandbox, sample_task, trainable
+from openk2.core.families import (
+    FAMILIES,
+    FIXED,
+    beside,
+    get_family,
+    is_verified,
+    look_in,
+    needs_sandbox,
+    own_file,
+    sample_task,
+    trainable,
+)
 from openk2.rl.gym.catalogue import samples
 from openk2.rl.gym.question import QuestionFamily
 
@@ -132,6 +144,28 @@ def test_the_reward_of_the_examples_counts_words() -> None:
     short, long = (family.check(task, text) for text in (f"Answer: {number}", f"So then. Answer: {number}"))
     assert short.passed and long.passed and short.reward > long.reward > 0
     assert not family.check(task, "no").penalties
+
+
+def test_a_declared_app_is_a_family_whose_test_states_are_others() -> None:
+    file = EXAMPLES / "tool_library.toml"
+    name = f"apps:{file}"
+    assert (own_file(name), beside(name)) == (file, "apps:tool_library.toml")
+    assert all(one["verdict"]["passed"] for one in samples(name, 20, 0, "test"))
+    states = {split: {sample_task(name, split, i).data["state_seed"] for i in range(60)} for split in ("train", "test")}
+    assert min(map(len, states.values())) > 10 and not states["train"] & states["test"]
+
+
+def test_the_file_of_an_option_is_one_of_the_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openk2.core.families._FOLDERS", [])
+    file = tmp_path / "problems.jsonl"
+    lines = [json.dumps({"question": f"What is {i} and 1?", "answer": f"#### {i + 1}"}) for i in range(200)]
+    file.write_text("\n".join(lines))
+    assert own_file(f"math:{file}") == file and own_file("math") is None and own_file("functions:ask") is None
+    assert [beside(name) for name in (f"math:{file}", f"{file.parent}/a.py:B", "apps:single")] == [
+        "math:problems.jsonl", "a.py:B", "apps:single"
+    ]  # fmt: skip
+    look_in(tmp_path)
+    assert sample_task("math:problems.jsonl", "train", 0).request.startswith("What is ")
 
 
 def test_the_example_with_tools_and_a_user() -> None:

@@ -61,6 +61,8 @@ def get_family(name: str) -> Family:
     make = family_class(known)
     if option and not option_of(known):
         raise UserError(f"{known} takes no option: write {known!r} alone")
+    if option and (path := own_file(name)):
+        option = str(path)
     family: Family = make(option) if option else make()
     return family
 
@@ -71,9 +73,24 @@ def option_of(known: str) -> str:
 
 
 def own_file(name: str) -> Path | None:
-    """The file that a family of one's own is in; None for one of `FAMILIES`. Raises UserError if it has no place."""
-    own = _OWN.fullmatch(name)
-    return _path_of(own[1]) if own else None
+    """The file that a family is in or that its option names, as in `math:FILE`; None where there is none. Raises
+    UserError if it has no place."""
+    file = _file_in(name)
+    return _path_of(file) if file else None
+
+
+def beside(name: str) -> str:
+    """What a family with a file is called where its file lies in the folder that is looked in."""
+    file = _file_in(name)
+    return name.replace(file, Path(file).name) if file else name
+
+
+def _file_in(name: str) -> str | None:
+    if own := _OWN.fullmatch(name):
+        return own[1]
+    known, _, option = name.partition(":")
+    named = known in PLACES and "FILE" in option_of(known) and Path(option).suffix
+    return option if named else None
 
 
 def look_in(folder: Path) -> None:

@@ -23,7 +23,7 @@ import jinja2
 from pydantic import ValidationError
 
 from openk2.core import Demonstration, Split, UserError
-from openk2.core.families import is_verified, look_in
+from openk2.core.families import beside, is_verified, look_in
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, there_already
@@ -112,7 +112,7 @@ def recipe_of(run: Path) -> RLRecipe:
 
 
 def _carried(recipe: RLRecipe) -> tuple[RLRecipe, dict[str, str]]:
-    """The recipe with families of one's own called as if their files were beside it, and the files: name -> text.
+    """The recipe with families called as if their files were beside it, and the files: name -> text.
 
     Raises UserError for two files of one name.
     """
@@ -121,7 +121,7 @@ def _carried(recipe: RLRecipe) -> tuple[RLRecipe, dict[str, str]]:
     for name, path in recipe.own_files.items():
         if files.setdefault(path.name, path) != path:
             raise UserError(f"{files[path.name]} and {path} go into one folder: give one of them another name")
-        new[name] = f"{path.name}:{name.rpartition(':')[2]}"
+        new[name] = beside(name)
     for path in files.values():
         look_in(path.parent)
     ptx, critic, measured = recipe.ptx, recipe.critic, recipe.eval

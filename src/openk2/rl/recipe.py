@@ -134,7 +134,7 @@ class RLRecipe(_Section):
 
     @property
     def own_files(self) -> dict[str, Path]:
-        """The file of each family of one's own that the recipe names anywhere."""
+        """The file of each family with one that the recipe names anywhere."""
         names = {*self.families, *self.ptx.families, *self.critic.families, *self.eval.families}
         return {name: path for name in sorted(names) if (path := own_file(name))}
 

@@ -18,7 +18,7 @@ from openk2.synth.evolve import evolve, made
 from openk2.synth.lexicon import sketches
 from openk2.worlds.apps.declaration import Domain, Effect, EntityField, Parameter, Returns, Tool, read_domain
 
-_SUFFIXES = (".json", ".toml")
+DECLARATIONS = (".json", ".toml")
 _LARGEST_FILE = 10_000_000
 
 
@@ -40,7 +40,7 @@ def listed(seed: int) -> Iterator[Listed]:
 
 def domain_of(name: str, seed: int) -> Domain:
     """A domain of the lexicon, made with a seed, or that of a declaration file. Raises UserError if there is none."""
-    if name.endswith(_SUFFIXES):
+    if name.endswith(DECLARATIONS):
         return _from_file(Path(name))
     for sketch in sketches():
         if sketch.name == name:

@@ -1,7 +1,7 @@
 """Simulated apps as a family of tasks: small agents that fit into nano's context, domains of the test held out.
 
 A domain belongs to the test or to training by its name, so that no noun, no tool and no row of a test domain is ever in
-a training task.
+a training task. Where a declaration of one's own is the only domain, every other state is the test's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cache
 from openk2.core import Demonstration, Limits, Split, Task, UserError, World
 from openk2.rollout import rollout
 from openk2.synth.agents import agents_of
+from openk2.synth.catalogue import DECLARATIONS, domain_of
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import Sketch, sketches, split_of_domain
 from openk2.synth.planner import Planner
@@ -22,11 +23,13 @@ from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld
 
 NAME = "apps"
-_TOOLS = (2, 4)
+_TOOLS, _OWN_TOOLS = (2, 4), (4, 8)
 _TURNS = 2
 _KINDS = ("plain", "change", "recovery", "forbidden", "impossible")
 _LENGTHS = ((0, 2, "0 to 2 calls"), (3, 4, "3 or 4 calls"), (5, 99, "5 calls and more"))
 _SEED = 0
+_ATTEMPTS = 20
+"""So many agents are tried for a task."""
 
 
 @cache
@@ -40,29 +43,37 @@ def _domain(name: str) -> Domain:
 
 
 class AppsFamily:
-    """Tasks of small agents in simulated apps. The user has at most `_TURNS` turns; with `single` it is one.
+    """Tasks of small agents in simulated apps. The user has at most `_TURNS` turns; with `single` it is one, with a
+    declaration file all are in that app.
 
-    Raises UserError for another option.
+    Raises UserError for another option, and as `domain_of`.
     """
 
     name = NAME
-    option = "single"
+    option = "single or FILE"
     skills: Sequence[str] = tuple(f"{kind}, {words}" for kind in _KINDS for _, _, words in _LENGTHS)
 
     def __init__(self, option: str = "") -> None:
-        if option not in ("", "single"):
-            raise UserError(f"{NAME}:{option} cannot be: use {NAME}, or {NAME}:single for tasks of one turn")
-        self._turns = 1 if option else _TURNS
-        self.name = f"{NAME}:{option}" if option else NAME
-        self._apps = Apps(_domain)
+        self._own = domain_of(option, _SEED) if option.endswith(DECLARATIONS) else None
+        if option not in ("", "single") and self._own is None:
+            raise UserError(
+                f"{NAME}:{option} cannot be: use {NAME}, {NAME}:single for tasks of one turn, or {NAME}:FILE for those "
+                "in an app that a .toml or .json file declares"
+            )
+        self._turns = 1 if option == "single" else _TURNS
+        self.name = f"{NAME}:{self._own.name if self._own else option}" if option else NAME
+        self._apps = Apps(self._domain)
 
     def sample(self, split: Split, seed: int) -> Task:
-        """The task of a seed. Raises UserError if none is found, which does not happen."""
+        """The task of a seed. Raises UserError if none is found, as in an app of one's own where little can be done."""
         rng = random.Random(f"{self.name} {split} {seed}")
-        for attempt in range(20):
-            domain = _domain(rng.choice(_sketches(split)).name)
-            (agent,) = agents_of(domain, 1, seed * 20 + attempt, {}, tools=_TOOLS)
-            maker = TaskMaker(self._apps, agent, seed, most_turns=self._turns)
+        for attempt in range(_ATTEMPTS):
+            domain = self._own or _domain(rng.choice(_sketches(split)).name)
+            number = seed * _ATTEMPTS + attempt
+            (agent,) = agents_of(domain, 1, number, {}, tools=_OWN_TOOLS if self._own else _TOOLS)
+            maker = TaskMaker(self._apps, agent, number if self._own else seed, most_turns=self._turns)
+            if self._own and maker.state_seed % 2 != (split == "test"):
+                continue
             made = maker.make()
             if made is not None:
                 return Task(
@@ -70,6 +81,9 @@ class AppsFamily:
                     made.model_dump(mode="json"), split,
                 )  # fmt: skip
         raise UserError(f"no task of {self.name} was found for the seed {seed}")
+
+    def _domain(self, name: str) -> Domain:
+        return _domain(name) if self._own is None else self._own
 
     def world(self, task: Task) -> World:
         return AppWorld(self._apps)
