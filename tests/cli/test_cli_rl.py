@@ -63,7 +63,7 @@ def test_bad_input(cli: Run, tmp_path: Path) -> None:
     cli("rl", "gym", "sample", "reports:x").refused("reports takes no option")
     cli("rl", "gym", "rate", "math", "--model", "nowhere").refused("nowhere")
     cli("rl", "gym", "rate", "reports", "-n", "1").refused("can only be compared")
-    cli("rl", "report", tmp_path).refused("is not a run of openk2 rl")
+    cli("rl", "report", tmp_path).refused("is not a run of reinforcement learning")
     cli("rl", "run", tmp_path / "missing.toml", *run).refused("missing.toml")
     cli("rl", "run", MICRO, *run, "--set", "start=elsewhere").refused("'elsewhere'", "nano")
     cli("rl", "run", MICRO, *run, "--set", "objective.tua=1").refused("objective.tau")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
-from openk2.core import UserError
+from openk2.core import UserError, command
 from openk2.core.endpoints import environment_key
 
 
@@ -74,7 +74,7 @@ def evaluate(
         _stream(base_url, served_model, n, seed, concurrency, json)
         return
     if base_url is not None:
-        raise UserError("--base-url goes with stream: openk2 eval stream --base-url URL")
+        raise UserError(f"--base-url goes with stream: {command.typed} eval stream --base-url URL")
     from openk2.evals.run import evaluate_families
 
     evaluate_families(

@@ -20,6 +20,7 @@ from openk2.agent.interrupted import Interrupted
 from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, rl, serve, synth, test, train, worlds
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, UserError
+from openk2.core.extras import extra_with
 
 CLOSED_PIPE = 128 + signal.SIGPIPE
 """The exit status that a shell gives a program which SIGPIPE has ended."""
@@ -111,6 +112,12 @@ def main() -> None:
         app(prog_name=command.typed)
     except UserError as e:
         _fail(str(e), e.exit_code)
+    except ModuleNotFoundError as e:
+        # What an extra brings is not there for whoever has installed the package without it.
+        extra = extra_with(e.name)
+        if extra is None:
+            raise
+        _fail(f"this needs the package {e.name}: pip install 'openk2[{extra}]'", UserError.exit_code)
     except OSError as e:
         if e.errno in DISK_FULL:
             _fail("no space left on the disk: free some and run the same command again", UserError.exit_code)

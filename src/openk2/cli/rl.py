@@ -37,8 +37,8 @@ def run(
     """Train a model by what it tries, or go on where it stopped.
 
     From a fine-tuned model folder (`start` in the recipe) to RUN/instruct. The same command again continues from the
-    last iteration that was saved and ends in the same bytes. RUN/rl/metrics.jsonl has what happened, `openk2 rl report
-    RUN` shows it.
+    last iteration that was saved and ends in the same bytes. `./k2 rl report RUN` shows what happened, from
+    RUN/rl/metrics.jsonl.
     """
     from openk2.rl.recipe import load_rl_recipe
     from openk2.rl.run import run_rl
@@ -106,7 +106,7 @@ def sample(
     messages: Annotated[
         Path | None,
         typer.Option(
-            "--messages", metavar="FILE", help="Write the gold conversations for `openk2 train` instead.",
+            "--messages", metavar="FILE", help="Write the gold conversations for training instead.",
             parser=given_path, show_default=False,
         ),
     ] = None,
@@ -114,7 +114,7 @@ def sample(
 ) -> None:  # fmt: skip
     """Show tasks, a gold answer to each, and what its verifier says of that answer.
 
-    With --messages FILE the conversations are written as JSON lines, which a recipe of `openk2 train` takes as
+    With --messages FILE the conversations are written as JSON lines, which a recipe of `./k2 train` takes as
     episodes.files.
     """
     from openk2.rl.gym.catalogue import demonstrations, samples, write_messages

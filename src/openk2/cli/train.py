@@ -35,7 +35,7 @@ def train(
 
     A recipe with `start = "nano"` or a model folder fine-tunes that model, with the stages tokenizer, episodes, sft,
     instruct. What it learns from are task families (episodes.train), JSON lines of conversations as
-    `openk2 export --to openai` writes them (episodes.files), or both: recipes/tune.toml.
+    `./k2 export --to openai` writes them (episodes.files), or both: recipes/tune.toml.
     """
     from openk2.train.recipe import load_recipe
     from openk2.train.stages import run_recipe

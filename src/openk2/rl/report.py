@@ -101,7 +101,7 @@ def figures_of(run: Path) -> dict[str, Any]:
     """
     path = run / STAGE / "metrics.jsonl"
     if not path.exists():
-        raise UserError(f"{run} is not a run of openk2 rl: name the folder that was given to rl run as --run")
+        raise UserError(f"{run} is not a run of reinforcement learning: name what rl run was given as --run")
     try:
         text = path.read_text(encoding="utf-8")
         lines = [_Line.model_validate_json(line).model_dump() for line in text.splitlines()]

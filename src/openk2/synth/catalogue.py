@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from openk2.core import UserError
+from openk2.core import UserError, command
 from openk2.synth.evolve import evolve, made
 from openk2.synth.lexicon import sketches
 from openk2.worlds.apps.declaration import Domain, Effect, EntityField, Parameter, Returns, Tool, read_domain
@@ -46,7 +46,7 @@ def domain_of(name: str, seed: int) -> Domain:
         if sketch.name == name:
             return evolve(sketch, seed)
     close = get_close_matches(name, [sketch.name for sketch in sketches()], n=1)
-    hint = f"did you mean {close[0]}?" if close else "`openk2 worlds list` names them all"
+    hint = f"did you mean {close[0]}?" if close else f"`{command.typed} worlds list` names them all"
     raise UserError(f"there is no world {name[:80]!r}: {hint} (a declaration file ends in .json or .toml)")
 
 

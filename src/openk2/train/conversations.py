@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openk2.core import Demonstration, Message, Task, ToolSpec, UserError
+from openk2.core import Demonstration, Message, Task, ToolSpec, UserError, command
 
 
 def line_offsets(path: Path) -> list[int]:
@@ -24,7 +24,7 @@ def line_offsets(path: Path) -> list[int]:
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}") from e
     if not offsets:
-        raise UserError(f"{path} has no conversations: write one a line, as openk2 export --to openai does")
+        raise UserError(f"{path} has no conversations: write one a line, as {command.typed} export --to openai does")
     return offsets
 
 

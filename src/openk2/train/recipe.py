@@ -60,7 +60,7 @@ class EpisodesConfig(_Section):
 
     train: dict[str, Episodes] = Field(default={}, description="family -> episodes")
     files: tuple[str, ...] = Field(
-        default=(), description="JSON lines with messages and tools, as openk2 export --to openai writes them"
+        default=(), description="JSON lines with messages and tools, as export --to openai writes them"
     )
     valid: Episodes = Field(default=100, description="per family or file, of the training split, not trained on")
     max_tokens: int = Field(default=1600, ge=16, description="longer episodes are dropped (and counted)")

@@ -24,7 +24,7 @@ from typing import Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict
+from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict, command
 from openk2.core.messages import compact_json
 from openk2.core.runs import check_file
 from openk2.worlds.mcp.live import TIMEOUT, Launch, LiveServer
@@ -101,7 +101,9 @@ def read_server(path: Path) -> ServerFile:
     try:
         file = ServerFile.model_validate_json(path.read_bytes())
     except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}; name a file of `openk2 worlds mcp add`") from None
+        raise UserError(
+            f"{path} cannot be read: {e.strerror}; name a file of `{command.typed} worlds mcp add`"
+        ) from None
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
