@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from openk2 import __main__ as first
 from openk2 import __version__
 from openk2.cli import main as module
 from openk2.core import UserError
+from openk2.core.extras import extra_with
 
 Run = Callable[..., Any]
 
@@ -247,3 +249,19 @@ def test_benchmarks_by_name(cli: Run) -> None:
     for flag in ("-h", "--help"):
         done = cli("bench", flag)
         assert done.code == 0 and "Example: openk2 bench serve" in done.out
+        names = re.search(r"NAME <str>\s+(.*?)\.\s+\[required", done.out, re.S)
+        assert names is not None
+        there = {path.stem for path in (Path(__file__).parents[2] / "bench").glob("[a-z]*.py")}
+        assert set(re.findall(r"\w+", names[1])) == there | {"or"}
+
+
+def test_what_an_extra_brings_is_named(monkeypatch: pytest.MonkeyPatch, cli: Run) -> None:
+    for module, extra in (("uvicorn", "serve"), ("duckdb", "data"), ("mcp.client", "agent"), ("math_verify", "rl")):
+        assert extra_with(module) == extra
+    assert extra_with("nothing_of_the_kind") is None and extra_with(None) is None
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    cli("serve").refused("this needs the package uvicorn: pip install 'openk2[serve]'")
+
+
+def test_nano_is_a_model_folder(cli: Run) -> None:
+    assert "equal" in cli("model", "verify", "nano", "nano").out

@@ -13,7 +13,10 @@ from openk2.core.errors import UserError
 
 def bench(
     context: typer.Context,
-    name: str = typer.Argument(metavar="NAME", help="serve, engine, generate, train, optimizer or qk_clip."),
+    name: str = typer.Argument(
+        metavar="NAME",
+        help="bfcl, engine, generate, optimizer, qk_clip, rl, rl_explore, rl_gain, serve, synth or train.",
+    ),
 ) -> None:
     """Measure this project beside others, on equal work.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,12 @@ def given_path(path: str | Path) -> Path:
     except RuntimeError as e:
         raise UserError(f"{path} leads round in a circle of symbolic links: name what is meant") from e
     return Path(path)
+
+
+def given_model(path: str | Path) -> Path:
+    """As `given_path`; `nano` is the folder of the embedded model."""
+    # A folder of that name is written ./nano.
+    return Path(str(resources.files("openk2") / "weights" / "nano")) if path == "nano" else given_path(path)
 
 
 def given_host(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import given_path
+from openk2.cli.common import given_model, given_path
 
 app = typer.Typer(
     help="Look at a model, take it in, give it away, compare it.", no_args_is_help=True, rich_markup_mode=None
@@ -36,7 +36,7 @@ def describe(
     print_description(name, heads=heads, as_json=json)
 
 
-SourceArgument = Annotated[Path, typer.Argument(metavar="SRC", help="A model folder.", parser=given_path)]
+SourceArgument = Annotated[Path, typer.Argument(metavar="SRC", help="nano or a model folder.", parser=given_model)]
 TargetArgument = Annotated[
     Path, typer.Argument(metavar="DST", help="What to make; it must be new or an empty folder.", parser=given_path)
 ]
@@ -108,8 +108,8 @@ def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:
 
 @app.command("verify")
 def verify(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A model folder.", parser=given_path)],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.", parser=given_path)],
+    first: Annotated[Path, typer.Argument(metavar="A", help="nano or a model folder.", parser=given_model)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.", parser=given_model)],
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
 ) -> None:
     """Say whether two model folders are the same model.
