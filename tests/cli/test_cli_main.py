@@ -256,8 +256,8 @@ def test_benchmarks_by_name(cli: Run) -> None:
 
 
 def test_what_an_extra_brings_is_named(monkeypatch: pytest.MonkeyPatch, cli: Run) -> None:
-    for module, extra in (("uvicorn", "serve"), ("duckdb", "data"), ("mcp.client", "agent"), ("math_verify", "rl")):
-        assert extra_with(module) == extra
+    for name, extra in (("uvicorn", "serve"), ("duckdb", "data"), ("mcp.client", "agent"), ("math_verify", "rl")):
+        assert extra_with(name) == extra
     assert extra_with("nothing_of_the_kind") is None and extra_with(None) is None
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     cli("serve").refused("this needs the package uvicorn: pip install 'openk2[serve]'")

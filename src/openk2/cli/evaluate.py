@@ -28,7 +28,8 @@ def evaluate(
         ),
     ] = None,
     n: Annotated[
-        int, typer.Option("--n", min=1, metavar="N", help="Tasks per family; real and handwritten have a fixed set.")
+        int,
+        typer.Option("-n", "--n", min=1, metavar="N", help="Tasks per family; real and handwritten have a fixed set."),
     ] = 300,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Another seed draws fresh held-out tasks.")] = 1,
     grammar: Annotated[

@@ -100,7 +100,7 @@ def list_families(as_json: JsonOption = False) -> None:
 @gym.command()
 def sample(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A family, such as math or reasoning:countdown.")],
-    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many tasks.")] = 3,
+    count: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="How many tasks.")] = 3,
     seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="The first task.")] = 0,
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, or the held-out test.")] = "train",
     messages: Annotated[
@@ -141,7 +141,7 @@ def sample(
 def rate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A family, such as apps:single.")],
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help="nano or a model folder.")] = "nano",
-    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Tasks.")] = 50,
+    count: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="Tasks.")] = 50,
     samples: Annotated[int, typer.Option("-k", metavar="K", min=1, help="Samples of each.")] = 8,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", min=0.0, max=2.0, help="0 tries each task once, greedily.")

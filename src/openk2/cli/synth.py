@@ -280,7 +280,7 @@ def report(
 @app.command()
 def show(
     folder: RunArgument,
-    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many tasks.")] = 50,
+    n: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="How many tasks.")] = 50,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Another seed draws other tasks.")] = 0,
     trajectories: Annotated[
         bool, typer.Option("--trajectories/--no-trajectories", help="With what was said and called, or without.")
