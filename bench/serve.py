@@ -120,8 +120,8 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     import openk2
     from openk2.chat import Tokenizer
+    from openk2.deploy.gguf_file import export_gguf
     from openk2.model import Transformer, save
-    from openk2.model.gguf_file import export_gguf
 
     nano = Path(openk2.__file__).parent / "weights" / "nano"
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as running:

@@ -42,3 +42,8 @@ def test_arguments_may_be_an_object() -> None:
 def test_what_does_not_fit_is_named(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Message.from_openai({"role": "assistant", **fields})
+
+
+def test_arguments_that_are_nested_too_deeply_are_no_object() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        ToolCall("1", "deep", '{"a":' * 100_000 + "1" + "}" * 100_000).parsed()

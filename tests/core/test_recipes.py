@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from openk2.core import UserError
+from openk2.core.recipes import Section, parsed
 from openk2.rl.recipe import load_rl_recipe
 from openk2.synth.recipe import load_synth_recipe
 from openk2.train.recipe import load_recipe
@@ -86,3 +88,31 @@ def test_any_override(text: str) -> None:
 def test_the_recipes_themselves_are_right() -> None:
     for path in RECIPES.glob("*.toml"):
         assert said(reader(path), path, []) is None
+
+
+class Inner(Section):
+    rate: float = 0.5
+
+
+class Outer(Section):
+    inner: Inner = Inner()
+    loud: bool | None = None
+    counts: dict[str, int] = Field(default={})
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ({"size": True}, "size = true"),
+        ({"inner": {"rate": False}}, "inner.rate = false"),
+        ({"counts": {"a": True}}, "counts.a = true"),
+    ],
+)
+def test_truth_is_no_number(raw: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=f"^here: {key} cannot be: it is neither true nor false$"):
+        parsed(raw, Outer, "here")
+
+
+def test_truth_where_it_is_meant() -> None:
+    assert parsed({"loud": True, "counts": {"a": 1}}, Outer, "here").loud is True

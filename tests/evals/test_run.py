@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openk2.agent.interrupted import Interrupted
 from openk2.core import Limits, Message, Task, ToolSpec, Trajectory, Turn, UserError, Verdict
 from openk2.core.atif import read_atif
+from openk2.core.errors import Interrupted
 from openk2.core.families import get_family
 from openk2.core.rates import wilson
 from openk2.evals import run

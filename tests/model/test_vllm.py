@@ -17,8 +17,8 @@ import torch
 import openk2
 from openk2.chat import Tokenizer, render
 from openk2.core.families import get_family
+from openk2.deploy.convert import convert
 from openk2.model import load
-from openk2.model.convert import convert
 
 PYTHON = os.environ.get("OPENK2_VLLM")
 pytestmark = [

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from engine.conftest import small_model, tokenizer  # noqa: F401  (fixtures)
 from shared.played import Played, served
 
 httpx2 = pytest.importorskip("httpx2")

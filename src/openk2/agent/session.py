@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of, warn
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Trajectory, UserError
 from openk2.core.atif import write_atif
+from openk2.core.errors import Interrupted
 from openk2.core.messages import is_unicode
 from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout

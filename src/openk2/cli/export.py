@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from openk2.agent.interrupted import Interrupted
 from openk2.cli.common import ForceOption, given_path
 from openk2.core import UserError
+from openk2.core.errors import Interrupted
 
 
 def export(

@@ -16,10 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from openk2 import __version__
-from openk2.agent.interrupted import Interrupted
 from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, rl, serve, synth, test, train, worlds
 from openk2.core import command
-from openk2.core.errors import DISK_FULL, UserError
+from openk2.core.errors import DISK_FULL, Interrupted, UserError
 from openk2.core.extras import extra_with
 
 CLOSED_PIPE = 128 + signal.SIGPIPE

@@ -31,7 +31,7 @@ def describe(
 
     Example: ./k2 model describe k2 --heads 128
     """
-    from openk2.model.describe import print_description
+    from openk2.deploy.describe import print_description
 
     print_description(name, heads=heads, as_json=json)
 
@@ -79,7 +79,7 @@ def give_away(
         _convert(source, target, dtype, shard_gb)
     elif form == "gguf":
         from openk2.core.progress import ConsoleReporter
-        from openk2.model.gguf_file import export_gguf
+        from openk2.deploy.gguf_file import export_gguf
 
         reporter = ConsoleReporter()
         with reporter.stage("tensors") as bar:
@@ -93,7 +93,7 @@ def give_away(
 def _convert(source: Path, target: Path, dtype: str, shard_gb: float) -> None:
     from openk2.core import UserError
     from openk2.core.progress import ConsoleReporter
-    from openk2.model.convert import LEFT_OUT, convert, left_out_remark, tokenizer_remark
+    from openk2.deploy.convert import LEFT_OUT, convert, left_out_remark, tokenizer_remark
 
     # Also false for NaN, which a range of typer's takes.
     if not 0.001 <= shard_gb <= 1000:
@@ -122,7 +122,7 @@ def verify(
 
     Example: ./k2 model verify Kimi-K2-Instruct k2-bf16
     """
-    from openk2.model.convert import verify as compare
+    from openk2.deploy.convert import verify as compare
 
     found = compare(first, second)
     if json:

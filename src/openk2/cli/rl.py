@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from openk2.agent.interrupted import Interrupted
 from openk2.cli.common import DeviceOption, RecipeRunOption, given_path, set_option
 from openk2.core import UserError
+from openk2.core.errors import Interrupted
 
 app = typer.Typer(
     name="rl",

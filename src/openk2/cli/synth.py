@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from openk2.agent.interrupted import Interrupted
 from openk2.cli.common import MODEL_HELP, ForceOption, RecipeRunOption, given_path, set_option
 from openk2.core import UserError
+from openk2.core.errors import Interrupted
 
 app = typer.Typer(
     name="synth",

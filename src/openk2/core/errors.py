@@ -18,6 +18,12 @@ class ContextOverflow(UserError):
     """The prompt does not fit into the context that the model was trained for."""
 
 
+class Interrupted(UserError):
+    """The person stopped it. The sentence says what of the work is kept, and where."""
+
+    exit_code = 130
+
+
 def why(error: BaseException) -> str:
     """The first line of what an error says; its kind too where it is not made for a person."""
     said = str(error).splitlines()

@@ -51,7 +51,10 @@ class ToolCall:
 
     def parsed(self) -> dict[str, Any]:
         """Arguments as an object. Raises ValueError when they are not a JSON object."""
-        value = json.loads(self.arguments)
+        try:
+            value = json.loads(self.arguments)
+        except RecursionError as e:
+            raise ValueError(f"the arguments of {self.name} are nested too deeply") from e
         if not isinstance(value, dict):
             raise ValueError(f"the arguments of {self.name} are a JSON {type(value).__name__}, not an object")
         return value

@@ -6,12 +6,51 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from openk2.core.errors import UserError
 from openk2.core.runs import read_small_text
+
+
+class Section(BaseModel):
+    """A section of a recipe: no key that is unknown, no infinity (it has no JSON, which jobs and manifests are in), and
+    true or false only for a key that is one of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, raw: Any) -> Any:
+        # Pydantic takes true for 1, which nobody means.
+        for key, value in raw.items() if isinstance(raw, dict) else ():
+            field = cls.model_fields.get(key)
+            if field is not None and bool in (field.annotation, *get_args(field.annotation)):
+                continue
+            for path, one in [(key, value), *((f"{key}.{k}", v) for k, v in _items(value, field))]:
+                if isinstance(one, bool):
+                    raise PydanticCustomError("truth", "it is neither true nor false", {"key": path, "value": one})
+        return raw
+
+
+R = TypeVar("R", bound=Section)
+
+
+def _items(value: Any, field: FieldInfo | None) -> list[tuple[str, Any]]:
+    """What is in a table that is no section, which looks after itself."""
+    section = field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    return list(value.items()) if isinstance(value, dict) and not section else []
+
+
+def parsed(raw: dict[str, Any], recipe: type[R], where: str | Path) -> R:
+    """The content of a recipe, checked; `where` names it in errors. Raises UserError with the first mistake."""
+    try:
+        return recipe.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{where}: {explain(e, recipe)}") from e
 
 
 def read_recipe(path: Path, overrides: Sequence[str], examples: str) -> dict[str, Any]:
@@ -80,6 +119,9 @@ def explain(error: ValidationError, recipe: type[BaseModel]) -> str:
             return f"{key!r} is missing: add it"
         case "value_error":
             return str(first["ctx"]["error"]) + (f" (in [{key}])" if key else "")
+        case "truth":
+            path, value = ".".join([*map(str, location), first["ctx"]["key"]]), str(first["ctx"]["value"]).lower()
+            return f"{path} = {value} cannot be: {first['msg']}"
         case _:
             return f"{key} = {first['input']!r} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
 

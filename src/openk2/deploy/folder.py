@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from openk2.core import UserError
+from openk2.deploy.describe import Description, Tensors, describe, stored_bytes
 from openk2.model.config import ModelConfig, read_json
-from openk2.model.describe import Description, Tensors, describe, stored_bytes
 from openk2.model.stored import BLOCK, INDEX
 
 KERNEL_LATENT = 512

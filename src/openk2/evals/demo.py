@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from openk2.agent.interrupted import Interrupted
 from openk2.agent.session import WHY
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Limits, OnEvent, Policy, Task, UserError, World, command
+from openk2.core.errors import Interrupted
 from openk2.core.families import get_family
 from openk2.rollout import rollout
 
@@ -94,6 +94,6 @@ async def show(policy: Policy, tasks: Sequence[Job], watch: OnEvent, records: Pa
                 raise UserError(f"the task {task.id} came to no verdict: {trajectory.verdict.reason or 'no verifier'}")
             verdicts.append(trajectory.verdict.passed)
             if not trajectory.finished and isinstance(watch, ConsoleView):
-                watch.note(f"The model gave up: {WHY[trajectory.stop]}.\n", "yellow")
+                watch.note(f"The model gave up: {WHY[trajectory.stop].partition(' (--')[0]}.\n", "yellow")
     finally:
         await policy.close()

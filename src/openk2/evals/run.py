@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from openk2.agent.interrupted import Interrupted
 from openk2.agent.setup import acquire_policy, acquire_sandbox, warn
 from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
+from openk2.core.errors import Interrupted
 from openk2.core.families import FIXED, get_family, is_verified, needs_sandbox, sample_task
 from openk2.core.rates import Tally
 from openk2.rl.watched import WatchedWorld, WorldFailed

@@ -7,21 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from openk2.core import UserError
 from openk2.core.families import get_family, is_verified, own_file, trainable
-from openk2.core.recipes import explain, read_recipe
+from openk2.core.recipes import Section, parsed, read_recipe
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FamilyConfig(_Section):
+class FamilyConfig(Section):
     """One family of the gym in this run."""
 
     prompts: Count = Field(description="tasks for each iteration")
@@ -33,7 +29,7 @@ class FamilyConfig(_Section):
     drop_after: Count = Field(default=64, description="a task whose reward was the same in so many samples is dropped")
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """How episodes are sampled."""
 
     samples: int = Field(default=8, ge=2, le=1024, description="K, samples of each task")
@@ -49,7 +45,7 @@ class RolloutConfig(_Section):
     episode_seconds: float = Field(default=600.0, gt=0)
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """K2's objective and how it is optimised."""
 
     tau: float = Field(default=0.05, gt=0, le=100)
@@ -66,7 +62,7 @@ class ObjectiveConfig(_Section):
     )
 
 
-class PtxConfig(_Section):
+class PtxConfig(Section):
     """The auxiliary loss on demonstrations, held back from the tasks that are rolled out."""
 
     weight: Weight = 0.0
@@ -74,7 +70,7 @@ class PtxConfig(_Section):
     valid: Count = Field(default=100, description="demonstrations of each family for the held-out loss")
 
 
-class CriticConfig(_Section):
+class CriticConfig(Section):
     """The policy as its own judge."""
 
     weight: Weight = Field(default=0.0, description="of its training pairs' loss; 0: the loop is open")
@@ -89,7 +85,7 @@ class CriticConfig(_Section):
     families: tuple[str, ...] = Field(default=(), description="whose rollouts teach it; default: all with a verifier")
 
 
-class EvalConfig(_Section):
+class EvalConfig(Section):
     """What is measured on held-out tasks, greedily."""
 
     every: Count = 10
@@ -97,7 +93,7 @@ class EvalConfig(_Section):
     families: tuple[str, ...] = Field(default=(), description="default: those that are trained on")
 
 
-class RLRecipe(_Section):
+class RLRecipe(Section):
     """A run: from a model folder to a model folder."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -164,7 +160,4 @@ def load_rl_recipe(path: Path, overrides: Sequence[str] = ()) -> RLRecipe:
     """Read and check a recipe; `overrides` are `key.path=value`. Raises UserError as `read_recipe`, and for each
     unknown key, value of the wrong kind, unknown family, and numbers that cannot work together."""
     raw = read_recipe(path, overrides, "recipes/micro-rl.toml or recipes/nano-rl.toml")
-    try:
-        return RLRecipe.model_validate(raw)
-    except ValidationError as e:
-        raise UserError(f"{path}: {explain(e, RLRecipe)}") from e
+    return parsed(raw, RLRecipe, path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from openk2.core import UserError
-from openk2.core.report import (
+from openk2.data.report import (
     ACCENT,
     GRID,
     INK,

@@ -19,10 +19,10 @@ from pydantic import BaseModel
 
 from openk2.core import Limits, Message, Task, UserError, Verdict, World
 from openk2.core.families import get_family, sample_task
-from openk2.engine.inspection import Inspected, Inspector
 from openk2.serve.chat import ChatRequest
 from openk2.serve.errors import ApiError, invalid
 from openk2.serve.fields import Ids
+from openk2.serve.inspection import Inspected, Inspector
 from openk2.serve.local import LocalService
 from openk2.serve.prompt import engine_requests
 from openk2.serve.service import Service

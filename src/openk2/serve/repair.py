@@ -25,8 +25,8 @@ from referencing.exceptions import Unresolvable
 
 from openk2.chat import tool_name
 from openk2.core.messages import compact_json, is_unicode
-from openk2.core.schema import Schema
 from openk2.serve.names import ToolNames
+from openk2.worlds.schema import Schema
 
 _SHOWN = 200
 _ROUNDS = 3

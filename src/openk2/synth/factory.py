@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
-from openk2.core.processes import ignore_interrupts, quiet_start
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
 from openk2.data.lake import (
@@ -49,6 +48,7 @@ from openk2.synth.agents import Agent, agents_of
 from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, reopen, run_model, run_planner, written
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches, split_of_domain
+from openk2.synth.processes import ignore_interrupts, quiet_start
 from openk2.synth.real import MACHINE, needs_sandbox
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.semantics import Doubles, schema_of, structure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openk2.core.report import ACCENT, FONT, INK, SECOND, Picture, need_matplotlib, new_figure
+from openk2.data.report import ACCENT, FONT, INK, SECOND, Picture, need_matplotlib, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from openk2.core import UserError
-from openk2.core.recipes import explain, read_recipe
+from openk2.core.recipes import Section, parsed, read_recipe
 from openk2.synth.personas import StyleName
 
 PLANNER = "planner"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AskConfig(_Section):
+class AskConfig(Section):
     """How models are asked that invent domains, play users and judge. `seconds` and `tokens` are for one answer."""
 
     temperature: float = Field(default=0.7, ge=0, le=2)
@@ -33,7 +29,7 @@ SAME = "same"
 """Stands for the model that tries the tasks."""
 
 
-class DomainsConfig(_Section):
+class DomainsConfig(Section):
     """How many domains programs make, how many a model invents besides, and at most how many tools each may have.
     `held_out = "left out"` keeps to those that the task family `apps` does not test on."""
 
@@ -44,7 +40,7 @@ class DomainsConfig(_Section):
     model: str = SAME
 
 
-class UsersConfig(_Section):
+class UsersConfig(Section):
     """Who plays the users: programs that say what the task says, in one of these `styles`, or a model."""
 
     by_model: bool = False
@@ -52,7 +48,7 @@ class UsersConfig(_Section):
     styles: tuple[StyleName, ...] = Field(default=("plain",), min_length=1)
 
 
-class AgentsConfig(_Section):
+class AgentsConfig(Section):
     """Agents of each domain: how many, with how many tools (as far as there are so many about the same things), and
     how many of another domain at most besides."""
 
@@ -68,7 +64,7 @@ class AgentsConfig(_Section):
         return tools
 
 
-class TasksConfig(_Section):
+class TasksConfig(Section):
     """How many tasks, of how many things that a user asks for at most, and how many of one agent come in a row: a
     domain that is loaded is used."""
 
@@ -78,7 +74,7 @@ class TasksConfig(_Section):
     per_shard: int = Field(default=500, ge=1, le=10_000)
 
 
-class AttemptsConfig(_Section):
+class AttemptsConfig(Section):
     """Who tries, how often, and within which limits. `model` is `planner` or what `--model` means elsewhere; prices are
     for a million tokens, in dollars."""
 
@@ -93,7 +89,7 @@ class AttemptsConfig(_Section):
     completion_price: float = Field(default=0.0, ge=0)
 
 
-class JudgeConfig(_Section):
+class JudgeConfig(Section):
     """A model that judges the manner of what has passed; none if `model` is empty. What it grades below `least`, from 1
     to 5, is dropped."""
 
@@ -101,7 +97,7 @@ class JudgeConfig(_Section):
     least: float = Field(default=4.0, ge=1, le=5)
 
 
-class FilterConfig(_Section):
+class FilterConfig(Section):
     """What is kept of what has passed. `against` names folders with benchmark texts, beside OPENK2_DATA if that is
     set: a trajectory that shares 13 words in a row with one of them is dropped."""
 
@@ -109,13 +105,13 @@ class FilterConfig(_Section):
     against: tuple[str, ...] = ()
 
 
-class RealConfig(_Section):
+class RealConfig(Section):
     """The share of the tasks that are small programming jobs on a real machine (`synth.real`), in a sandbox."""
 
     share: float = Field(default=0.0, ge=0, le=1)
 
 
-class SynthRecipe(_Section):
+class SynthRecipe(Section):
     """A run of the factory."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -162,7 +158,4 @@ class SynthRecipe(_Section):
 def load_synth_recipe(path: Path, overrides: Sequence[str] = ()) -> SynthRecipe:
     """Read and check a recipe; `overrides` are `key.path=value`. Raises UserError naming the file and what is wrong."""
     raw = read_recipe(path, overrides, "recipes/synth-offline.toml")
-    try:
-        return SynthRecipe.model_validate(raw)
-    except ValidationError as e:
-        raise UserError(f"{path}: {explain(e, SynthRecipe)}") from e
+    return parsed(raw, SynthRecipe, path)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openk2.core.report import need_matplotlib, write_report_files
 from openk2.data.lake import lake_folder
+from openk2.data.report import need_matplotlib, write_report_files
 from openk2.synth.compare import compare, specs_file
 from openk2.synth.figures import figures_of
 from openk2.synth.pictures import pictures_of

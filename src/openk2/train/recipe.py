@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from openk2.chat.tokenizer import MIN_VOCAB_SIZE
 from openk2.core import UserError
 from openk2.core.families import trainable
-from openk2.core.recipes import explain, hint, read_recipe
+from openk2.core.recipes import Section, hint, parsed, read_recipe
 from openk2.data.corpus import CorpusConfig
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ Episodes = Annotated[int, Field(ge=1, le=MAX_EPISODES)]
 _FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class _Section(BaseModel):
-    # Infinity has no JSON, which jobs and manifests are written in.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class TokenizerConfig(_Section):
+class TokenizerConfig(Section):
     """What the vocabulary is learned from: text of the corpus and the text of some training episodes."""
 
     vocab_size: int = Field(
@@ -48,14 +43,14 @@ class TokenizerConfig(_Section):
     episodes: int = Field(default=600, ge=0, le=1_000_000, description="per family")
 
 
-class TokensConfig(_Section):
+class TokensConfig(Section):
     """How much of the corpus becomes token shards."""
 
     train: Count = 10_000_000
     valid: Count = 100_000
 
 
-class EpisodesConfig(_Section):
+class EpisodesConfig(Section):
     """How many demonstrations of each family are made for fine-tuning, and files of conversations besides."""
 
     train: dict[str, Episodes] = Field(default={}, description="family -> episodes")
@@ -86,7 +81,7 @@ class EpisodesConfig(_Section):
         return self
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """One training stage. A step is `micro_batches` micro-batches of about `micro_tokens` tokens each."""
 
     tokens: Count = Field(description="budget, padding included; the number of steps follows")
@@ -155,15 +150,15 @@ class SftConfig(TrainConfig):
     short_tokens: int = Field(default=256, ge=128, le=10**9, description="how long a short episode may be")
 
 
-class ModelSection(BaseModel):
+class ModelSection(Section):
     """A preset and what differs from it, by Hugging Face names; checked by `ModelConfig`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     preset: str
 
 
-class FineTuning(_Section):
+class FineTuning(Section):
     """What a run that starts from text and one that starts from a model have in common."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -225,23 +220,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe | TuneRecip
     raw = read_recipe(path, overrides, "recipes/micro.toml or recipes/nano.toml")
     if "start" not in raw:
         return parse_recipe(raw, str(path))
-    _require_no_booleans(raw, str(path))
     for section in ("corpus", "tokenizer", "tokens", "model", "pretrain"):
         if section in raw:
             raise UserError(f"{path}: with start = {raw['start']!r} there is no [{section}]: leave one of the two out")
-    try:
-        return TuneRecipe.model_validate(raw)
-    except ValidationError as e:
-        raise UserError(f"{path}: {explain(e, TuneRecipe)}") from e
+    return parsed(raw, TuneRecipe, path)
 
 
 def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
     """Check the content of a recipe from text; `where` names it in errors. Raises UserError."""
-    _require_no_booleans(raw, where)
-    try:
-        recipe = Recipe.model_validate(raw)
-    except ValidationError as e:
-        raise UserError(f"{where}: {explain(e, Recipe)}") from e
+    recipe = parsed(raw, Recipe, where)
     context = build_model_config(recipe, {}, where).max_position_embeddings
     for key, tokens in (
         ("pretrain.seq_len", recipe.pretrain.seq_len),
@@ -250,15 +237,6 @@ def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
         if tokens > context:
             raise UserError(f"{where}: {key} = {tokens} exceeds model.max_position_embeddings = {context}: lower it")
     return recipe
-
-
-def _require_no_booleans(section: Mapping[str, Any], where: str, prefix: str = "") -> None:
-    """Pydantic takes true for 1, which nobody means: no key of a recipe is true or false."""
-    for key, value in section.items():
-        if isinstance(value, bool):
-            raise UserError(f"{where}: {prefix}{key} = {str(value).lower()} cannot be: no key is true or false")
-        if isinstance(value, Mapping):
-            _require_no_booleans(value, where, f"{prefix}{key}.")
 
 
 def build_model_config(recipe: Recipe, token_ids: Mapping[str, int], where: str) -> ModelConfig:

@@ -11,7 +11,7 @@ from openk2.core import ToolCall, ToolSpec, UserError
 from openk2.core.messages import as_unicode, compact_json
 
 if TYPE_CHECKING:
-    from openk2.core.schema import Schema
+    from openk2.worlds.schema import Schema
 
 _USABLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LONGEST_NAME = 64
@@ -83,7 +83,7 @@ def schema_problem(schema: object) -> str | None:
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import validator_for
 
-        from openk2.core.schema import Schema
+        from openk2.worlds.schema import Schema
     except ImportError:
         raise UserError(MISSING) from None
     try:
@@ -105,7 +105,7 @@ def schema_problem(schema: object) -> str | None:
 
 def validator_of(spec: Spec) -> Schema:
     """What checks arguments by a tool's schema, in the dialect that the schema names. Raises UserError."""
-    from openk2.core.schema import Schema
+    from openk2.worlds.schema import Schema
 
     try:
         return Schema(spec.schema)

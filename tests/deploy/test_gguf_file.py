@@ -19,8 +19,8 @@ from openk2.chat import Tokenizer, render
 from openk2.chat.tokenizer import load_backend
 from openk2.core import UserError
 from openk2.core.families import get_family
+from openk2.deploy.gguf_file import DEEPSEEK_V3_PATTERNS, export_gguf
 from openk2.model import ModelConfig, Transformer, load, save
-from openk2.model.gguf_file import DEEPSEEK_V3_PATTERNS, export_gguf
 
 pytest.importorskip("gguf")
 NANO = Path(openk2.__file__).parent / "weights" / "nano"

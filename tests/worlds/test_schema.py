@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("jsonschema")
 pytest.importorskip("regex")
 
-from openk2.core.schema import Schema
+from openk2.worlds.schema import Schema
 
 D3, D4, D7 = (f"http://json-schema.org/draft-0{number}/schema#" for number in (3, 4, 7))
 D2020 = "https://json-schema.org/draft/2020-12/schema"

@@ -11,8 +11,8 @@ import torch
 from openk2.chat import Tokenizer, render
 from openk2.core import Message, ToolSpec, UserError
 from openk2.engine import Engine, Request
-from openk2.engine.inspection import Inspector
 from openk2.model import Transformer
+from openk2.serve.inspection import Inspector
 
 TOOLS = (
     ToolSpec("pick", "", {"type": "object", "properties": {"way": {"enum": ["north", "süd"]}}, "required": ["way"]}),

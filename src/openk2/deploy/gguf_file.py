@@ -21,9 +21,9 @@ from openk2.chat.k2_vocabulary import PATTERN
 from openk2.chat.tokenizer import load_backend
 from openk2.core import UserError
 from openk2.core.runs import atomic_path, read_small_text, remove_stale
+from openk2.deploy.convert import DTYPES, OnShard, left_out_remark
 from openk2.model.checkpoint import check_names, shapes_of
 from openk2.model.config import ModelConfig, read_json
-from openk2.model.convert import DTYPES, OnShard, left_out_remark
 from openk2.model.stored import StoredTensors
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import openk2
 from openk2.chat import Tokenizer, render
 from openk2.core import UserError
 from openk2.core.runs import sha256_file
+from openk2.deploy import convert as module
+from openk2.deploy.convert import LEFT_OUT, PROGRESS, convert, tokenizer_remark, verify
 from openk2.model import ModelConfig, Transformer, load, save
-from openk2.model import convert as module
-from openk2.model.convert import LEFT_OUT, PROGRESS, convert, tokenizer_remark, verify
 from openk2.model.stored import BLOCK, FP8, SCALE, dequantise
 
 SHARD = 150_000
@@ -129,7 +129,8 @@ def test_the_same_call_continues(original: Path, tmp_path: Path, monkeypatch: py
 MOMENTS = """
 import os, signal, sys
 from pathlib import Path
-from openk2.model import checkpoint, convert as module
+from openk2.deploy import convert as module
+from openk2.model import checkpoint
 
 source, target = map(Path, sys.argv[1:])
 write_tensors, write_manifest = module.write_tensors, module.write_manifest
@@ -413,14 +414,14 @@ def test_what_cannot_be_asked_for(original: Path, tmp_path: Path) -> None:
 MEASURED = """
 import resource, sys
 from pathlib import Path
-import openk2.model.gguf_file
-from openk2.model.convert import convert
+import openk2.deploy.gguf_file
+from openk2.deploy.convert import convert
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 if sys.argv[1] == "hf":
     convert(Path(sys.argv[2]), Path(sys.argv[3]), shard_bytes=20_000_000)
 else:
-    openk2.model.gguf_file.export_gguf(Path(sys.argv[2]), Path(sys.argv[3]))
+    openk2.deploy.gguf_file.export_gguf(Path(sys.argv[2]), Path(sys.argv[3]))
 print((peak() - before) * (1 if sys.platform == "darwin" else 1024))
 """
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from openk2.core import UserError
-from openk2.model import ModelConfig, Transformer, save
-from openk2.model.describe import (
+from openk2.deploy.describe import (
     amount,
     balanced_scaling_factor,
     compare_heads,
@@ -19,6 +18,7 @@ from openk2.model.describe import (
     named_config,
     with_heads,
 )
+from openk2.model import ModelConfig, Transformer, save
 
 
 @pytest.mark.parametrize(
