@@ -32,7 +32,8 @@ from openk2.core import (
 )  # fmt: skip
 from openk2.rollout import rollout
 
-PRICES = {"tea": 2, "soup": 3}
+PRICES = {"tea": 2, "soup": 3, "cocoa": 2, "juice": 4}
+WANTED = {"train": ("tea", "soup"), "test": ("cocoa", "juice")}
 NUMBER = {"type": "object", "properties": {"coins": {"type": "integer"}}, "required": ["coins"]}
 DRINK = {"type": "object", "properties": {"drink": {"enum": list(PRICES)}}, "required": ["drink"]}
 
@@ -110,15 +111,15 @@ class Buyer:
 
 
 class Vending:
-    """Buying a drink for a user, who may not have said which. Test purses hold an even number of coins."""
+    """Buying a drink for a user, who may not have said which. Other drinks are wanted in test tasks."""
 
     name = "vending"
     skills = ("buy", "ask")
 
     def sample(self, split: Split, seed: int) -> Task:
         rng = random.Random(f"{split} {seed}")
-        skill, wanted = rng.choice(self.skills), rng.choice(list(PRICES))
-        data = {"purse": rng.randrange(4, 20, 2) + (split == "train"), "wanted": wanted}
+        skill, wanted = rng.choice(self.skills), rng.choice(WANTED[split])
+        data = {"purse": rng.randrange(4, 20), "wanted": wanted}
         request = f"A {wanted if skill == 'buy' else 'drink'}, please."
         return Task(f"vending/{split}/{seed}", self.name, skill, seed, request, data, split)
 

@@ -146,13 +146,16 @@ def test_the_reward_of_the_examples_counts_words() -> None:
     assert not family.check(task, "no").penalties
 
 
-def test_a_declared_app_is_a_family_whose_test_states_are_others() -> None:
+def test_a_declared_app_is_a_family_whose_test_requests_are_others() -> None:
     file = EXAMPLES / "tool_library.toml"
     name = f"apps:{file}"
     assert (own_file(name), beside(name)) == (file, "apps:tool_library.toml")
     assert all(one["verdict"]["passed"] for one in samples(name, 20, 0, "test"))
-    states = {split: {sample_task(name, split, i).data["state_seed"] for i in range(60)} for split in ("train", "test")}
-    assert min(map(len, states.values())) > 10 and not states["train"] & states["test"]
+    tasks = {split: [sample_task(name, split, i) for i in range(100)] for split in ("train", "test")}
+    asked = {split: {task.request for task in found} for split, found in tasks.items()}
+    assert min(map(len, asked.values())) > 5 and not asked["train"] & asked["test"]
+    # By the name of its tasks a family can be asked for.
+    assert {task.family for task in tasks["test"]} == {name}
 
 
 def test_the_file_of_an_option_is_one_of_the_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +163,7 @@ def test_the_file_of_an_option_is_one_of_the_family(tmp_path: Path, monkeypatch:
     file = tmp_path / "problems.jsonl"
     lines = [json.dumps({"question": f"What is {i} and 1?", "answer": f"#### {i + 1}"}) for i in range(200)]
     file.write_text("\n".join(lines))
+    assert own_file(f"math:{tmp_path}/problems") == tmp_path / "problems"
     assert own_file(f"math:{file}") == file and own_file("math") is None and own_file("functions:ask") is None
     assert [beside(name) for name in (f"math:{file}", f"{file.parent}/a.py:B", "apps:single")] == [
         "math:problems.jsonl", "a.py:B", "apps:single"

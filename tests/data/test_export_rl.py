@@ -6,12 +6,14 @@ is taken from here, so it need not be installed there, and torch is not imported
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,7 @@ def test_the_model_is_what_came_of_the_run_when_it_is_finished(run: Path, tmp_pa
 OWN = Path(toy.__file__).read_text()
 ELSEWHERE = """
 import sys
+import tomllib
 from pathlib import Path
 from openk2.rl.elsewhere import read_recipe_of, tasks_of, verdict_on
 recipe = read_recipe_of(Path(sys.argv[1]))
@@ -185,6 +188,27 @@ def test_two_files_of_one_name_cannot_go_along(tmp_path: Path, monkeypatch: pyte
     run = begun(tmp_path / "run", families={f"{name}/own.py:Short": {"prompts": 2} for name in ("a", "b")})
     with pytest.raises(UserError, match=r"own\.py go into one folder: give one of them another name"):
         export_rl(run, "verl", tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", ["verifiers", "verl"])
+def test_a_file_that_was_edited_or_has_the_name_of_another_cannot_go_along(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("openk2.core.families._FOLDERS", [])
+    Path("own.py").write_text(OWN)
+    digest = hashlib.sha256(OWN.encode()).hexdigest()
+    run = begun(tmp_path / "run", families={"own.py:Short": {"prompts": 2}}, own_families={"own.py:Short": digest})
+    export_rl(run, to, tmp_path / "whole")
+    Path("own.py").write_text(OWN + "\n")
+    with pytest.raises(UserError, match=r"own\.py was edited since the run began"):
+        export_rl(run, to, tmp_path / "out")
+    shop = (SOURCES.parent / "examples" / "tool_library.toml").read_text()
+    Path("recipe.json").write_text(json.dumps(tomllib.loads(shop)))
+    run = begun(tmp_path / "other", families={"apps:recipe.json": {"prompts": 2}})
+    with pytest.raises(UserError, match=r"the file recipe\.json of a family would replace that of the export"):
+        export_rl(run, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("to", ["verifiers", "verl"])

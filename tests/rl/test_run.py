@@ -13,7 +13,7 @@ import pytest
 from openk2.core import UserError
 from openk2.core.progress import Bar
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.run import begun_from, run_rl
+from openk2.rl.run import begun_from, config_of, run_rl
 from openk2.train.stages import start_folder
 from shared import toy
 
@@ -27,12 +27,11 @@ def test_a_family_that_was_edited_makes_another_run(tmp_path: Path, monkeypatch:
         {"name": "echo", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}, "workers": 1}
         | {"families": {"edited.py:Short": {"prompts": 1}}}
     )
-    config = recipe.model_dump(mode="json", exclude={"checkpoint_every"})
-    config |= begun_from(recipe, start_folder("nano", "echo"))
+    config = config_of(recipe) | begun_from(recipe, start_folder("nano", "echo"))
     (tmp_path / "run" / "rl").mkdir(parents=True)
     (tmp_path / "run" / "rl" / "begun.json").write_text(json.dumps({"config": config, "inputs": {}}))
     own.write_text(own.read_text().replace("<= 12", "<= 13"))
-    with pytest.raises(UserError, match=r"own_families\.edited\.py:Short = a file with the hash .*choose another run"):
+    with pytest.raises(UserError, match=r"made when edited\.py:Short had another content: .*choose another run"):
         run_rl(recipe, tmp_path / "run")
 
 
@@ -60,11 +59,13 @@ def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> N
         {"name": "long", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}, "eval": {"n": 5000}}
         | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
     )
-    person = Interrupts("measuring on held-out tasks")
+    person = Interrupts("measuring")
     with pytest.raises(KeyboardInterrupt):
         run_rl(recipe, tmp_path, reporter=person)
     assert "stopping" not in " ".join(person.said)
-    assert not (tmp_path / "rl" / "checkpoints").exists() and not list((tmp_path / "rl").glob(".workers-*"))
+    assert person.said[-1] == "rl: stopped before anything was measured"
+    # So that a person may think again about what takes so long.
+    assert not list((tmp_path / "rl").glob("*.json")) and not list((tmp_path / "rl").glob(".workers-*"))
 
 
 def test_a_run_without_families_of_its_own_says_nothing_of_them() -> None:

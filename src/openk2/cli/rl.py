@@ -177,6 +177,7 @@ def rate(
     for key, value in found.items():
         if isinstance(value, dict):
             low, high = value["ci95"]
-            value = f"{value['rate']:.1%} ({low:.1%} to {high:.1%}), n = {value['n']}"
+            tasks = f" of {value['tasks']} tasks" if "tasks" in value else ""
+            value = f"{value['rate']:.1%} ({low:.1%} to {high:.1%}), n = {value['n']}{tasks}"
         if value is not None:
             typer.echo(f"{key.replace('_', ' '):<14}{value}")

@@ -190,10 +190,6 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-_NARROWEST = 12
-"""A table whose columns would be narrower than this, and than their longest value, cannot be read."""
-
-
 def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) -> None:
     """A table, piece by piece: those that follow the first one are at least as wide. What does not fit beside each
     other stands below each other, row by row."""
@@ -202,22 +198,23 @@ def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) ->
 
     console = Console()
     wide: list[int] | None = None
-    number = 0
+    number, label = 0, max(map(len, columns), default=0)
     for rows in pieces:
         texts = [[str(value) for value in row] for row in rows]
         if wide is None:
-            longest = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
-            if sum(min(width, _NARROWEST) + 1 for width in longest) > console.width + 1:
-                wide = []
-            else:
-                most = console.width // max(len(columns), 1)
-                wide = [min(width, most) for width in longest]
+            # A word that is cut, such as a hash, is lost.
+            words = [max(map(len, " ".join(column).split())) for column in zip(columns, *texts, strict=True)]
+            most = console.width // max(len(columns), 1)
+            longest = [min(max(map(len, column)), most) for column in zip(columns, *texts, strict=True)]
+            wide = [] if sum(words) + len(words) > console.width + 1 else longest
         if not wide:
+            if not texts and not number:
+                print(*columns)
             for row in texts:
                 number += 1
                 print(f"- {number}")
                 for column, value in zip(columns, row, strict=True):
-                    print(f"{column:<{max(map(len, columns))}}  {value}")
+                    print(f"{column:<{label}}  " + value.replace("\n", "\n" + " " * (label + 2)))
             continue
         table = Table(box=None, pad_edge=False, show_header=number == 0)
         for column, width in zip(columns, wide, strict=True):

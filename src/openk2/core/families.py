@@ -61,8 +61,6 @@ def get_family(name: str) -> Family:
     make = family_class(known)
     if option and not option_of(known):
         raise UserError(f"{known} takes no option: write {known!r} alone")
-    if option and (path := own_file(name)):
-        option = str(path)
     family: Family = make(option) if option else make()
     return family
 
@@ -76,7 +74,7 @@ def own_file(name: str) -> Path | None:
     """The file that a family is in or that its option names, as in `math:FILE`; None where there is none. Raises
     UserError if it has no place."""
     file = _file_in(name)
-    return _path_of(file) if file else None
+    return located(file) if file else None
 
 
 def beside(name: str) -> str:
@@ -89,8 +87,10 @@ def _file_in(name: str) -> str | None:
     if own := _OWN.fullmatch(name):
         return own[1]
     known, _, option = name.partition(":")
-    named = known in PLACES and "FILE" in option_of(known) and Path(option).suffix
-    return option if named else None
+    takes = option_of(known) if known in PLACES else ""
+    # Where there are other options too, a file has a suffix.
+    named = takes == "FILE" or ("FILE" in takes and Path(option).suffix)
+    return option if option and named else None
 
 
 def look_in(folder: Path) -> None:
@@ -156,13 +156,15 @@ def _named(what: str) -> Iterator[None]:
 def _class_in(file: str, name: str) -> Any:
     if not name:
         raise UserError(f"{file} has to be followed by the name of the family's class: {file}:CLASS")
-    found = getattr(_module(_path_of(file)), name, None)
+    found = getattr(_module(located(file)), name, None)
     if not isinstance(found, type):
         raise UserError(f"{file} has no class {name!r}")
     return found
 
 
-def _path_of(file: str) -> Path:
+def located(file: str) -> Path:
+    """Where a file is that is named in a family's name: below a folder of `look_in`, or below the one that one is in.
+    Raises UserError if it can be nowhere."""
     try:
         paths = [(folder / file).resolve() for folder in (*_FOLDERS, Path())]
         return next((path for path in paths if path.is_file()), paths[-1])

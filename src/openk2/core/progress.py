@@ -10,8 +10,11 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.table import Column
 
 PLAIN_SECONDS = 30.0
+_BAR, _BESIDE = 12, 52
+"""The width of a bar, and of all that stands before its text."""
 
 
 class Bar(Protocol):
@@ -48,25 +51,26 @@ class ConsoleReporter:
             return
         columns = (
             TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=_BAR),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("left"),
             # Steps of fine-tuning differ in cost; a window of some minutes keeps the estimate calm.
-            TimeLeftColumn(compact=True),
-            TextColumn("{task.fields[text]}"),
+            TimeLeftColumn(compact=True, table_column=Column(no_wrap=True)),
+            # Only this gives way where the terminal is narrow.
+            TextColumn("{task.fields[text]}", table_column=Column(overflow="ellipsis")),
         )
         with Progress(*columns, console=self._console, transient=True, speed_estimate_period=300) as progress:
-            yield _LiveBar(progress, progress.add_task(name, total=None, text=""))
+            room = max(0, self._console.width - _BESIDE)
+            yield _LiveBar(progress, progress.add_task(name, total=None, text=""), room)
 
 
 class _LiveBar:
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
+    def __init__(self, progress: Progress, task: TaskID, room: int) -> None:
+        self._progress, self._task, self._room = progress, task, room
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, text=text)
+        self._progress.update(self._task, completed=done, total=total, text=text[: self._room])
 
 
 class _PlainBar:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -26,7 +26,7 @@ from openk2.core import Demonstration, Split, UserError
 from openk2.core.families import beside, is_verified, look_in
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
-from openk2.core.runs import read_small_text, there_already
+from openk2.core.runs import read_small_text, sha256_file, there_already
 from openk2.data.export import need_pyarrow
 from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, tasks_of
 from openk2.rl.recipe import RLRecipe
@@ -75,34 +75,30 @@ def export_rl(
         raise there_already(target)
     if to == "verl":
         need_pyarrow()
-    recipe, own = _carried(recipe_of(run))
+    recipe, own = _carried(recipe_of(run), recorded_files(run))
     names = tuple(name for name in recipe.families if is_verified(name))
     left_out = tuple(name for name in recipe.families if name not in names)
     if not names:
         raise UserError(f"{run} has nothing to export: only a critic can judge {', '.join(left_out)}")
     tasks = {split: _count(recipe, names, split) for split in SPLITS}
     with _new_folder(target) as folder:
-        beside = folder if to == "verl" else folder / _package(recipe)
-        _write(beside / RECIPE, recipe.model_dump_json(indent=2) + "\n")
-        for name, text in own.items():
-            _write(beside / name, text)
+        where = folder if to == "verl" else folder / _package(recipe)
+        _write(where / RECIPE, recipe.model_dump_json(indent=2) + "\n")
         values = _values(recipe, names) | {"left_out": left_out}
         if to == "verl":
             _write_verl(folder, run, recipe, names, values, watch)
         else:
             _write_verifiers(folder, recipe, names, values)
+        for name, text in own.items():
+            if (where / name).exists():
+                raise UserError(f"the file {name} of a family would replace that of the export: give it another name")
+            _write(where / name, text)
     return Exported(target, tasks, names, left_out)
 
 
 def recipe_of(run: Path) -> RLRecipe:
     """The recipe of a run. Raises UserError if there is none, or one that cannot be run any more."""
-    path = _record_of(run)
-    if path is None:
-        raise UserError(f"{run} is no run of reinforcement learning: name the folder that rl run was given as --run")
-    try:
-        config = dict(json.loads(read_small_text(path))["config"])
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
-        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
+    path, config = _config_of(run)
     for name in BEGUN_FROM:
         config.pop(name, None)
     try:
@@ -111,14 +107,36 @@ def recipe_of(run: Path) -> RLRecipe:
         raise UserError(f"{path}: {explain(e, RLRecipe)}") from e
 
 
-def _carried(recipe: RLRecipe) -> tuple[RLRecipe, dict[str, str]]:
+def recorded_files(run: Path) -> dict[str, str]:
+    """The hashes of the families' files that a run was made with, by the families' names. Raises UserError as
+    `recipe_of`."""
+    path, config = _config_of(run)
+    found = config.get("own_families", {})
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage")
+    return {str(name): str(digest) for name, digest in found.items()}
+
+
+def _config_of(run: Path) -> tuple[Path, dict[str, Any]]:
+    path = _record_of(run)
+    if path is None:
+        raise UserError(f"{run} is no run of reinforcement learning: name the folder that rl run was given as --run")
+    try:
+        return path, dict(json.loads(read_small_text(path))["config"])
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
+        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
+
+
+def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, dict[str, str]]:
     """The recipe with families called as if their files were beside it, and the files: name -> text.
 
-    Raises UserError for two files of one name.
+    Raises UserError for two files of one name, and for one that is no longer what the run was made with.
     """
     files: dict[str, Path] = {}
     new: dict[str, str] = {}
     for name, path in recipe.own_files.items():
+        if name in recorded and path.is_file() and sha256_file(path) != recorded[name]:
+            raise UserError(f"{path} was edited since the run began, which was made with other tasks: put it back")
         if files.setdefault(path.name, path) != path:
             raise UserError(f"{files[path.name]} and {path} go into one folder: give one of them another name")
         new[name] = beside(name)

@@ -65,7 +65,7 @@ class Measures:
         names = self._recipe.eval.families or tuple(self._recipe.families)
         mine = range(self._ranks.rank, self._recipe.eval.n, self._ranks.count)
         groups = [new_group(-1 - i, name, sample_task(name, "test", i), 1) for name in names for i in mine]
-        self._rollouts.finish(groups, 0.0, self._configs(names), self._told("measuring on held-out tasks"))
+        self._rollouts.finish(groups, 0.0, self._configs(names), self._told("measuring"))
         return self._ranks.join([_measured(group) for group in groups])
 
     def _told(self, what: str) -> OnShare:
@@ -100,7 +100,7 @@ class Measures:
                 for name in names
                 for i in range(first + self._ranks.rank, first + each, self._ranks.count)
             ]
-            told = self._told("sampling pairs for the critic")
+            told = self._told("pairs")
             self._rollouts.finish(further, recipe.rollout.temperature, self._configs(names), told)
             groups += further
             # Of all so far: longer and shorter ones rarely come in equal numbers from a few tasks.

@@ -100,6 +100,8 @@ def figures_of(run: Path) -> dict[str, Any]:
     are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
     path = run / STAGE / "metrics.jsonl"
+    if not path.exists() and (run / STAGE).is_dir():
+        raise UserError(f"{run} has no iteration yet: wait for the first one")
     if not path.exists():
         raise UserError(f"{run} is not a run of reinforcement learning: name what rl run was given as --run")
     try:

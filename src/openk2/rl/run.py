@@ -31,17 +31,28 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     reporter = reporter or ConsoleReporter()
     check_training_device(device, recipe.workers)
     start = start_folder(recipe.start, recipe.name).resolve()
-    config = recipe.model_dump(mode="json", exclude=_WITHOUT_EFFECT) | begun_from(recipe, start)
+    config = config_of(recipe) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
         try:
             done["rl"] = run_stage(Stage("rl", config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
         except KeyboardInterrupt:
-            reporter.note("rl: stopped, nothing is lost; the same command goes on from here")
+            if (run / "rl" / "checkpoints").exists():
+                reporter.note("rl: stopped, nothing is lost; the same command goes on from here")
+            else:
+                # Then the folder is still open to another recipe.
+                (run / "rl" / "begun.json").unlink(missing_ok=True)
+                reporter.note("rl: stopped before anything was measured")
             raise
         run_stage(export_stage("instruct", recipe.name, run / "rl", start, ("rl",)), run, done, reporter)
     return done["rl"].results
+
+
+def config_of(recipe: RLRecipe) -> dict[str, Any]:
+    """What of a recipe makes its results, with every default as it is meant."""
+    meant = recipe.model_copy(update={"critic": recipe.critic.model_copy(update={"valid": recipe.critic_pairs})})
+    return meant.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
 def begun_from(recipe: RLRecipe, start: Path) -> dict[str, Any]:
@@ -57,10 +68,10 @@ def _train(
     from openk2.rl.worker import RLJob
     from openk2.train.launch import SCRATCH_PREFIX, train_in_workers
 
-    begun, at, success, last = False, 0, "", ""
+    begun, at, success, reward = False, 0, "", ""
 
     def on_event(event: dict[str, Any]) -> None:
-        nonlocal begun, at, success, last
+        nonlocal begun, at, success, reward
         match event["event"]:
             case "start":
                 if event["resumed"]:
@@ -72,7 +83,7 @@ def _train(
             case "begun":
                 begun = True
             case "progress":
-                bar(at, recipe.iterations, f"{last} {event['text']}".strip())
+                bar(at, recipe.iterations, f"{reward} {event['text']}".strip())
             case "note":
                 reporter.note(f"rl: {event['text']}")
             case "iteration":
@@ -80,8 +91,8 @@ def _train(
                     success = f" held out {event['success']:.1%}"
                 reward = "" if event["reward"] is None else f"reward {event['reward']:.3f}"
                 speed = f"{event['episodes_per_second']:.1f} episodes/s"
-                at, last = event["iteration"], f"{reward}{success} {speed}"
-                bar(at, recipe.iterations, last)
+                at = event["iteration"]
+                bar(at, recipe.iterations, f"{reward}{success} {speed}")
             case "stopping":
                 if not begun:
                     # Nothing is saved yet, and to measure the start may take minutes.

@@ -1,17 +1,20 @@
 """Simulated apps as a family of tasks: small agents that fit into nano's context, domains of the test held out.
 
 A domain belongs to the test or to training by its name, so that no noun, no tool and no row of a test domain is ever in
-a training task. Where a declaration of one's own is the only domain, every other state is the test's.
+a training task. Where a declaration of one's own is the only domain, no request of a test task, with its values, is
+one of a training task.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Sequence
 from functools import cache
 
 from openk2.core import Demonstration, Limits, Split, Task, UserError, World
+from openk2.core.families import located
 from openk2.rollout import rollout
 from openk2.synth.agents import agents_of
 from openk2.synth.catalogue import DECLARATIONS, domain_of
@@ -28,8 +31,10 @@ _TURNS = 2
 _KINDS = ("plain", "change", "recovery", "forbidden", "impossible")
 _LENGTHS = ((0, 2, "0 to 2 calls"), (3, 4, "3 or 4 calls"), (5, 99, "5 calls and more"))
 _SEED = 0
-_ATTEMPTS = 20
-"""So many agents are tried for a task."""
+_ATTEMPTS, _OWN_ATTEMPTS = 20, 200
+"""So many agents are tried for a task; more where there is one domain and some of the tasks are not of the split."""
+_HELD_OUT = 4
+"""One in so many requests of a domain of one's own is for the test."""
 
 
 @cache
@@ -54,28 +59,29 @@ class AppsFamily:
     skills: Sequence[str] = tuple(f"{kind}, {words}" for kind in _KINDS for _, _, words in _LENGTHS)
 
     def __init__(self, option: str = "") -> None:
-        self._own = domain_of(option, _SEED) if option.endswith(DECLARATIONS) else None
+        self._own = domain_of(str(located(option)), _SEED) if option.endswith(DECLARATIONS) else None
         if option not in ("", "single") and self._own is None:
             raise UserError(
                 f"{NAME}:{option} cannot be: use {NAME}, {NAME}:single for tasks of one turn, or {NAME}:FILE for those "
                 "in an app that a .toml or .json file declares"
             )
         self._turns = 1 if option == "single" else _TURNS
-        self.name = f"{NAME}:{self._own.name if self._own else option}" if option else NAME
+        self.name = f"{NAME}:{option}" if option else NAME
+        # The same tasks wherever the file lies.
+        self._seeded = f"{NAME}:{self._own.name}" if self._own else self.name
         self._apps = Apps(self._domain)
 
     def sample(self, split: Split, seed: int) -> Task:
         """The task of a seed. Raises UserError if none is found, as in an app of one's own where little can be done."""
-        rng = random.Random(f"{self.name} {split} {seed}")
-        for attempt in range(_ATTEMPTS):
+        rng = random.Random(f"{self._seeded} {split} {seed}")
+        attempts = _OWN_ATTEMPTS if self._own else _ATTEMPTS
+        for attempt in range(attempts):
             domain = self._own or _domain(rng.choice(_sketches(split)).name)
-            number = seed * _ATTEMPTS + attempt
+            number = seed * attempts + attempt
             (agent,) = agents_of(domain, 1, number, {}, tools=_OWN_TOOLS if self._own else _TOOLS)
             maker = TaskMaker(self._apps, agent, number if self._own else seed, most_turns=self._turns)
-            if self._own and maker.state_seed % 2 != (split == "test"):
-                continue
             made = maker.make()
-            if made is not None:
+            if made is not None and (self._own is None or split_of_requests(made) == split):
                 return Task(
                     f"{self.name}/{split}/{seed}", self.name, _skill(maker.kinds, made), seed, made.turns[0].say,
                     made.model_dump(mode="json"), split,
@@ -95,6 +101,12 @@ class AppsFamily:
         if not trajectory.verdict.passed:
             raise UserError(f"the planner failed at {task.id}: {trajectory.verdict.reason}")
         return Demonstration(task, trajectory.tools, tuple(trajectory.messages))
+
+
+def split_of_requests(made: AppTask) -> Split:
+    """Whether a task of a domain that is in both splits is held out: by what the user asks for first."""
+    digest = hashlib.sha256(made.turns[0].say.encode()).digest()
+    return "test" if digest[0] % _HELD_OUT == 0 else "train"
 
 
 def _skill(kinds: Sequence[str], made: AppTask) -> str:

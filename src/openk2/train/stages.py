@@ -185,6 +185,11 @@ def _require_same(
     found = _difference(config, stage.config)
     if found is not None:
         key, old, new = found
+        if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (old, new)):
+            raise UserError(
+                f"{folder} was made when {key.partition('.')[2] or key} had another content: put the file back, choose "
+                f"another run folder, or delete {folder} to redo this stage"
+            )
         raise UserError(
             f"{folder} was made with {key} = {_short(old)}, the recipe now says {_short(new)}: choose another run "
             f"folder, or delete {folder} to redo this stage"
@@ -205,8 +210,6 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, str) and _HASH.fullmatch(value):
-        return f"a file with the hash {value[:12]}"
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

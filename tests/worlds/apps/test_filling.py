@@ -70,6 +70,34 @@ def test_rows_are_sensible(seed: int) -> None:
         assert row["status"] in ("open", "closed")
 
 
+@pytest.mark.parametrize("optional", [True, False])
+def test_who_refers_to_one_of_a_kind_each(optional: bool) -> None:
+    cages = {
+        "prefix": "CAG",
+        "singular": "cage",
+        "fields": {"pet": {"ref": "pets", "unique": True, "optional": optional}},
+    }
+    keepers = {"prefix": "KEE", "singular": "keeper", "fields": {"cage": {"ref": "cages", "unique": True}}}
+    for seed in range(20):
+        state = fill(clinic(cages=cages, keepers=keepers), seed)
+        pets = [row["pet"] for row in state.rows("cages") if row["pet"] is not None]
+        assert pets and len(set(pets)) == len(pets)
+        found = [row["cage"] for row in state.rows("keepers")]
+        assert found and len(set(found)) == len(found) and None not in found
+
+
+def test_an_optional_reference_to_what_is_not_there_yet_is_left_out() -> None:
+    rooms = {
+        "prefix": "ROO",
+        "singular": "room",
+        "fields": {"guest": {"ref": "guests", "unique": True, "optional": True}},
+    }
+    fields = {"room": {"ref": "rooms"}, "friend": {"ref": "guests", "unique": True, "optional": True}}
+    guests = {"prefix": "GUE", "singular": "guest", "fields": fields}
+    state = fill(clinic(rooms=rooms, guests=guests), 0)
+    assert len(state.rows("rooms")) >= 6 and len(state.rows("guests")) >= 6
+
+
 def test_what_is_optional_is_sometimes_left_out() -> None:
     vets = [row["vet"] for seed in range(5) for row in fill(clinic(), seed).rows("visits")]
     assert None in vets and len(set(vets)) > 2

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import Split, Task, UserError, Verdict
+from openk2.core.families import located
 from openk2.core.messages import is_unicode
 from openk2.core.runs import read_small_text
 from openk2.rl.gym.question import QuestionFamily
@@ -66,7 +67,7 @@ class WordProblemsFamily(QuestionFamily):
         """`file` is JSON Lines with `question` and `answer`. Raises UserError as `read_problems`."""
         self._problems: dict[Split, list[Task]] | None = None
         if file:
-            tasks = read_problems(Path(file))
+            tasks = read_problems(located(file))
             self._problems = {"train": [], "test": []}
             for task in tasks:
                 self._problems[task.split].append(task)

@@ -111,9 +111,9 @@ def _fill_entity(
     one_each = {field: declared.ref for field, declared in entity.fields.items() if declared.unique and declared.ref}
     for number in range(rng.randint(*_ROWS)):
         row: dict[str, Any] = {}
-        # What nothing has referred to yet; without any there can be no further row.
+        # What nothing has referred to yet; without any there can be no further row that has to refer to one.
         free = {field: [one for one in ids.get(ref, ()) if one not in taken[field]] for field, ref in one_each.items()}
-        if not all(free.values()):
+        if not all(found or entity.fields[field].optional for field, found in free.items()):
             break
         for field, declared in entity.fields.items():
             known = ids | {one_each[field]: free[field]} if field in one_each else ids
