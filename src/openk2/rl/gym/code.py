@@ -64,7 +64,7 @@ class CodeFamily(QuestionFamily):
     )
     system = "Answer with Python code only."
 
-    def __init__(self, *, runner: Runner | None = None) -> None:
+    def __init__(self, runner: Runner | None = None) -> None:
         self._runner = runner
 
     def sample(self, split: Split, seed: int) -> Task:
