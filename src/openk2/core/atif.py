@@ -78,6 +78,12 @@ def _counted(turn: Turn) -> Usage:
     return turn.usage or Usage(len(turn.prompt_ids), len(turn.completion_ids))
 
 
+def step_to_atif(index: int, message: Message, step: Step | None, results: Sequence[Message]) -> dict[str, Any]:
+    """One step of a document as JSON, its number from 1: a message with the tool results behind it, and the turn of the
+    policy that it is of."""
+    return _atif_step(index, message, step, results).model_dump(mode="json", exclude_none=True)
+
+
 def from_atif(document: atif.Trajectory | Mapping[str, Any] | str) -> Trajectory:
     """A trajectory from an ATIF document or its JSON, ours or another agent's. Raises UserError if it is not one."""
     import atif
