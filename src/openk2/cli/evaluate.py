@@ -9,7 +9,7 @@ import typer
 
 from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 from openk2.core import UserError, command
-from openk2.core.endpoints import environment_key
+from openk2.policy.addresses import environment_key
 
 
 def evaluate(

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from openk2.core import UserError
-from openk2.core.endpoints import check_address
 from openk2.core.messages import compact_json
 from openk2.core.progress import ConsoleReporter
 from openk2.core.rates import Tally
+from openk2.policy.addresses import check_address
 from openk2.policy.events import read_events
 
 CHECKS = {

@@ -15,9 +15,9 @@ import torch
 import openk2
 from openk2.chat import Tokenizer
 from openk2.core import Policy, UserError, command
-from openk2.core.endpoints import check_address, environment_key
 from openk2.engine import Engine
 from openk2.model import ModelConfig, Transformer, load
+from openk2.policy.addresses import check_address, environment_key
 from openk2.policy.local import LocalPolicy
 from openk2.policy.scripted import ScriptedPolicy
 

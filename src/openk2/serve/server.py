@@ -19,7 +19,7 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from openk2.core import UserError
-from openk2.core.endpoints import is_key
+from openk2.policy.addresses import is_key
 from openk2.policy.endpoint import OpenAIPolicy
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy

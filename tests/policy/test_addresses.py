@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openk2.core import UserError
-from openk2.core.endpoints import check_address, environment_key
+from openk2.policy.addresses import check_address, environment_key
 
 
 @pytest.mark.parametrize(
