@@ -259,6 +259,8 @@ def test_what_an_extra_brings_is_named(monkeypatch: pytest.MonkeyPatch, cli: Run
     for name, extra in (("uvicorn", "serve"), ("duckdb", "data"), ("mcp.client", "agent"), ("math_verify", "rl")):
         assert extra_with(name) == extra
     assert extra_with("nothing_of_the_kind") is None and extra_with(None) is None
+    # As it is before anything has imported them.
+    monkeypatch.delitem(sys.modules, "openk2.serve.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     cli("serve").refused("this needs the package uvicorn: pip install 'openk2[serve]'")
 
