@@ -64,6 +64,9 @@ def test_a_query_of_any_size(cli: Run, cli_process: Run) -> None:
     assert cli("synth", "query", few(), "select 1 a where false", "--json").out == "[]\n"
     table = cli("synth", "query", few(), "select 'x' a, range b from range(2500)").out.splitlines()
     assert [line.split() for line in table] == [["a", "b"], *(["x", str(number)] for number in range(2500))]
+    # No bar of DuckDB's comes between the rows, as it would in a program that has no file.
+    bar = cli_process("synth", "query", few(), "select current_setting('enable_progress_bar') a", "--json").out
+    assert json.loads(bar) == [{"a": False}]
     # Rows come while others are not there yet.
     columns, pieces = Lake(few()).pieces("from range(1000000000)")
     assert columns == ["range"] and next(pieces)[1] == (1,)

@@ -99,7 +99,7 @@ async def test_tools_work_on_the_same_folder(world: MachineWorld, work: Path) ->
         ("python", '{"code":"\ud800"}', "half a character"),
         ("python", r'{"code":"1","\ud800":"1"}', "has no argument ?"),
         ("\ud800", "{}", "no tool named ?"),
-        ("python", '{"code":' + "[" * 100_000, "recursion"),
+        ("python", '{"code":' + "[" * 100_000, "nested too deeply"),
     ],
 )
 async def test_calls_that_cannot_be_written_are_error_results(

@@ -235,6 +235,8 @@ class Lake:
         import duckdb
 
         self._connection: duckdb.DuckDBPyConnection = duckdb.connect()
+        # It thinks that a notebook, or `python -c`, wants to see its bar among the rows of whatever takes two seconds.
+        self._connection.execute("SET enable_progress_bar = false")
         try:
             self._make_views()
         except duckdb.Error as e:
