@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openk2.core import Message, Step, Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn, UserError, Verdict
@@ -71,6 +71,8 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
     return trajectory
 
 
+# On a busy machine examples are not drawn quickly.
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(trajectories())
 def test_round_trip_through_json(trajectory: Trajectory) -> None:
     text = json.dumps(to_atif(trajectory).to_json_dict(), allow_nan=False)
