@@ -190,7 +190,7 @@ def test_a_reader_that_goes_away_is_no_error(command: list[str]) -> None:
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system, as macOS, has no /dev/full")
 def test_a_full_disk_behind_standard_output(cli_process: Run) -> None:
     with open("/dev/full", "w") as full:
         done = cli_process(

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from engine.conftest import small_model, tokenizer  # noqa: F401  (fixtures)
+from engine import conftest as of_the_engine
 from shared.played import Played, served
+
+tokenizer, small_model = of_the_engine.tokenizer, of_the_engine.small_model
 
 httpx2 = pytest.importorskip("httpx2")
 pytest.importorskip("fastapi")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from openk2.core import UserError
+from openk2.core.runs import nano_folder
 
 HOST_HELP = "The address to listen on."
 _LONGEST_HOST = 253
@@ -34,7 +34,7 @@ def given_path(path: str | Path) -> Path:
 def given_model(path: str | Path) -> Path:
     """As `given_path`; `nano` is the folder of the embedded model."""
     # A folder of that name is written ./nano.
-    return Path(str(resources.files("openk2") / "weights" / "nano")) if path == "nano" else given_path(path)
+    return nano_folder() if path == "nano" else given_path(path)
 
 
 def given_host(text: str) -> str:

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ def read_small_text(path: Path) -> str:
     if len(data) > SMALL_BYTES:
         raise ValueError(f"it has more than {SMALL_BYTES / 1e6:.0f} MB")
     return data.decode("utf-8")
+
+
+def nano_folder() -> Path:
+    """The folder of the embedded model."""
+    return Path(str(resources.files("openk2") / "weights" / "nano"))
 
 
 def sha256_file(path: Path) -> str:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def need_matplotlib() -> None:
     """Raises UserError if it is not installed."""
     try:
         # Imported to see whether it can be: an installation may be there and broken.
-        import matplotlib.figure  # noqa: F401  (only whether it can be)
+        import_module("matplotlib.figure")
     except ImportError as e:
         raise UserError("the report's pictures need matplotlib: pip install 'openk2[eval]'") from e
 

@@ -75,7 +75,7 @@ def export_rl(
         raise there_already(target)
     if to == "verl":
         need_pyarrow()
-    recipe, own = _carried(recipe_of(run), recorded_files(run))
+    recipe, own = _carried(recipe_of(run), _recorded_files(run))
     names = tuple(name for name in recipe.families if is_verified(name))
     left_out = tuple(name for name in recipe.families if name not in names)
     if not names:
@@ -107,7 +107,7 @@ def recipe_of(run: Path) -> RLRecipe:
         raise UserError(f"{path}: {explain(e, RLRecipe)}") from e
 
 
-def recorded_files(run: Path) -> dict[str, str]:
+def _recorded_files(run: Path) -> dict[str, str]:
     """The hashes of the families' files that a run was made with, by the families' names. Raises UserError as
     `recipe_of`."""
     path, config = _config_of(run)

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import (
     Manifest,
     locked,
+    nano_folder,
     read_manifest,
     sha256_file,
     sha256_text,
@@ -304,7 +304,7 @@ def _sft(recipe: Recipe | TuneRecipe, run: Path, device: str, reporter: Reporter
 
 def start_folder(start: str, name: str) -> Path:
     """The model that a run called `name` goes on from: `nano` or a folder. Raises UserError if there is none."""
-    folder = Path(str(resources.files("openk2") / "weights" / "nano")) if start == "nano" else Path(start)
+    folder = nano_folder() if start == "nano" else Path(start)
     if not (folder / "config.json").is_file():
         raise UserError(f"{name}: start = {start!r} is neither nano nor a model folder with config.json")
     return folder
