@@ -17,7 +17,7 @@ from openk2.engine import Engine
 from openk2.policy.local import LocalPolicy
 from openk2.policy.resolve import resolve_policy
 from openk2.policy.scripted import ScriptedPolicy
-from openk2.rl.episodes import OVER_BUDGET, Episode, Group, from_json, play, sequences_of, to_json
+from openk2.rl.episodes import OVER_BUDGET, Episode, Group, from_json, play, sequences_of, to_json, told_excluded
 from openk2.rl.recipe import FamilyConfig, RolloutConfig
 from openk2.rl.sampler import Sampler
 from openk2.rl.watched import WatchedWorld
@@ -162,3 +162,12 @@ async def test_a_world_that_is_other_when_it_is_gone_on_with_says_so() -> None:
     other = FUNCTIONS.sample("train", 6)
     with pytest.raises(Exception, match="cannot go on where it was paused"):
         await rollout(ScriptedPolicy(said), FUNCTIONS.world(other), other, earlier=paused)
+
+
+def test_each_family_that_had_episodes_left_out_is_named_with_its_own_reason() -> None:
+    left_out = [("b", "it hangs"), ("a", "it raises"), ("b", "it died")]
+    assert list(told_excluded(left_out)) == [
+        "episodes left out of a: 1, the first because it raises",
+        "episodes left out of b: 2, the first because it hangs",
+    ]
+    assert not list(told_excluded([]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -197,6 +197,15 @@ def _settle(episode: Episode, config: FamilyConfig) -> None:
         reward = trajectory.verdict.reward
         assert reward is not None
         episode.reward = reward
+
+
+def told_excluded(excluded: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Of pairs of family and reason: a sentence for each family with how many were left out, and why the first was."""
+    reasons: dict[str, list[str]] = {}
+    for family, reason in excluded:
+        reasons.setdefault(family, []).append(reason)
+    for family, told in sorted(reasons.items()):
+        yield f"episodes left out of {family}: {len(told)}, the first because {told[0]}"
 
 
 def _without_clocks(trajectory: Trajectory) -> Trajectory:

@@ -15,7 +15,7 @@ from openk2.core.rates import Tally
 from openk2.core.runs import write_text
 from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length, shown
 from openk2.rl.demonstrations import Demonstrations
-from openk2.rl.episodes import Group
+from openk2.rl.episodes import Group, told_excluded
 from openk2.rl.learner import Learner
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 from openk2.rl.rollouts import Configs, OnShare, Rollouts, new_group
@@ -48,9 +48,9 @@ class Measures:
     def take(self) -> dict[str, Any]:
         """All of it, for the log."""
         measured = self._measured()
-        excluded = [one["excluded"] for one in measured if one["excluded"]]
-        if excluded:
-            self._say(f"{len(excluded)} held-out episodes left out: {excluded[0]}")
+        excluded = [(one["family"], one["excluded"]) for one in measured if one["excluded"]]
+        for told in told_excluded(excluded):
+            self._say(f"held out: {told}")
         line: dict[str, Any] = {"success": _success(measured), "excluded_held_out": len(excluded)}
         if self._recipe.ptx.families:
             line["ptx_valid"] = round(self._learner.mean_loss(self._demonstrations.held_out()), 6)

@@ -27,7 +27,7 @@ from openk2.model import Transformer
 from openk2.rl.critic import Critic, Pair, pairs_of
 from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import Demonstrations, free_seeds, holds_back
-from openk2.rl.episodes import Group, from_json, sequences_of, to_json
+from openk2.rl.episodes import Group, from_json, sequences_of, to_json, told_excluded
 from openk2.rl.learner import Learner, Lesson, Update
 from openk2.rl.measures import EXAMPLES, Measures
 from openk2.rl.objective import Sample
@@ -248,9 +248,9 @@ class Trainer:
             # A task of which no episode can be judged teaches as little as one that is never solved.
             rewards = [e["reward"] for e in one["episodes"]] or [0.0] * len(one["excluded"])
             self.curricula[one["family"]].observe(one["seed"], rewards)
-        excluded = [sentence for one in groups for sentence in one["excluded"]]
-        if excluded and self.ranks.first:
-            self.note(f"iteration {self.iteration + 1}: {len(excluded)} episodes left out: {excluded[0]}")
+        if self.ranks.first:
+            for told in told_excluded((one["family"], reason) for one in groups for reason in one["excluded"]):
+                self.note(f"iteration {self.iteration + 1}: {told}")
         if groups and not any(one["episodes"] for one in groups) and self.ranks.first:
             self.note(f"iteration {self.iteration + 1}: no episode could be judged, so there is nothing to learn")
         elif groups and not any(one["spread"] for one in groups) and self.ranks.first:
