@@ -64,6 +64,14 @@ def test_a_query_of_any_size(cli: Run, cli_process: Run) -> None:
     assert cli("synth", "query", few(), "select 1 a where false", "--json").out == "[]\n"
     table = cli("synth", "query", few(), "select 'x' a, range b from range(2500)").out.splitlines()
     assert [line.split() for line in table] == [["a", "b"], *(["x", str(number)] for number in range(2500))]
+    assert cli("synth", "query", few(), "select '' as \" \"").code == 0
+    # No word is cut; where there is no room for all of them, rows stand below each other.
+    long = cli("synth", "query", few(), "select repeat('a', 64) h, repeat('word ', 60) t").out.splitlines()
+    assert long[0].split() == ["h", "t"] and long[1].split() == ["a" * 64, *["word"] * 2] and max(map(len, long)) <= 80
+    longer = cli("synth", "query", few(), "select repeat('a', 60) h, repeat('b', 60) other").out.splitlines()
+    assert longer == ["- 1", f"h      {'a' * 60}", f"other  {'b' * 60}"]
+    later = "select case when range < 2400 then 'x' else repeat('y', 72) end a, range b from range(2500)"
+    assert f"{'y' * 72}  2499" in cli("synth", "query", few(), later).out
     # No bar of DuckDB's comes between the rows, as it would in a program that has no file.
     bar = cli_process("synth", "query", few(), "select current_setting('enable_progress_bar') a", "--json").out
     assert json.loads(bar) == [{"a": False}]

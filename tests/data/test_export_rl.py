@@ -190,12 +190,43 @@ def test_two_files_of_one_name_cannot_go_along(tmp_path: Path, monkeypatch: pyte
         export_rl(run, "verl", tmp_path / "out")
 
 
+def test_tasks_are_of_the_file_that_goes_along_whatever_else_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(name).mkdir()
+    for name, text in (("a/y.py", OWN), ("a/x.py", OWN.replace("Say", "Never say")), ("b/x.py", OWN)):
+        Path(name).write_text(text)
+    assert "Say" in OWN
+    run = begun(tmp_path / "run", families={f"{name}:Short": {"prompts": 2} for name in ("a/y.py", "b/x.py")})
+    export_rl(run, "verl", tmp_path / "out")
+    assert (tmp_path / "out" / "x.py").read_text() == OWN
+    rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    assert {row["data_source"] for row in rows} == {"openk2/x.py:Short", "openk2/y.py:Short"}
+    assert not [row for row in rows if "Never" in row["prompt"][-1]["content"]]
+
+
+def test_a_run_with_families_of_ones_own_is_exported_from_where_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path / "here")
+    digest = hashlib.sha256(OWN.encode()).hexdigest()
+    run = begun(tmp_path / "run", families={"own.py:Short": {"prompts": 2}}, own_families={"own.py:Short": digest})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"was made with own\.py:Short, and there is no .*: go where the rl"):
+        export_rl(run, "verl", tmp_path / "out")
+
+
 @pytest.mark.parametrize("to", ["verifiers", "verl"])
 def test_a_file_that_was_edited_or_has_the_name_of_another_cannot_go_along(
     to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("openk2.core.families._FOLDERS", [])
     Path("own.py").write_text(OWN)
     digest = hashlib.sha256(OWN.encode()).hexdigest()
     run = begun(tmp_path / "run", families={"own.py:Short": {"prompts": 2}}, own_families={"own.py:Short": digest})

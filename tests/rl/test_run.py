@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from openk2.core import UserError
+from openk2.core.errors import Interrupted
 from openk2.core.progress import Bar
+from openk2.rl.export import recipe_of
 from openk2.rl.recipe import RLRecipe
+from openk2.rl.report import figures_of
 from openk2.rl.run import begun_from, config_of, run_rl
 from openk2.train.stages import start_folder
 from shared import toy
@@ -60,12 +63,28 @@ def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> N
         | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
     )
     person = Interrupts("measuring")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="before anything was measured, so nothing is kept"):
         run_rl(recipe, tmp_path, reporter=person)
     assert "stopping" not in " ".join(person.said)
-    assert person.said[-1] == "rl: stopped before anything was measured"
     # So that a person may think again about what takes so long.
     assert not list((tmp_path / "rl").glob("*.json")) and not list((tmp_path / "rl").glob(".workers-*"))
+    for what in (figures_of, recipe_of):
+        with pytest.raises(UserError, match="give the rl run command again"):
+            what(tmp_path)
+
+
+def test_a_default_is_recorded_as_what_it_is() -> None:
+    """So that a run goes on when it is written out."""
+    raw = {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+    families = {"families": {"functions": {"prompts": 2}}, "critic": {"families": ["functions"]}}
+    for critic in ({}, {"weight": 0.1, "families": ["functions"]}):
+        recipe = RLRecipe.model_validate(raw | families | {"critic": critic})
+        said = RLRecipe.model_validate(raw | families | {"critic": critic | {"valid": 200 if critic else 0}})
+        assert (
+            config_of(recipe)
+            == config_of(said)
+            != config_of(RLRecipe.model_validate(raw | families | {"critic": critic | {"valid": 7}}))
+        )
 
 
 def test_a_run_without_families_of_its_own_says_nothing_of_them() -> None:

@@ -223,16 +223,6 @@ async def test_recover_ignores_a_line_that_was_cut(tmp_path) -> None:
     await rollout(Scripted(calls("a"), says("a")), Dies(), TASK, record=tmp_path / "t.json")
 
 
-def test_recover_refuses_other_files(tmp_path) -> None:
-    for text in ("hello\n", "{}\n", "[1]\n", '{"line":"start"}\n', ""):
-        path = tmp_path / "x.jsonl"
-        path.write_text(text)
-        with pytest.raises(UserError, match="not the record"):
-            recover(path)
-    with pytest.raises(UserError, match="does not exist"):
-        recover(tmp_path / "none.jsonl")
-
-
 async def test_a_record_that_cannot_be_written_is_said_before_any_work(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     policy, world = Scripted(says("hi")), Echo()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openk2.core import Message, Step, Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn, Usage
+import pytest
+
+from openk2.core import Message, Step, Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn, Usage, UserError
 from openk2.rollout import recover
 from openk2.rollout.record import Recorder
 
@@ -44,3 +46,31 @@ def test_a_conversation_that_was_not_told_whole_is_kept_up_to_there(tmp_path: Pa
     recorder.message(Message("user", "Look."))
     recorder.message(Message("assistant", "", (CALL,)))
     assert [message.role for message in recover(recorder.lines_path).messages] == ["user"]
+    recorder.message(Message("tool", "a tree", tool_call_id=CALL.id, name="look"))
+    recovered = recover(recorder.lines_path)
+    assert [message.role for message in recovered.messages] == ["user", "assistant", "tool"]
+    assert recovered.stop == "interrupted"
+
+
+OTHERS = ("hello", "{}", "[1]", '{"line":"start"}', "[]", "é")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has nothing yet"),
+        ('{"steps": [', "has nothing yet"),
+        *((f"{text}\n", "is not the record of a rollout") for text in OTHERS),
+        (None, r"cannot be read \(Is a directory\)"),
+    ],
+)
+def test_what_is_no_record_is_refused(text: str | None, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_text(text)
+    with pytest.raises(UserError, match=says):
+        recover(path)
+    with pytest.raises(UserError, match=r"cannot be read \(No such file or directory\)"):
+        recover(tmp_path / "none.jsonl")

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,15 @@ def test_the_bar_runs_on_a_terminal(said: io.StringIO) -> None:
     assert "pretrain" in said.getvalue()
     assert "50/100" in said.getvalue()
     assert "loss 2.000" in said.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_what_stands_beside_the_bar_is_cut_between_words(width: int, said: io.StringIO) -> None:
+    reporter = ConsoleReporter(Console(file=said, width=width, force_terminal=True))
+    with reporter.stage("rl") as bar:
+        bar(100, 200, "reward 0.345 held out 45.3% 12.3 episodes/s")
+    # The last picture of the bar, without what moves the cursor.
+    line = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.getvalue()).replace("\r", "\n").rstrip().splitlines()[-1]
+    assert len(line) <= width and "100/200" in line
+    shown = {60: "reward…", 80: "reward 0.345 held out 45.3%…", 100: "reward 0.345 held out 45.3% 12.3 episodes/s"}
+    assert line.rstrip().endswith(shown[width]), line

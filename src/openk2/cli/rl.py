@@ -12,7 +12,6 @@ import typer
 
 from openk2.cli.common import DeviceOption, RecipeRunOption, given_path, set_option
 from openk2.core import UserError
-from openk2.core.errors import Interrupted
 
 app = typer.Typer(
     name="rl",
@@ -44,11 +43,7 @@ def run(
     from openk2.rl.run import run_rl
 
     loaded = load_rl_recipe(recipe, overrides or [])
-    where = folder or Path("runs") / loaded.name
-    try:
-        run_rl(loaded, where, device=device)
-    except KeyboardInterrupt as e:
-        raise Interrupted(f"interrupted: all that was finished is kept in {where}") from e
+    run_rl(loaded, folder or Path("runs") / loaded.name, device=device)
 
 
 @app.command()

@@ -191,39 +191,53 @@ def _finite(value: Any) -> Any:
 
 
 def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) -> None:
-    """A table, piece by piece: those that follow the first one are at least as wide. What does not fit beside each
-    other stands below each other, row by row."""
+    """A table, piece by piece: those that follow the first one are at least as wide. No word is cut, as half a hash is
+    none: where the words do not fit beside each other, what is left stands below each other, row by row."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    wide: list[int] | None = None
-    number, label = 0, max(map(len, columns), default=0)
+    room = console.width - 2 * len(columns)
+    widths = [0] * len(columns)
+    number, below = 0, False
     for rows in pieces:
         texts = [[str(value) for value in row] for row in rows]
-        if wide is None:
-            # A word that is cut, such as a hash, is lost.
-            words = [max(map(len, " ".join(column).split())) for column in zip(columns, *texts, strict=True)]
-            most = console.width // max(len(columns), 1)
-            longest = [min(max(map(len, column)), most) for column in zip(columns, *texts, strict=True)]
-            wide = [] if sum(words) + len(words) > console.width + 1 else longest
-        if not wide:
-            if not texts and not number:
-                print(*columns)
+        cells = list(zip(*([] if number else [columns]), *texts, strict=True))
+        words = [max((cell_len(word) for text in cell for word in text.split()), default=0) for cell in cells]
+        below = below or sum(words) > room
+        if below:
+            _print_rows(columns, texts, number)
+        elif rows or not number:
+            lines = [max((cell_len(line) for text in cell for line in text.split("\n")), default=0) for cell in cells]
+            widths = _widths(list(map(max, words, widths)), lines, room) or _widths(words, lines, room)
+            table = Table(box=None, pad_edge=False, show_header=number == 0)
+            for column, width in zip(columns, widths, strict=True):
+                table.add_column(column, width=width)
             for row in texts:
-                number += 1
-                print(f"- {number}")
-                for column, value in zip(columns, row, strict=True):
-                    print(f"{column:<{label}}  " + value.replace("\n", "\n" + " " * (label + 2)))
-            continue
-        table = Table(box=None, pad_edge=False, show_header=number == 0)
-        for column, width in zip(columns, wide, strict=True):
-            table.add_column(column, min_width=width if number else None)
-        for row in texts:
-            table.add_row(*row)
-        if rows or not number:
+                table.add_row(*row)
             console.print(table, markup=False)
         number += len(rows)
+
+
+def _widths(least: list[int], wanted: list[int], room: int) -> list[int]:
+    """How wide columns are: the narrowest gets more first, until all is shown. Empty if there is no room."""
+    widths = list(least)
+    for _ in range(room - sum(widths)):
+        if short := [i for i, width in enumerate(widths) if width < wanted[i]]:
+            widths[min(short, key=widths.__getitem__)] += 1
+    return widths if sum(widths) <= room else []
+
+
+def _print_rows(columns: list[str], rows: list[list[str]], before: int) -> None:
+    """Rows below each other, with the names beside the values."""
+    label = max(map(len, columns), default=0)
+    if not rows and not before:
+        print(*columns)
+    for number, row in enumerate(rows, start=before + 1):
+        print(f"- {number}")
+        for column, value in zip(columns, row, strict=True):
+            print(f"{column:<{label}}  " + value.replace("\n", "\n" + " " * (label + 2)))
 
 
 @app.command()

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -48,6 +48,7 @@ GYM: tuple[str, ...] = tuple(name for name in PLACES if name not in FIXED)
 
 _OWN = re.compile(r"(.+?\.py)(?::(.*))?")
 _FOLDERS: list[Path] = []
+_PLACED: dict[str, Path] = {}
 
 
 @cache
@@ -97,6 +98,21 @@ def look_in(folder: Path) -> None:
     """Look for files of families in `folder` before the folder that one is in."""
     if folder not in _FOLDERS:
         _FOLDERS.append(folder)
+
+
+@contextmanager
+def placed(files: Mapping[str, Path]) -> Iterator[None]:
+    """Inside, a file that a family's name begins with or names is the one that `files` says, whatever else is called
+    so."""
+    before = dict(_PLACED)
+    _PLACED.update(files)
+    get_family.cache_clear()
+    try:
+        yield
+    finally:
+        _PLACED.clear()
+        _PLACED.update(before)
+        get_family.cache_clear()
 
 
 def trainable(name: str) -> Family:
@@ -163,8 +179,10 @@ def _class_in(file: str, name: str) -> Any:
 
 
 def located(file: str) -> Path:
-    """Where a file is that is named in a family's name: below a folder of `look_in`, or below the one that one is in.
-    Raises UserError if it can be nowhere."""
+    """Where a file is that is named in a family's name: where `placed` says, below a folder of `look_in`, or below
+    the one that one is in. Raises UserError if it can be nowhere."""
+    if file in _PLACED:
+        return _PLACED[file]
     try:
         paths = [(folder / file).resolve() for folder in (*_FOLDERS, Path())]
         return next((path for path in paths if path.is_file()), paths[-1])

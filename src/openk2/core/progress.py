@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from textwrap import shorten
 from typing import Protocol
 
 from rich.console import Console
@@ -57,11 +58,11 @@ class ConsoleReporter:
             TextColumn("left"),
             # Steps of fine-tuning differ in cost; a window of some minutes keeps the estimate calm.
             TimeLeftColumn(compact=True, table_column=Column(no_wrap=True)),
-            # Only this gives way where the terminal is narrow.
-            TextColumn("{task.fields[text]}", table_column=Column(overflow="ellipsis")),
+            # Only this gives way where the terminal is narrow, by whole words.
+            TextColumn("{task.fields[text]}"),
         )
         with Progress(*columns, console=self._console, transient=True, speed_estimate_period=300) as progress:
-            room = max(0, self._console.width - _BESIDE)
+            room = max(1, self._console.width - _BESIDE)
             yield _LiveBar(progress, progress.add_task(name, total=None, text=""), room)
 
 
@@ -70,7 +71,7 @@ class _LiveBar:
         self._progress, self._task, self._room = progress, task, room
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, text=text[: self._room])
+        self._progress.update(self._task, completed=done, total=total, text=shorten(text, self._room, placeholder="…"))
 
 
 class _PlainBar:

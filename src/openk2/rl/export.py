@@ -23,7 +23,7 @@ import jinja2
 from pydantic import ValidationError
 
 from openk2.core import Demonstration, Split, UserError
-from openk2.core.families import beside, is_verified, look_in
+from openk2.core.families import beside, is_verified, own_file, placed
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, sha256_file, there_already
@@ -59,8 +59,8 @@ class Exported:
 
 
 def is_rl_run(run: Path) -> bool:
-    """Whether the folder is that of a run of reinforcement learning, finished or not."""
-    return _record_of(run) is not None
+    """Whether the folder is that of a run of reinforcement learning, finished or not, or hardly begun."""
+    return (run / STAGE).is_dir()
 
 
 def export_rl(
@@ -76,29 +76,35 @@ def export_rl(
     if to == "verl":
         need_pyarrow()
     recipe, own = _carried(recipe_of(run), _recorded_files(run))
-    names = tuple(name for name in recipe.families if is_verified(name))
-    left_out = tuple(name for name in recipe.families if name not in names)
-    if not names:
-        raise UserError(f"{run} has nothing to export: only a critic can judge {', '.join(left_out)}")
-    tasks = {split: _count(recipe, names, split) for split in SPLITS}
-    with _new_folder(target) as folder:
-        where = folder if to == "verl" else folder / _package(recipe)
-        _write(where / RECIPE, recipe.model_dump_json(indent=2) + "\n")
-        values = _values(recipe, names) | {"left_out": left_out}
-        if to == "verl":
-            _write_verl(folder, run, recipe, names, values, watch)
-        else:
-            _write_verifiers(folder, recipe, names, values)
-        for name, text in own.items():
-            if (where / name).exists():
-                raise UserError(f"the file {name} of a family would replace that of the export: give it another name")
-            _write(where / name, text)
+    with placed(own):
+        names = tuple(name for name in recipe.families if is_verified(name))
+        left_out = tuple(name for name in recipe.families if name not in names)
+        if not names:
+            raise UserError(f"{run} has nothing to export: only a critic can judge {', '.join(left_out)}")
+        tasks = {split: _count(recipe, names, split) for split in SPLITS}
+        with _new_folder(target) as folder:
+            where = folder if to == "verl" else folder / _package(recipe)
+            _write(where / RECIPE, recipe.model_dump_json(indent=2) + "\n")
+            values = _values(recipe, names) | {"left_out": left_out}
+            if to == "verl":
+                _write_verl(folder, run, recipe, names, values, watch)
+            else:
+                _write_verifiers(folder, recipe, names, values)
+            for name, path in own.items():
+                if (where / name).exists():
+                    raise UserError(
+                        f"the file {name} of a family would replace that of the export: give it another name"
+                    )
+                _write(where / name, read_small_text(path))
     return Exported(target, tasks, names, left_out)
 
 
 def recipe_of(run: Path) -> RLRecipe:
     """The recipe of a run. Raises UserError if there is none, or one that cannot be run any more."""
     path, config = _config_of(run)
+    for name in _recorded_files(run):
+        if (file := own_file(name)) and not file.is_file():
+            raise UserError(f"{run} was made with {name}, and there is no {file}: go where the rl run was begun")
     for name in BEGUN_FROM:
         config.pop(name, None)
     try:
@@ -120,6 +126,8 @@ def _recorded_files(run: Path) -> dict[str, str]:
 def _config_of(run: Path) -> tuple[Path, dict[str, Any]]:
     path = _record_of(run)
     if path is None:
+        if is_rl_run(run):
+            raise UserError(f"{run} has nothing to export, it was stopped at its start: give the rl run command again")
         raise UserError(f"{run} is no run of reinforcement learning: name the folder that rl run was given as --run")
     try:
         return path, dict(json.loads(read_small_text(path))["config"])
@@ -127,8 +135,8 @@ def _config_of(run: Path) -> tuple[Path, dict[str, Any]]:
         raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
 
 
-def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, dict[str, str]]:
-    """The recipe with families called as if their files were beside it, and the files: name -> text.
+def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, dict[str, Path]]:
+    """The recipe with families called as if their files were beside it, and where the files are, by their names there.
 
     Raises UserError for two files of one name, and for one that is no longer what the run was made with.
     """
@@ -140,8 +148,6 @@ def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, d
         if files.setdefault(path.name, path) != path:
             raise UserError(f"{files[path.name]} and {path} go into one folder: give one of them another name")
         new[name] = beside(name)
-    for path in files.values():
-        look_in(path.parent)
     ptx, critic, measured = recipe.ptx, recipe.critic, recipe.eval
     renamed = {
         "families": {new.get(name, name): family for name, family in recipe.families.items()},
@@ -151,7 +157,7 @@ def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, d
         "critic": critic.model_copy(update={"families": tuple(new.get(name, name) for name in critic.families)}),
         "eval": measured.model_copy(update={"families": tuple(new.get(name, name) for name in measured.families)}),
     }
-    return recipe.model_copy(update=renamed), {name: read_small_text(path) for name, path in files.items()}
+    return recipe.model_copy(update=renamed), files
 
 
 def _record_of(run: Path) -> Path | None:

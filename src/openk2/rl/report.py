@@ -101,7 +101,7 @@ def figures_of(run: Path) -> dict[str, Any]:
     """
     path = run / STAGE / "metrics.jsonl"
     if not path.exists() and (run / STAGE).is_dir():
-        raise UserError(f"{run} has no iteration yet: wait for the first one")
+        raise UserError(f"{run} has no iteration yet: wait, or give the rl run command again if it was stopped")
     if not path.exists():
         raise UserError(f"{run} is not a run of reinforcement learning: name what rl run was given as --run")
     try:
@@ -110,7 +110,7 @@ def figures_of(run: Path) -> dict[str, Any]:
     except ValueError as e:
         raise UserError(f"{path} is damaged: give the same rl run command again, which cuts it back") from e
     if not lines:
-        raise UserError(f"{run} has no iteration yet: wait for the first one")
+        raise UserError(f"{run} has no iteration yet: wait, or give the rl run command again if it was stopped")
     families = sorted({name for line in lines for name in line["reward"]})
     measured = sorted({name for line in lines for name in line["success"]})
     figures: dict[str, Any] = {"iteration": [line["iteration"] for line in lines], "families": families}

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from openk2.core.errors import Interrupted
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import Manifest, locked, sha256_file, sha256_text
 from openk2.rl.recipe import RLRecipe
@@ -26,7 +27,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     """Run a recipe in the folder `run`, or go on where it stopped; the results of the stage.
 
     Raises UserError for a folder that holds another recipe's results, for a start that is no model, and for whatever
-    goes wrong in the run; KeyboardInterrupt after the iteration that was under way has been saved.
+    goes wrong in the run; Interrupted on Ctrl-C, after the iteration that was under way has been saved.
     """
     reporter = reporter or ConsoleReporter()
     check_training_device(device, recipe.workers)
@@ -37,15 +38,13 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
         make = partial(_train, recipe, start, config, device, reporter)
         try:
             done["rl"] = run_stage(Stage("rl", config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
+            run_stage(export_stage("instruct", recipe.name, run / "rl", start, ("rl",)), run, done, reporter)
         except KeyboardInterrupt:
-            if (run / "rl" / "checkpoints").exists():
-                reporter.note("rl: stopped, nothing is lost; the same command goes on from here")
-            else:
-                # Then the folder is still open to another recipe.
-                (run / "rl" / "begun.json").unlink(missing_ok=True)
-                reporter.note("rl: stopped before anything was measured")
-            raise
-        run_stage(export_stage("instruct", recipe.name, run / "rl", start, ("rl",)), run, done, reporter)
+            if done or (run / "rl" / "checkpoints").exists():
+                raise Interrupted(f"interrupted: nothing is lost in {run}, the same command goes on") from None
+            # Then the folder is still open to another recipe.
+            (run / "rl" / "begun.json").unlink(missing_ok=True)
+            raise Interrupted(f"interrupted before anything was measured, so nothing is kept in {run}") from None
     return done["rl"].results
 
 

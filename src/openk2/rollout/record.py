@@ -43,6 +43,8 @@ class Recorder:
         """A message that the policy did not write."""
         if message.role == "tool" and self._given:
             self._given.append(message)
+            if len(self._given) > len(self._given[0].tool_calls):
+                self._step_given()
             return
         self._step_given()
         if message.tool_calls:
@@ -85,9 +87,17 @@ def recover(lines_path: Path) -> Trajectory:
     A last line that was cut is left out. Raises UserError if the file is not such a record.
     """
     try:
-        document, *steps = [json.loads(line) for line in lines_path.read_text(encoding="ascii").split("\n")[:-1]]
-        return from_atif(document | {"steps": steps})
-    except FileNotFoundError as e:
-        raise UserError(f"{lines_path} does not exist: give the .jsonl file of a rollout") from e
+        text = lines_path.read_text(encoding="ascii")
+    except OSError as e:
+        raise UserError(f"{lines_path} cannot be read ({e.strerror}): give the .jsonl file of a rollout") from e
+    except ValueError as e:
+        raise UserError(f"{lines_path} is not the record of a rollout: {e}") from e
+    if "\n" not in text:
+        raise UserError(f"{lines_path} has nothing yet: the rollout was killed before its first line was written")
+    try:
+        document, *steps = [json.loads(line) for line in text.split("\n")[:-1]]
+        trajectory = from_atif(document | {"steps": steps})
     except (ValueError, TypeError, RecursionError, UserError) as e:
         raise UserError(f"{lines_path} is not the record of a rollout: {e}") from e
+    trajectory.stop = "interrupted"
+    return trajectory

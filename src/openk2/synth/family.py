@@ -1,8 +1,8 @@
 """Simulated apps as a family of tasks: small agents that fit into nano's context, domains of the test held out.
 
 A domain belongs to the test or to training by its name, so that no noun, no tool and no row of a test domain is ever in
-a training task. Where a declaration of one's own is the only domain, no request of a test task, with its values, is
-one of a training task.
+a training task. Where a declaration of one's own is the only domain, no first request of a test task, with its values,
+is one of a training task.
 """
 
 from __future__ import annotations
