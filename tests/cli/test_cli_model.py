@@ -43,6 +43,10 @@ def test_what_a_script_reads(cli: Run) -> None:
     assert list(map(int, event["flops_per_token"])) == [1024, 2048]
 
 
+def test_its_own_heads_are_not_compared_with_themselves(cli: Run) -> None:
+    assert cli("model", "describe", "test", "--heads", "4").out.endswith("\n4 heads are what test has.\n")
+
+
 def test_what_is_no_model(cli: Run) -> None:
     done = cli("model", "describe", "huge")
     assert done.code == 2 and "'huge' is neither a preset" in done.err and done.err.count("\n") == 1

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from openk2.core import UserError
-from openk2.train.recipe import TuneRecipe, load_recipe, parse_recipe
+from openk2.train.recipe import TrainConfig, TuneRecipe, load_recipe, parse_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -33,6 +34,15 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
     assert recipe.corpus.paths == ("a", "b")
     assert recipe.name == "other"
     assert recipe.episodes.train == {"shell": 3}
+
+
+@pytest.mark.parametrize(("steps", "fraction", "decay"), [(10, 0.3, 3), (9, 0.3, 3), (8, 0.3, 2), (10, 0.0, 0)])
+def test_warmup_and_decay_may_fill_all_steps_and_no_more(steps: int, fraction: float, decay: int) -> None:
+    raw = {"tokens": steps * 8192, "lr": 0.001, "decay_fraction": fraction}
+    assert (whole := TrainConfig.model_validate(raw | {"warmup_steps": steps - decay})).decay_steps == decay
+    assert whole.steps == steps
+    with pytest.raises(ValidationError, match="longer than the"):
+        TrainConfig.model_validate(raw | {"warmup_steps": steps - decay + 1})
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,14 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path} is a folder: name a file")
 
 
+def check_utf8(path: Path) -> None:
+    """Raises UserError for a name that the libraries which read and write Parquet cannot take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(f"the name {str(path)!r} has bytes that are not UTF-8: take another") from e
+
+
 def check_new_file(path: Path, source: Path | None = None, *, force: bool = False) -> None:
     """Raises UserError, before any work is done, for a file that cannot be written or would take something away: one
     that is there without `force`, and always the one that is read."""

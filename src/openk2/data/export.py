@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from openk2.core import Message, Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.core.messages import as_unicode, compact_json
-from openk2.core.runs import atomic_path, check_new_file, remove_stale, there_already, write_text
+from openk2.core.runs import atomic_path, check_new_file, check_utf8, remove_stale, there_already, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -321,6 +321,7 @@ def export(
     _check_target(form, to, target, force)
     if form.schema is not None and target.suffix == ".parquet":
         need_pyarrow()
+        check_utf8(target)
     found = open_source(source, everything)
     if form.row is None:
         _check_apart(source.resolve(), target.resolve(), target)

@@ -14,13 +14,14 @@ kept, and `near_misses`, those that have failed with half of the points or more.
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
-from openk2.core.runs import atomic_path
+from openk2.core.runs import atomic_path, check_utf8
 
 if TYPE_CHECKING:
     import duckdb
@@ -201,6 +202,7 @@ def damaged(path: Path) -> UserError:
 
 def lake_folder(run: Path) -> Path:
     """The folder of a run's lake. Raises UserError if there is none, or if its recipe is damaged."""
+    check_utf8(run)
     folder = run / STAGE
     if not (folder / "recipe.json").exists():
         raise UserError(f"{run} is not a run of the data factory: name the folder that was given to synth run as --run")
@@ -248,7 +250,7 @@ class Lake:
             if rows_in(path) < 0:
                 raise damaged(path)
         for view in sorted(there):
-            where = str(self.folder / _PARTS[view]).replace("'", "''")
+            where = f"{glob.escape(str(self.folder))}/{_PARTS[view]}".replace("'", "''")
             self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{where}')")
         for view, schema in ((REFUSED, refused_schema), (JUDGED, judged_schema)):
             # A question may name what no run without a model has.

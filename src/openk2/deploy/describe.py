@@ -263,6 +263,9 @@ def print_description(name: str, *, heads: int | None, as_json: bool) -> None:
     for label, text in _facts(name if heads is None else "", description):
         facts.add_row(f"[bold]{label}[/]", text)
     console.print(facts)
+    if other == config:
+        console.print(f"\n{config.num_attention_heads} heads are what {name} has.")
+        return
     console.print(
         f"\n{other.num_attention_heads} heads instead of {config.num_attention_heads}, {longest:,} tokens of context:"
     )

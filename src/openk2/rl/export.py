@@ -26,7 +26,7 @@ from openk2.core import Demonstration, Split, UserError
 from openk2.core.families import beside, is_verified, own_file, placed
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
-from openk2.core.runs import read_small_text, sha256_file, there_already
+from openk2.core.runs import check_utf8, read_small_text, sha256_file, there_already
 from openk2.data.export import need_pyarrow
 from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, tasks_of
 from openk2.rl.recipe import RLRecipe
@@ -75,6 +75,7 @@ def export_rl(
         raise there_already(target)
     if to == "verl":
         need_pyarrow()
+        check_utf8(target)
     recipe, own = _carried(recipe_of(run), _recorded_files(run))
     with placed(own):
         names = tuple(name for name in recipe.families if is_verified(name))

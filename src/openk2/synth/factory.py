@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
 from openk2.core.progress import ConsoleReporter, Reporter
-from openk2.core.runs import Manifest, locked, remove_stale, sha256_file, versions, write_manifest, write_text
+from openk2.core.runs import (
+    Manifest,
+    check_utf8,
+    locked,
+    remove_stale,
+    sha256_file,
+    versions,
+    write_manifest,
+    write_text,
+)
 from openk2.data.lake import (
     AGENTS,
     ASKED,
@@ -70,6 +79,7 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
     packages()
     if recipe.real.share:
         needs_sandbox()
+    check_utf8(run)
     recipe.check_models()
     _check_benchmarks(recipe)
     reporter = reporter or ConsoleReporter()
