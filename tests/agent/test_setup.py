@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,23 @@ def test_consent_is_told_what_it_means(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(resolve, "_consented", [])
     assert setup.acquire_sandbox(assume_yes=True).kind == "none"
     assert "rights of your user" in capsys.readouterr().err
+
+
+ACTS = """
+import os, sys
+from openk2.agent import session, setup
+from openk2.evals import demo, run
+assert "torch" not in sys.modules
+setup.acquire_policy("random:test", device="cpu")
+assert "torch" in sys.modules
+print(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize(("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_leave_their_cores_to_others_unless_told_otherwise(own: str | None, policy: str) -> None:
+    """It has to be said before torch is there."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    done = subprocess.run([sys.executable, "-c", ACTS], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == policy, done.stderr

@@ -46,6 +46,9 @@ def acquire_policy(model: str, *, device: str, grammar: bool = True) -> Policy:
     """The policy that `--model` names; while it loads, a terminal says so. Raises UserError as `resolve_policy`."""
     console = Console(stderr=True)
     with console.status(Text("loading the model ...", style="dim")) if console.is_terminal else nullcontext():
+        # Where other programs are busy, threads that wait for each other and keep their cores make generation ten times
+        # as slow; where none are, it makes no difference. torch reads this when it is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Here and not above: this is what takes the time.
         from openk2.policy.resolve import resolve_policy
 
