@@ -83,7 +83,13 @@ def test_the_whole_algorithm_in_miniature(cli: Run, cli_process: Run, tmp_path: 
     assert set(figures["reward"]) == set(figures["mean_tokens"]) == {"functions:choose", "instructions", "reports"}
     assert any(loss is not None for loss in figures["critic_loss"])
     assert figures["passed"]["reports"] == [None] * 4
-    assert figures["critic_accuracy"][0]["n"] > 0 and figures["critic_reports"][-1]["n"] > 0
+    # Both workers judge, each its own pairs.
+    for kind in ("critic_accuracy", "critic_reports"):
+        counts = [
+            (one and one["n"], by and by["n"])
+            for one, by in zip(figures[kind], figures[f"{kind}_by_length"], strict=True)
+        ]
+        assert all(one == by for one, by in counts) and counts[0][0] > 0 and counts[-1][0] > 0, counts
     assert max(value for value in figures["logprob_mismatch_max"] if value is not None) < 4
     shown = cli("rl", "report", run)
     assert shown.code == 0 and (run / "rl" / "report" / "report.html").exists()
