@@ -38,6 +38,21 @@ def test_a_family_that_was_edited_makes_another_run(tmp_path: Path, monkeypatch:
         run_rl(recipe, tmp_path / "run")
 
 
+def test_a_start_that_was_trained_on_makes_another_run(tmp_path: Path) -> None:
+    """It has the same name and the same shape, and its samples would be another policy's."""
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+    begun = begun_from(recipe, start_folder("nano", "few"))
+    (name,) = begun["weights"]
+    config = config_of(recipe) | {"weights": {name: "0" * 64}}
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "begun.json").write_text(json.dumps({"config": config, "inputs": {}}))
+    with pytest.raises(UserError, match=r"made when model\.safetensors had another content: .*choose another run"):
+        run_rl(recipe, tmp_path)
+
+
 class Interrupts:
     """A person who presses Ctrl-C when the bar says what it has to."""
 
