@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from openk2.chat import nano_tokenizer
-from openk2.core import UserError, families
+from openk2.core import Message, Step, Trajectory, Turn, UserError, families
 from openk2.model import Transformer, load
 from openk2.rl.recipe import RLRecipe
+from openk2.rl.rollouts import new_group
 from openk2.rl.trainer import Trainer
 from openk2.train.stages import start_folder
 from shared.toy import PLACES as TOYS
@@ -133,6 +134,23 @@ def test_what_teaches_nothing_is_said_and_changes_nothing(tmp_path: Path, fault:
 def test_a_family_that_makes_no_task_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the family 'short:no task' cannot make the test task 0 \(KeyError: 0\)"):
         trainer(tmp_path, recipe("short:no task")).run()
+
+
+def test_what_is_penalised_is_taken_from_the_critics_reward(tmp_path: Path) -> None:
+    one = trainer(tmp_path, recipe("short:open", iterations=1))
+
+    def rewards(penalties: dict[str, float]) -> list[float]:
+        task = families.sample_task("short:open", "train", 0)
+        group = new_group(0, "short:open", task, 3)
+        for episode, answer in zip(group.episodes, ("Yes.", "No, never.", "Some words."), strict=True):
+            step = Step(Turn(Message("assistant", answer), "stop"))
+            episode.trajectory = Trajectory(task, "p", (), messages=[step.turn.message], steps=[step])
+        group.episodes[1].penalties = penalties
+        one._judge([group])
+        return [episode.reward for episode in group.episodes if episode.reward is not None]
+
+    fair = rewards({})
+    assert rewards({"a claim": 0.25, "flattery": 0.1}) == pytest.approx([fair[0], fair[1] - 0.35, fair[2]])
 
 
 def test_who_can_only_be_compared_has_no_rate(tmp_path: Path) -> None:
