@@ -76,7 +76,7 @@ def export_rl(
     if to == "verl":
         need_pyarrow()
         check_utf8(target)
-    recipe, own = _carried(recipe_of(run), _recorded_files(run))
+    recipe, own = _carried(*_read(run))
     with placed(own):
         names = tuple(name for name in recipe.families if is_verified(name))
         left_out = tuple(name for name in recipe.families if name not in names)
@@ -102,26 +102,24 @@ def export_rl(
 
 def recipe_of(run: Path) -> RLRecipe:
     """The recipe of a run. Raises UserError if there is none, or one that cannot be run any more."""
+    return _read(run)[0]
+
+
+def _read(run: Path) -> tuple[RLRecipe, dict[str, str]]:
+    """The recipe of a run, and the hashes of the families' files that it was made with, by the families' names. Raises
+    UserError as `recipe_of`."""
     path, config = _config_of(run)
-    for name in _recorded_files(run):
+    recorded = config.get("own_families", {})
+    if not isinstance(recorded, dict):
+        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage")
+    recipe = {key: value for key, value in config.items() if key not in BEGUN_FROM}
+    for name in map(str, recorded):
         if (file := own_file(name)) and not file.is_file():
             raise UserError(f"{run} was made with {name}, and there is no {file}: go where the rl run was begun")
-    for name in BEGUN_FROM:
-        config.pop(name, None)
     try:
-        return RLRecipe.model_validate(config)
+        return RLRecipe.model_validate(recipe), {str(name): str(digest) for name, digest in recorded.items()}
     except ValidationError as e:
         raise UserError(f"{path}: {explain(e, RLRecipe)}") from e
-
-
-def _recorded_files(run: Path) -> dict[str, str]:
-    """The hashes of the families' files that a run was made with, by the families' names. Raises UserError as
-    `recipe_of`."""
-    path, config = _config_of(run)
-    found = config.get("own_families", {})
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage")
-    return {str(name): str(digest) for name, digest in found.items()}
 
 
 def _config_of(run: Path) -> tuple[Path, dict[str, Any]]:

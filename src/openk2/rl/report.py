@@ -100,12 +100,10 @@ def figures_of(run: Path) -> dict[str, Any]:
     are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
     path = run / STAGE / "metrics.jsonl"
-    if not path.exists() and (run / STAGE).is_dir():
-        raise UserError(f"{run} has no iteration yet: wait, or give the rl run command again if it was stopped")
-    if not path.exists():
+    if not path.parent.is_dir():
         raise UserError(f"{run} is not a run of reinforcement learning: name what rl run was given as --run")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [_Line.model_validate_json(line).model_dump() for line in text.splitlines()]
     except ValueError as e:
         raise UserError(f"{path} is damaged: give the same rl run command again, which cuts it back") from e

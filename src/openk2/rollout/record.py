@@ -87,16 +87,13 @@ def recover(lines_path: Path) -> Trajectory:
     A last line that was cut is left out. Raises UserError if the file is not such a record.
     """
     try:
-        text = lines_path.read_text(encoding="ascii")
+        lines = lines_path.read_text(encoding="ascii").split("\n")[:-1]
+        if not lines:
+            raise UserError("it has nothing yet, as the rollout was killed before its first line was written")
+        document, *steps = map(json.loads, lines)
+        trajectory = from_atif(document | {"steps": steps})
     except OSError as e:
         raise UserError(f"{lines_path} cannot be read ({e.strerror}): give the .jsonl file of a rollout") from e
-    except ValueError as e:
-        raise UserError(f"{lines_path} is not the record of a rollout: {e}") from e
-    if "\n" not in text:
-        raise UserError(f"{lines_path} has nothing yet: the rollout was killed before its first line was written")
-    try:
-        document, *steps = [json.loads(line) for line in text.split("\n")[:-1]]
-        trajectory = from_atif(document | {"steps": steps})
     except (ValueError, TypeError, RecursionError, UserError) as e:
         raise UserError(f"{lines_path} is not the record of a rollout: {e}") from e
     trajectory.stop = "interrupted"
