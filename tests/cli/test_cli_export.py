@@ -33,7 +33,8 @@ def test_export(cli: Run, tmp_path: Path) -> None:
     done = cli("export", few(), "--to", "openai", target, "--force", "--json")
     assert json.loads(done.out) == {"path": str(target), "rows": kept, "failed": 0}
     cli("export", few(), "--to", "csv", target).refused("there is no format 'csv'")
-    cli("export", tmp_path / "none", "--to", "atif", tmp_path / "a").refused("there is no folder")
+    for to in ("atif", "verl"):
+        cli("export", tmp_path / "none", "--to", to, tmp_path / "a").refused("there is no folder")
 
 
 def test_failed_ones_are_counted(cli: Run, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def failed(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: folder / "none", "there is no folder .*none: name that of synth run --run"),
+        (lambda folder: folder / "none", "there is no folder .*none: name a run of synth or rl"),
         (lambda folder: folder, "has no trajectories: name a folder"),
         (lambda folder: write("{}")(folder) / "x.json", "is a file: name the folder"),
         (write("{"), r"x\.json is not JSON: take it out"),

@@ -96,7 +96,7 @@ def open_source(path: Path, everything: bool = False) -> Source:
         raise UserError(f"{path} is a file: name the folder of a run, or one with ATIF files")
     if not path.is_dir():
         raise UserError(
-            f"there is no folder {path}: name that of synth run --run, of eval --save, or one of ATIF files"
+            f"there is no folder {path}: name a run of synth or rl, a folder of eval --save, or one of ATIF files"
         )
     files = sorted(path.rglob("*.json"))
     if not files:
@@ -318,11 +318,12 @@ def export(
     if to not in FORMS:
         raise UserError(f"there is no format {to!r}: use one of {', '.join(FORMS)}")
     form = FORMS[to]
+    # First: of a run that is not there, nobody can say whether DST should have been a file or, as of rl, a folder.
+    found = open_source(source, everything)
     _check_target(form, to, target, force)
     if form.schema is not None and target.suffix == ".parquet":
         need_pyarrow()
         check_utf8(target)
-    found = open_source(source, everything)
     if form.row is None:
         _check_apart(source.resolve(), target.resolve(), target)
     counts = {"rows": 0, "failed": 0}
