@@ -78,18 +78,22 @@ class _PlainBar:
     def __init__(self, reporter: ConsoleReporter, name: str) -> None:
         self._reporter = reporter
         self._name = name
-        self._started = self._said = time.monotonic()
-        self._first: int | None = None
+        self._said = time.monotonic()
+        self._begun: int | None = None
+        self._measured_from: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first, self._started = done, now
+        if self._begun is None:
+            self._begun = done
+        elif self._measured_from is None and done > self._begun:
+            # Only now: before the first step, a run may have prepared for longer than a step takes.
+            self._measured_from = done, now
         if now - self._said < PLAIN_SECONDS:
             return
         self._said = now
         left = ""
-        if done > self._first:
-            seconds = (now - self._started) / (done - self._first) * (total - done)
-            left = f", {seconds / 60:.0f} min left"
+        if self._measured_from is not None and done > self._measured_from[0]:
+            first, started = self._measured_from
+            left = f", {(now - started) / (done - first) * (total - done) / 60:.0f} min left"
         self._reporter.note(f"{self._name}: {done}/{total}{left} {text}".rstrip())
