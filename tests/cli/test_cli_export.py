@@ -37,6 +37,12 @@ def test_export(cli: Run, tmp_path: Path) -> None:
         cli("export", tmp_path / "none", "--to", to, tmp_path / "a").refused("there is no folder")
 
 
+def test_trajectories_in_a_folder_called_rl(cli: Run, tmp_path: Path) -> None:
+    assert cli("export", few(), "--to", "atif", tmp_path / "trials" / "rl").code == 0
+    done = cli("export", tmp_path / "trials", "--to", "openai", tmp_path / "a.jsonl", "--json")
+    assert json.loads(done.out)["rows"] == Lake(few()).status()["kept"]
+
+
 def test_failed_ones_are_counted(cli: Run, tmp_path: Path) -> None:
     run = damaged(tmp_path / "run")
     assert cli("export", run, "--to", "atif", tmp_path / "a", "--all").code == 0
@@ -66,6 +72,7 @@ def test_a_query_of_any_size(cli: Run, cli_process: Run) -> None:
     table = cli("synth", "query", few(), "select 'x' a, range b from range(2500)").out.splitlines()
     assert [line.split() for line in table] == [["a", "b"], *(["x", str(number)] for number in range(2500))]
     assert cli("synth", "query", few(), "select '' as \" \"").code == 0
+    assert "order:100:7" in cli("synth", "query", few(), "select 'order:100:7' a").out
     # No word is cut; where there is no room for all of them, rows stand below each other.
     long = cli("synth", "query", few(), "select repeat('a', 64) h, repeat('word ', 60) t").out.splitlines()
     assert long[0].split() == ["h", "t"] and long[1].split() == ["a" * 64, *["word"] * 2] and max(map(len, long)) <= 80

@@ -163,7 +163,7 @@ def test_a_family_of_ones_own_goes_along(to: str, tmp_path: Path, monkeypatch: p
     export_rl(run, to, tmp_path / "out")
     shutil.rmtree(tmp_path / "here")
     folder = tmp_path / "out" / ("" if to == "verl" else "openk2_few_rl")
-    assert (folder / "own.py").read_text() == OWN
+    assert (folder / "families" / "own.py").read_text() == OWN
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, folder], cwd=elsewhere, capture_output=True, text=True, check=True
     )
@@ -186,7 +186,7 @@ def test_two_files_of_one_name_cannot_go_along(tmp_path: Path, monkeypatch: pyte
         Path(name).mkdir()
         Path(name, "own.py").write_text(OWN)
     run = begun(tmp_path / "run", families={f"{name}/own.py:Short": {"prompts": 2} for name in ("a", "b")})
-    with pytest.raises(UserError, match=r"own\.py go into one folder: give one of them another name"):
+    with pytest.raises(UserError, match=r"own\.py go into one folder: begin a run in which one of them has"):
         export_rl(run, "verl", tmp_path / "out")
 
 
@@ -203,7 +203,7 @@ def test_tasks_are_of_the_file_that_goes_along_whatever_else_has_its_name(
     assert "Say" in OWN
     run = begun(tmp_path / "run", families={f"{name}:Short": {"prompts": 2} for name in ("a/y.py", "b/x.py")})
     export_rl(run, "verl", tmp_path / "out")
-    assert (tmp_path / "out" / "x.py").read_text() == OWN
+    assert (tmp_path / "out" / "families" / "x.py").read_text() == OWN
     rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
     assert {row["data_source"] for row in rows} == {"openk2/x.py:Short", "openk2/y.py:Short"}
     assert not [row for row in rows if "Never" in row["prompt"][-1]["content"]]
@@ -223,7 +223,7 @@ def test_a_run_with_families_of_ones_own_is_exported_from_where_it_began(
 
 
 @pytest.mark.parametrize("to", ["verifiers", "verl"])
-def test_a_file_that_was_edited_or_has_the_name_of_another_cannot_go_along(
+def test_a_file_that_was_edited_cannot_go_along_and_one_with_the_name_of_another_can(
     to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -231,15 +231,17 @@ def test_a_file_that_was_edited_or_has_the_name_of_another_cannot_go_along(
     digest = hashlib.sha256(OWN.encode()).hexdigest()
     run = begun(tmp_path / "run", families={"own.py:Short": {"prompts": 2}}, own_families={"own.py:Short": digest})
     export_rl(run, to, tmp_path / "whole")
-    Path("own.py").write_text(OWN + "\n")
-    with pytest.raises(UserError, match=r"own\.py was edited since the run began"):
+    # Nothing of another file is executed to find that out.
+    Path("own.py").write_text("raise SystemExit('executed')")
+    with pytest.raises(UserError, match=r"own\.py is not the file that .* was made with: go where the"):
         export_rl(run, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     shop = (SOURCES.parent / "examples" / "tool_library.toml").read_text()
     Path("recipe.json").write_text(json.dumps(tomllib.loads(shop)))
     run = begun(tmp_path / "other", families={"apps:recipe.json": {"prompts": 2}})
-    with pytest.raises(UserError, match=r"the file recipe\.json of a family would replace that of the export"):
-        export_rl(run, to, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    export_rl(run, to, tmp_path / "out")
+    found = {path.parent.name for path in (tmp_path / "out").rglob("recipe.json")}
+    assert "families" in found and len(found) == 2
 
 
 @pytest.mark.parametrize("to", ["verifiers", "verl"])
@@ -261,7 +263,7 @@ def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged" / "rl" / "begun.json").write_text("{")
     begun(tmp_path / "gone", start=str(tmp_path / "nowhere"))
     for source, to, target, says in (
-        (tmp_path / "there", "verl", "out", "is no run of reinforcement learning"),
+        (tmp_path / "there", "verl", "out", "is not a run of reinforcement learning"),
         (run, "trl", "out", "goes to verifiers or verl, not to trl"),
         (run, "verl", "there", "is there already"),
         (run, "verl", "there/mine.txt", "is there already"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from openk2.core import UserError
 from openk2.rl.recipe import RLRecipe, load_rl_recipe
+from shared import toy
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -29,6 +32,7 @@ def test_our_own(name: str) -> None:
         ("ptx.families={}", "ptx.weight is set and ptx.families is empty"),
         ("iterations=0", "iterations = 0 cannot be"),
         ("start=''", "start = '' cannot be"),
+        ("families.caf\udce9=1", "has bytes that are not UTF-8"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(override: str, says: str) -> None:
@@ -42,6 +46,17 @@ def test_what_is_wrong_is_one_sentence(override: str, says: str) -> None:
 def test_a_family_with_an_option_can_be_set(key: str) -> None:
     recipe = load_rl_recipe(RECIPES / "nano-rl.toml", [f"{key}.prompts=6"])
     assert recipe.families["functions:ask"].prompts == 6
+
+
+def test_a_family_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(toy.__file__, "own.py")
+    base = {"name": "x", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+    with pytest.raises(ValidationError, match=r"'own\.py:Short' and '\./own\.py:Short' are the same: name it once"):
+        RLRecipe.model_validate(base | {"families": {f"{way}own.py:Short": {"prompts": 2} for way in ("", "./")}})
+    Path("other.py").write_bytes(Path("own.py").read_bytes())
+    two = {f"{name}.py:Short": {"prompts": 2} for name in ("own", "other")}
+    assert len(RLRecipe.model_validate(base | {"families": two}).families) == 2
 
 
 def recipe(**rollout: object) -> RLRecipe:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from openk2.core import UserError
-from openk2.core.errors import Interrupted
+from openk2.core.errors import EndedAtOnce, Interrupted
 from openk2.core.progress import Bar
 from openk2.rl.export import recipe_of
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.report import figures_of
-from openk2.rl.run import begun_from, config_of, run_rl
+from openk2.rl.run import begun_from, config_of, is_rl_run, run_rl
 from openk2.train.stages import start_folder
 from shared import toy
 
@@ -78,14 +78,87 @@ def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> N
         | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
     )
     person = Interrupts("measuring")
-    with pytest.raises(Interrupted, match="before anything was measured, so nothing is kept"):
+    with pytest.raises(Interrupted, match="before the start was measured, so nothing is kept"):
         run_rl(recipe, tmp_path, reporter=person)
     assert "stopping" not in " ".join(person.said)
     # So that a person may think again about what takes so long.
-    assert not list((tmp_path / "rl").glob("*.json")) and not list((tmp_path / "rl").glob(".workers-*"))
+    assert not (tmp_path / "rl").exists() and not is_rl_run(tmp_path)
     for what in (figures_of, recipe_of):
-        with pytest.raises(UserError, match="give the rl run command again"):
+        with pytest.raises(UserError, match=r"is not a run of .* give that command again if it was stopped"):
             what(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("raised", "there", "says"),
+    [
+        (KeyboardInterrupt, "checkpoints/step-1/state", "nothing is lost in"),
+        (EndedAtOnce, "checkpoints/step-1/state", "ended at once: the last checkpoint in .* is kept"),
+        # While what is finished is checked.
+        (KeyboardInterrupt, "manifest.json", "nothing is lost in"),
+    ],
+)
+def test_what_is_kept_is_said(
+    raised: type[KeyboardInterrupt], there: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+    kept = tmp_path / "rl" / there
+    kept.parent.mkdir(parents=True)
+    kept.write_text("")
+
+    def stop(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("openk2.rl.run.run_stage", stop)
+    with pytest.raises(Interrupted, match=says):
+        run_rl(recipe, tmp_path)
+    assert kept.exists()
+
+
+def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
+    )
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "mine.txt").write_text("mine")
+    with pytest.raises(Interrupted, match="nothing is kept"):
+        run_rl(recipe, tmp_path, reporter=Interrupts("measuring"))
+    assert [path.name for path in (tmp_path / "rl").iterdir()] == ["mine.txt"]
+
+
+def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) -> None:
+    folder = tmp_path / "rl"
+    folder.mkdir()
+    for record, empty, cut in (
+        ("begun.json", "has no iteration yet: wait, or give the rl run command again", "command again, which cuts it"),
+        ("manifest.json", "is lost, and the run is finished", "delete the lines that are not whole"),
+    ):
+        (folder / record).write_text(json.dumps({"config": {}}))
+        (folder / "metrics.jsonl").write_text("")
+        with pytest.raises(UserError, match=empty):
+            figures_of(tmp_path)
+        (folder / "metrics.jsonl").write_text('{"iteration": 0')
+        with pytest.raises(UserError, match=cut):
+            figures_of(tmp_path)
+
+
+def test_a_folder_that_has_one_called_rl_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "rl" / "rl").mkdir(parents=True)
+    (tmp_path / "rl" / "rl" / "manifest.json").write_text(json.dumps({"config": {}}))
+    assert is_rl_run(tmp_path / "rl") and not is_rl_run(tmp_path)
+
+
+def test_a_folder_whose_name_no_recipe_can_hold(tmp_path: Path) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+    with pytest.raises(UserError, match="has bytes that are not UTF-8: take another"):
+        run_rl(recipe, tmp_path / "caf\udce9")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_default_is_recorded_as_what_it_is() -> None:

@@ -1,17 +1,19 @@
 """Workers as processes: what a person reads when one of them fails."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openk2.core import UserError
+from openk2.core.errors import EndedAtOnce
 from openk2.train.launch import train_in_workers
 from openk2.train.recipe import SftConfig
 from openk2.train.worker import Job
 
 
-def test_a_worker_that_fails_is_one_sentence_and_a_log(tmp_path: Path) -> None:
-    job = Job(
+def job_in(tmp_path: Path) -> Job:
+    return Job(
         folder=tmp_path / "sft",
         sft=SftConfig(tokens=100_000, lr=0.01, warmup_steps=0),
         seed=0,
@@ -25,6 +27,10 @@ def test_a_worker_that_fails_is_one_sentence_and_a_log(tmp_path: Path) -> None:
         identity="",
         scratch=tmp_path / "sft" / ".workers-1",
     )
+
+
+def test_a_worker_that_fails_is_one_sentence_and_a_log(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
     with pytest.raises(
         UserError, match=r"training worker 0 failed \(.*worker-error\.log has the whole of it"
     ) as caught:
@@ -32,3 +38,32 @@ def test_a_worker_that_fails_is_one_sentence_and_a_log(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert "Traceback" in (tmp_path / "sft" / "worker-error.log").read_text()
     assert not job.scratch.exists()
+
+
+PATIENT = """
+import json, sys, time
+print(json.dumps({"event": "start"}), flush=True)
+sys.stdin.readline()
+print(json.dumps({"event": "saving"}), flush=True)
+time.sleep(%s)
+"""
+
+
+@pytest.mark.parametrize(("times", "raised"), [(1, KeyboardInterrupt), (2, EndedAtOnce)])
+def test_who_stops_it_twice_is_not_told_that_it_was_saved(
+    times: int, raised: type[KeyboardInterrupt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "patient.py").write_text(PATIENT % (0 if times == 1 else 600))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pressed = 0
+
+    def press(event: dict[str, Any]) -> None:
+        nonlocal pressed
+        if event["event"] in ("start", "saving") and pressed < times:
+            pressed += 1
+            raise KeyboardInterrupt
+
+    job = job_in(tmp_path)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train_in_workers(job, press, "patient")
+    assert type(caught.value) is raised and pressed == times and not job.scratch.exists()

@@ -185,7 +185,7 @@ def run_agent(settings: Settings) -> int:
         raise UserError("the task is not UTF-8 text: write it in another encoding, or leave the odd bytes out")
     sandbox = acquire_sandbox(settings.assume_yes)
     policy = acquire_policy(settings.model, device=settings.device)
-    view = ConsoleView(Console(highlight=False), speaker=speaker_of(settings.model))
+    view = ConsoleView(Console(highlight=False, emoji=False), speaker=speaker_of(settings.model))
     limits = Limits(steps=settings.steps, seconds=settings.seconds)
     record = records_folder() / f"{record_name()}.json"
     session = Session(

@@ -48,7 +48,7 @@ def export(
     """
     from openk2.core.progress import ConsoleReporter
     from openk2.data.export import export as write
-    from openk2.rl.export import is_rl_run
+    from openk2.rl.run import is_rl_run
 
     if is_rl_run(source):
         _export_rl(source, to, target, everything=everything, force=force, as_json=as_json)

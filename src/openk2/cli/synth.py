@@ -197,7 +197,7 @@ def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) ->
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)
     room = console.width - 2 * len(columns)
     widths = [0] * len(columns)
     number, below = 0, False
@@ -283,7 +283,7 @@ def report(
     table.add_column(justify="right")
     for label, value in summary(figures):
         table.add_row(label, value)
-    Console().print(table, markup=False)
+    Console(emoji=False).print(table, markup=False)
     for path in paths:
         print(path)
 

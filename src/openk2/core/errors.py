@@ -18,6 +18,10 @@ class ContextOverflow(UserError):
     """The prompt does not fit into the context that the model was trained for."""
 
 
+class EndedAtOnce(KeyboardInterrupt):
+    """A second Ctrl-C: what was under way was not saved."""
+
+
 class Interrupted(UserError):
     """The person stopped it. The sentence says what of the work is kept, and where."""
 

@@ -40,7 +40,7 @@ class ConsoleReporter:
     """A live bar on a terminal; elsewhere a line every half minute."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, emoji=False)
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -76,6 +76,10 @@ def read_recipe(path: Path, overrides: Sequence[str], examples: str) -> dict[str
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
+    try:
+        override.encode()
+    except UnicodeEncodeError as e:
+        raise UserError(f"--set {override!r} has bytes that are not UTF-8: write it in UTF-8") from e
     key, equals, text = override.partition("=")
     parts = _parts(key)
     if not equals or not all(parts):

@@ -105,7 +105,7 @@ def check_file(path: Path) -> None:
 
 
 def check_utf8(path: Path) -> None:
-    """Raises UserError for a name that the libraries which read and write Parquet cannot take."""
+    """Raises UserError for a name that neither JSON nor the libraries which read and write Parquet can take."""
     try:
         str(path).encode()
     except UnicodeEncodeError as e:

@@ -256,7 +256,7 @@ def print_description(name: str, *, heads: int | None, as_json: bool) -> None:
         }
         print(json.dumps({"name": name, **asdict(description), "tensors": tensors, "heads_compared": heads_compared}))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(_tensor_table(description.tensors))
     console.print()
     facts = Table.grid(padding=(0, 2))

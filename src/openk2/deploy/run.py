@@ -267,7 +267,7 @@ def _print(found: Deployment) -> None:
         if len(found.launches) > 1 or found.machine.nodes > 1:
             print(f"# {launch.where}")
         print(f"{launch}\n")
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     table = Table.grid(padding=(0, 2))
     for label, text in _why(found):
         table.add_row(label, text)

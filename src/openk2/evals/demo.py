@@ -59,7 +59,7 @@ def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, de
     acquire_sandbox(assume_yes)
     policy = acquire_policy(model, device=device)
     records = records_folder() / f"demo-{record_name()}"
-    view = ConsoleView(Console(highlight=False), speaker=speaker_of(model), total=len(tasks))
+    view = ConsoleView(Console(highlight=False, emoji=False), speaker=speaker_of(model), total=len(tasks))
     if not as_json and model == "nano":
         view.note(f"{WHAT_NANO_IS_NOT.format(command=command.typed)}\n")
     verdicts: list[bool] = []

@@ -183,7 +183,7 @@ def evaluate_families(
 async def _evaluate_all(
     policy: Policy, names: Sequence[str], n: int, seed: int, concurrency: int, save: Path | None, as_json: bool
 ) -> None:
-    progress_console = Console(stderr=True)
+    progress_console = Console(stderr=True, emoji=False)
     try:
         for name in names:
             family = get_family(name)
@@ -213,9 +213,9 @@ def _show(report: Report, of: int | None, as_json: bool) -> None:
     if as_json:
         print_object(report.to_json() | ({} if of is None else {"interrupted": True, "of": of}))
     else:
-        print_report(Console(), report)
+        print_report(Console(emoji=False), report)
         if of is not None:
-            Console().print(f"cut off: {report.total.n} of {of} tasks were finished, the short ones first")
+            Console(emoji=False).print(f"cut off: {report.total.n} of {of} tasks were finished, the short ones first")
 
 
 def _policy(model: str, device: str, grammar: bool) -> Policy:

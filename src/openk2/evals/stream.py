@@ -390,7 +390,7 @@ def run_stream_test(base_url: str, *, model: str, n: int, seed: int, concurrency
         table.add_column(column, justify="right" if side == "right" else "left")
     for name, tally in report.checks.items():
         table.add_row(CHECKS[name], str(tally.passed), str(tally.n))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     console.print(
         f"{report.cases} cases, {report.refused} refused by the server, {report.unrepeatable} whose answer changes"

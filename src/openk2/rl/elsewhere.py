@@ -20,13 +20,15 @@ from openk2.rl.recipe import FamilyConfig, RLRecipe
 
 RECIPE = "recipe.json"
 """The recipe in an exported folder."""
+OWN_FAMILIES = "families"
+"""The folder beside it with the files of families of one's own."""
 Speak = Callable[[Sequence[Message], Sequence[ToolSpec], int], Awaitable[Turn]]
 """Conversation, tools and the most tokens -> the next turn. It raises Halt when the model is not asked any more."""
 
 
 def read_recipe_of(folder: Path) -> RLRecipe:
-    """The recipe that an export wrote; families of one's own are beside it."""
-    look_in(folder)
+    """The recipe that an export wrote; families of one's own are found from now on."""
+    look_in(folder / OWN_FAMILIES)
     return RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
 
 

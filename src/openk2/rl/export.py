@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -28,9 +29,9 @@ from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import check_utf8, read_small_text, sha256_file, there_already
 from openk2.data.export import need_pyarrow
-from openk2.rl.elsewhere import RECIPE, demonstration_of, is_question, tasks_of
+from openk2.rl.elsewhere import OWN_FAMILIES, RECIPE, demonstration_of, is_question, tasks_of
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.run import BEGUN_FROM
+from openk2.rl.run import BEGUN_FROM, record_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from openk2.chat import Tokenizer
 
 FORMATS = ("verifiers", "verl")
-STAGE = "rl"
 SPLITS: tuple[Split, ...] = ("train", "test")
 _TEMPLATES = Path(__file__).parent / "templates"
 _NEEDED = {"agent.yaml": "with_tools", "openk2_agent.py": "with_tools", "reward.py": "with_questions"}
@@ -58,11 +58,6 @@ class Exported:
     left_out: tuple[str, ...]
 
 
-def is_rl_run(run: Path) -> bool:
-    """Whether the folder is that of a run of reinforcement learning, finished or not, or hardly begun."""
-    return (run / STAGE).is_dir()
-
-
 def export_rl(
     run: Path, to: str, target: Path, *, force: bool = False, watch: Watch = lambda done, total: None
 ) -> Exported:
@@ -76,7 +71,7 @@ def export_rl(
     if to == "verl":
         need_pyarrow()
         check_utf8(target)
-    recipe, own = _carried(*_read(run))
+    recipe, own = _carried(recipe_of(run))
     with placed(own):
         names = tuple(name for name in recipe.families if is_verified(name))
         left_out = tuple(name for name in recipe.families if name not in names)
@@ -92,60 +87,44 @@ def export_rl(
             else:
                 _write_verifiers(folder, recipe, names, values)
             for name, path in own.items():
-                if (where / name).exists():
-                    raise UserError(
-                        f"the file {name} of a family would replace that of the export: give it another name"
-                    )
-                _write(where / name, read_small_text(path))
+                (where / OWN_FAMILIES).mkdir(exist_ok=True)
+                shutil.copyfile(path, where / OWN_FAMILIES / name)
     return Exported(target, tasks, names, left_out)
 
 
 def recipe_of(run: Path) -> RLRecipe:
-    """The recipe of a run. Raises UserError if there is none, or one that cannot be run any more."""
-    return _read(run)[0]
-
-
-def _read(run: Path) -> tuple[RLRecipe, dict[str, str]]:
-    """The recipe of a run, and the hashes of the families' files that it was made with, by the families' names. Raises
-    UserError as `recipe_of`."""
-    path, config = _config_of(run)
+    """The recipe of a run. Raises UserError if there is none, or one that cannot be run any more, and for a family's
+    file that is not the one that the run was made with."""
+    path, config = record_of(run)
     recorded = config.get("own_families", {})
     if not isinstance(recorded, dict):
         raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage")
     recipe = {key: value for key, value in config.items() if key not in BEGUN_FROM}
-    for name in map(str, recorded):
-        if (file := own_file(name)) and not file.is_file():
+    # Before anything of it is executed.
+    for name, digest in recorded.items():
+        file = own_file(str(name))
+        if file and not file.is_file():
             raise UserError(f"{run} was made with {name}, and there is no {file}: go where the rl run was begun")
+        if file and sha256_file(file) != digest:
+            raise UserError(
+                f"{file} is not the file that {run} was made with: go where the rl run was begun, or put it back"
+            )
     try:
-        return RLRecipe.model_validate(recipe), {str(name): str(digest) for name, digest in recorded.items()}
+        return RLRecipe.model_validate(recipe)
     except ValidationError as e:
         raise UserError(f"{path}: {explain(e, RLRecipe)}") from e
 
 
-def _config_of(run: Path) -> tuple[Path, dict[str, Any]]:
-    path = _record_of(run)
-    if path is None:
-        if is_rl_run(run):
-            raise UserError(f"{run} has nothing to export, it was stopped at its start: give the rl run command again")
-        raise UserError(f"{run} is no run of reinforcement learning: name the folder that rl run was given as --run")
-    try:
-        return path, dict(json.loads(read_small_text(path))["config"])
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
-        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
-
-
-def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, dict[str, Path]]:
-    """The recipe with families called as if their files were beside it, and where the files are, by their names there.
-
-    Raises UserError for two files of one name, and for one that is no longer what the run was made with.
-    """
+def _carried(recipe: RLRecipe) -> tuple[RLRecipe, dict[str, Path]]:
+    """The recipe with families called as if their files were in the folder that is looked in, and where the files are,
+    by their names there. Raises UserError for two files of one name."""
     files: dict[str, Path] = {}
     new: dict[str, str] = {}
     for name, path in recipe.own_files.items():
-        if name in recorded and path.is_file() and sha256_file(path) != recorded[name]:
-            raise UserError(f"{path} was edited since the run began, which was made with other tasks: put it back")
         if files.setdefault(path.name, path) != path:
-            raise UserError(f"{files[path.name]} and {path} go into one folder: give one of them another name")
+            raise UserError(
+                f"{files[path.name]} and {path} go into one folder: begin a run in which one of them has another name"
+            )
         new[name] = beside(name)
     ptx, critic, measured = recipe.ptx, recipe.critic, recipe.eval
     renamed = {
@@ -157,11 +136,6 @@ def _carried(recipe: RLRecipe, recorded: Mapping[str, str]) -> tuple[RLRecipe, d
         "eval": measured.model_copy(update={"families": tuple(new.get(name, name) for name in measured.families)}),
     }
     return recipe.model_copy(update=renamed), files
-
-
-def _record_of(run: Path) -> Path | None:
-    found = (run / STAGE / name for name in ("manifest.json", "begun.json"))
-    return next((path for path in found if path.is_file()), None)
 
 
 # What templates say
@@ -241,6 +215,8 @@ def _write_verl(
     folder: Path, run: Path, recipe: RLRecipe, names: Sequence[str], values: dict[str, Any], watch: Watch
 ) -> None:
     model = _model_of(run, recipe)
+    # It stands in the command.
+    check_utf8(model)
     longest = _write_rows(folder, model, recipe, names, watch)
     context = _context_of(model)
     if longest >= context:

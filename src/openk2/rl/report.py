@@ -23,11 +23,11 @@ from openk2.data.report import (
     new_figure,
     write_report_files,
 )
+from openk2.rl.run import STAGE, is_finished, record_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STAGE = "rl"
 Points = Sequence[tuple[int, float, float, float]]
 """(iteration, value, and the two ends of its interval; NaN without one)."""
 _NARROW = 20
@@ -99,14 +99,20 @@ def figures_of(run: Path) -> dict[str, Any]:
     family, with n and interval), `critic_accuracy`, `critic_reports`, both `_by_length` alone, and `ptx_valid`
     are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
+    record_of(run)
     path = run / STAGE / "metrics.jsonl"
-    if not path.parent.is_dir():
-        raise UserError(f"{run} is not a run of reinforcement learning: name what rl run was given as --run")
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [_Line.model_validate_json(line).model_dump() for line in text.splitlines()]
     except ValueError as e:
-        raise UserError(f"{path} is damaged: give the same rl run command again, which cuts it back") from e
+        way_out = (
+            "delete the lines that are not whole, and the report is made of the others"
+            if is_finished(run)
+            else "give the same rl run command again, which cuts it back"
+        )
+        raise UserError(f"{path} is damaged: {way_out}") from e
+    if not lines and is_finished(run):
+        raise UserError(f"{path} is lost, and the run is finished: without it there is nothing to report")
     if not lines:
         raise UserError(f"{run} has no iteration yet: wait, or give the rl run command again if it was stopped")
     families = sorted({name for line in lines for name in line["reward"]})
@@ -124,25 +130,12 @@ def write_report(run: Path, out: Path | None = None) -> tuple[dict[str, Any], li
     something cannot be drawn or written."""
     need_matplotlib()
     figures = figures_of(run)
-    recipe = _config(run)
+    recipe = record_of(run)[1]
     folder = out or run / STAGE / "report"
     intro = f"From {recipe.get('start', 'a model')}, seed {recipe.get('seed', '?')}."
     title = f"Reinforcement learning: {recipe.get('name', run.name)}"
     paths = write_report_files(folder, title, intro, summary(figures), pictures_of(figures), _examples(run))
     return figures, paths
-
-
-def _config(run: Path) -> dict[str, Any]:
-    """The recipe, from the finished stage or the one that was begun."""
-    for name in ("manifest.json", "begun.json"):
-        path = run / STAGE / name
-        if path.exists():
-            try:
-                config = json.loads(path.read_text(encoding="utf-8"))["config"]
-            except (ValueError, KeyError, TypeError, RecursionError) as e:
-                raise UserError(f"{path} is damaged: delete {run / STAGE} to redo this stage") from e
-            return dict(config)
-    return {}
 
 
 def _examples(run: Path) -> list[Passage]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openk2.core.errors import Interrupted
+from openk2.core.errors import EndedAtOnce, Interrupted, UserError
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
-from openk2.core.runs import Manifest, locked, sha256_file, sha256_text
+from openk2.core.runs import LOCK, Manifest, check_utf8, locked, read_small_text, sha256_file, sha256_text
 from openk2.rl.recipe import RLRecipe
 from openk2.train.stages import Stage, check_training_device, export_stage, run_stage, start_folder, weights_of
 
+STAGE = "rl"
 BEGUN_FROM = ("weights", "own_families")
 """What a run's record says beside its recipe."""
 _WITHOUT_EFFECT = {"checkpoint_every"}
@@ -30,6 +32,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     goes wrong in the run; Interrupted on Ctrl-C, after the iteration that was under way has been saved.
     """
     reporter = reporter or ConsoleReporter()
+    check_utf8(run)
     check_training_device(device, recipe.workers)
     start = start_folder(recipe.start, recipe.name).resolve()
     config = config_of(recipe) | begun_from(recipe, start)
@@ -37,15 +40,55 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
         try:
-            done["rl"] = run_stage(Stage("rl", config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
-            run_stage(export_stage("instruct", recipe.name, run / "rl", start, ("rl",)), run, done, reporter)
-        except KeyboardInterrupt:
-            if done or (run / "rl" / "checkpoints").exists():
-                raise Interrupted(f"interrupted: nothing is lost in {run}, the same command goes on") from None
-            # Then the folder is still open to another recipe.
-            (run / "rl" / "begun.json").unlink(missing_ok=True)
-            raise Interrupted(f"interrupted before anything was measured, so nothing is kept in {run}") from None
-    return done["rl"].results
+            done[STAGE] = run_stage(Stage(STAGE, config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
+            run_stage(export_stage("instruct", recipe.name, run / STAGE, start, (STAGE,)), run, done, reporter)
+        except KeyboardInterrupt as e:
+            if not any((run / STAGE / name).exists() for name in ("checkpoints", "manifest.json")):
+                _forget(run / STAGE)
+                raise Interrupted(f"interrupted before the start was measured, so nothing is kept in {run}") from None
+            if isinstance(e, EndedAtOnce):
+                raise Interrupted(
+                    f"ended at once: the last checkpoint in {run} is kept, the same command goes on"
+                ) from None
+            raise Interrupted(f"interrupted: nothing is lost in {run}, the same command goes on") from None
+    return done[STAGE].results
+
+
+def _forget(folder: Path) -> None:
+    """Leave a stage as if it had never begun: open to another recipe, on another machine, and no run to a report."""
+    for name in ("begun.json", "dtype", LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def is_rl_run(run: Path) -> bool:
+    """Whether the folder is that of a run of reinforcement learning, finished or not."""
+    return _record_of(run) is not None
+
+
+def is_finished(run: Path) -> bool:
+    """Whether reinforcement learning has come to its end in that folder."""
+    return (run / STAGE / "manifest.json").is_file()
+
+
+def record_of(run: Path) -> tuple[Path, dict[str, Any]]:
+    """What a run was made with, and the file that says so. Raises UserError if there is none or it is damaged."""
+    path = _record_of(run)
+    if path is None:
+        raise UserError(
+            f"{run} is not a run of reinforcement learning: name what rl run was given as --run, and give that command "
+            "again if it was stopped at its start"
+        )
+    try:
+        return path, dict(json.loads(read_small_text(path))["config"])
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as e:
+        raise UserError(f"{path} is damaged: delete {path.parent} to redo this stage") from e
+
+
+def _record_of(run: Path) -> Path | None:
+    found = (run / STAGE / name for name in ("manifest.json", "begun.json"))
+    return next((path for path in found if path.is_file()), None)
 
 
 def config_of(recipe: RLRecipe) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def print_list(seed: int, *, as_json: bool) -> None:
     table.add_column("tools", justify="right", no_wrap=True)
     for one in listed(seed):
         table.add_row(one.name, one.category, one.title, str(one.tools))
-    Console(highlight=False).print(table)
+    Console(highlight=False, emoji=False).print(table)
 
 
 def print_description(name: str, seed: int, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from openk2.core import UserError
+from openk2.core.errors import EndedAtOnce
 from openk2.core.runs import write_text
 from openk2.train.worker import WorkerJob
 
@@ -43,16 +44,19 @@ def train_in_workers(job: WorkerJob, on_event: Callable[[Event], None], module: 
     """Run a job to its end in processes of `module`, and return its last event.
 
     Raises UserError with a worker's own sentence, or saying that
-    a worker was killed. On KeyboardInterrupt the workers finish their step and save; then it is raised again (a second
-    one ends them at once).
+    a worker was killed. On KeyboardInterrupt the workers finish their step and save; then it is raised again (on a
+    second one they end at once, and EndedAtOnce is).
     """
     with _Workers(job, module) as workers:
         try:
             return workers.watch(on_event)
         except KeyboardInterrupt:
-            on_event({"event": "stopping"})
-            workers.stop()
-            workers.watch(on_event)
+            try:
+                on_event({"event": "stopping"})
+                workers.stop()
+                workers.watch(on_event)
+            except KeyboardInterrupt as e:
+                raise EndedAtOnce from e
             raise
 
 

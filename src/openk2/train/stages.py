@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from openk2.core import UserError
+from openk2.core.errors import EndedAtOnce
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import (
     Manifest,
+    check_utf8,
     locked,
     nano_folder,
     read_manifest,
@@ -74,6 +76,7 @@ def run_recipe(
     if until is not None and until not in makers:
         raise UserError(f"there is no stage {until!r}: choose one of {', '.join(makers)}")
     reporter = reporter or ConsoleReporter()
+    check_utf8(run)
     check_training_device(device, recipe.workers)
     _check_memory(recipe)
     with locked(run, "choose another with --run"):
@@ -82,8 +85,11 @@ def run_recipe(
             stage = make(run, device, reporter)
             try:
                 done[name] = run_stage(stage, run, done, reporter)
-            except KeyboardInterrupt:
-                reporter.note(f"{name}: stopped, nothing is lost; the same command goes on from here")
+            except KeyboardInterrupt as e:
+                if isinstance(e, EndedAtOnce):
+                    reporter.note(f"{name}: ended at once; the same command goes on from the last checkpoint")
+                else:
+                    reporter.note(f"{name}: stopped, nothing is lost; the same command goes on from here")
                 raise
             if name == until:
                 break
