@@ -117,16 +117,23 @@ def test_what_is_kept_is_said(
     assert kept.exists()
 
 
-def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path) -> None:
+def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = RLRecipe.model_validate(
         {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
+        | {"families": {"instructions": {"prompts": 2}}}
     )
-    (tmp_path / "rl").mkdir()
-    (tmp_path / "rl" / "mine.txt").write_text("mine")
+    folder = tmp_path / "rl"
+    folder.mkdir()
+
+    def stop(*_: object) -> None:
+        for name in ("begun.json", "dtype", ".lock", "mine.txt"):
+            (folder / name).write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openk2.rl.run.run_stage", stop)
     with pytest.raises(Interrupted, match="nothing is kept"):
-        run_rl(recipe, tmp_path, reporter=Interrupts("measuring"))
-    assert [path.name for path in (tmp_path / "rl").iterdir()] == ["mine.txt"]
+        run_rl(recipe, tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
 def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) -> None:
