@@ -148,12 +148,17 @@ for name, task in tasks_of(recipe, list(recipe.families), "test"):
 """
 
 
-@pytest.mark.parametrize("to", ["verifiers", "verl"])
-def test_a_family_of_ones_own_goes_along(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("to", "linked"), [("verifiers", False), ("verl", False), ("verl", True)])
+def test_a_family_of_ones_own_goes_along(
+    to: str, linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, elsewhere = tmp_path / "here" / "mine", tmp_path / "elsewhere"
     here.mkdir(parents=True)
     elsewhere.mkdir()
     (here / "own.py").write_text(OWN)
+    if linked:
+        (here / "own.py").rename(tmp_path / "here" / "real.py")
+        (here / "own.py").symlink_to("../real.py")
     monkeypatch.chdir(tmp_path / "here")
     name = "mine/own.py:Short"
     run = begun(
@@ -251,6 +256,21 @@ def test_the_same_run_gives_the_same_bytes(to: str, run: Path, tmp_path: Path) -
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
+def test_two_exports_with_different_files_of_one_name_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("a", OWN), ("b", OWN), ("c", OWN.replace("Say", "Please say"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.py").write_text(text)
+        monkeypatch.chdir(tmp_path / name)
+        export_rl(begun(tmp_path / name / "run", families={"own.py:Short": {"prompts": 2}}), "verl", Path("out"))
+    read = "import sys; from pathlib import Path; from openk2.rl.elsewhere import read_recipe_of\n"
+    read += "for name in sys.argv[1:]: read_recipe_of(Path(name, 'out'))"
+    both = [subprocess.run([sys.executable, "-c", read, "a", two], cwd=tmp_path, capture_output=True) for two in "bc"]
+    assert both[0].returncode == 0, both[0].stderr
+    assert both[1].returncode and b"was read first, and is not" in both[1].stderr
+
+
 # What is refused
 
 
@@ -266,7 +286,7 @@ def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path) -> None:
         (tmp_path / "there", "verl", "out", "is not a run of reinforcement learning"),
         (run, "trl", "out", "goes to verifiers or verl, not to trl"),
         (run, "verl", "there", "is there already"),
-        (run, "verl", "there/mine.txt", "is there already"),
+        (run, "verl", "there/mine.txt", r"mine\.txt is a file: name a folder"),
         (tmp_path / "old", "verifiers", "out", "there is no task family 'crosswords'"),
         (tmp_path / "open", "verifiers", "out", "only a critic can judge reports"),
         (tmp_path / "damaged", "verifiers", "out", "is damaged"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from openk2.rl import demonstrations
 from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import demonstration_seed, free_seeds, held_back, holds_back
 from openk2.rl.recipe import FamilyConfig, RLRecipe
+from shared import toy
 
 
 def requests(name: str, seeds: list[int]) -> set[str]:
@@ -53,6 +56,19 @@ def test_only_the_tasks_of_families_that_are_demonstrated_are_held_back() -> Non
     run = RLRecipe.model_validate(recipe | {"families": families, "ptx": shown})
     assert [holds_back(run, name) for name in families] == [False, True, True]
     assert not any(holds_back(without, name) for name in families)
+
+
+def test_a_family_of_ones_own_is_the_same_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.py", "other.py"):
+        shutil.copy(toy.__file__, name)
+    recipe = {"name": "a", "start": "random:test", "iterations": 1, "objective": {"lr": 0.1}}
+    families = {f"{name}.py:Short": {"prompts": 2} for name in ("own", "other")}
+    shown = {"weight": 0.1, "families": {"./own.py:Short": 1}}
+    run = RLRecipe.model_validate(recipe | {"families": families, "ptx": shown})
+    assert [holds_back(run, name) for name in families] == [True, False]
 
 
 class OneTask:

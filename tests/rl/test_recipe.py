@@ -55,6 +55,9 @@ def test_a_family_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValidationError, match=r"'own\.py:Short' and '\./own\.py:Short' are the same: name it once"):
         RLRecipe.model_validate(base | {"families": {f"{way}own.py:Short": {"prompts": 2} for way in ("", "./")}})
     Path("other.py").write_bytes(Path("own.py").read_bytes())
+    Path("link.py").symlink_to("own.py")
+    with pytest.raises(ValidationError, match=r"'own\.py:Short' and 'link\.py:Short' are the same: name it once"):
+        RLRecipe.model_validate(base | {"families": {f"{name}.py:Short": {"prompts": 2} for name in ("own", "link")}})
     two = {f"{name}.py:Short": {"prompts": 2} for name in ("own", "other")}
     assert len(RLRecipe.model_validate(base | {"families": two}).families) == 2
 

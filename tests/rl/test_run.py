@@ -126,6 +126,8 @@ def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, m
     folder.mkdir()
 
     def stop(*_: object) -> None:
+        # The first checkpoint was being written.
+        (folder / "checkpoints" / ".step-00000000.building").mkdir(parents=True)
         for name in ("begun.json", "dtype", ".lock", "mine.txt"):
             (folder / name).write_text("")
         raise KeyboardInterrupt
@@ -150,6 +152,10 @@ def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) ->
         (folder / "metrics.jsonl").write_text('{"iteration": 0')
         with pytest.raises(UserError, match=cut):
             figures_of(tmp_path)
+        # All that machines read stands in the log.
+        (folder / record).unlink()
+        (folder / "metrics.jsonl").write_text('{"iteration": 0}\n')
+        assert figures_of(tmp_path)["iteration"] == [0]
 
 
 def test_a_folder_that_has_one_called_rl_is_no_run(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Workers as processes: what a person reads when one of them fails."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,29 @@ time.sleep(%s)
 """
 
 
-@pytest.mark.parametrize(("times", "raised"), [(1, KeyboardInterrupt), (2, EndedAtOnce)])
+@pytest.mark.parametrize(("times", "raised"), [(1, KeyboardInterrupt), (2, EndedAtOnce), (3, EndedAtOnce)])
 def test_who_stops_it_twice_is_not_told_that_it_was_saved(
     times: int, raised: type[KeyboardInterrupt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "patient.py").write_text(PATIENT % (0 if times == 1 else 600))
+    clear = shutil.rmtree
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     pressed = 0
 
     def press(event: dict[str, Any]) -> None:
         nonlocal pressed
-        if event["event"] in ("start", "saving") and pressed < times:
+        if event["event"] in ("start", "saving") and pressed < min(times, 2):
             pressed += 1
             raise KeyboardInterrupt
 
+    def press_again(path: Path, ignore_errors: bool) -> None:
+        nonlocal pressed
+        if 2 <= pressed < times:
+            pressed += 1
+            raise KeyboardInterrupt
+        clear(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr("openk2.train.launch.shutil.rmtree", press_again)
     job = job_in(tmp_path)
     with pytest.raises(KeyboardInterrupt) as caught:
         train_in_workers(job, press, "patient")

@@ -74,17 +74,32 @@ def option_of(known: str) -> str:
 def own_file(name: str) -> Path | None:
     """The file that a family is in or that its option names, as in `math:FILE`; None where there is none. Raises
     UserError if it has no place."""
-    file = _file_in(name)
+    file = file_in(name)
     return located(file) if file else None
+
+
+def origin(name: str) -> str:
+    """What families that differ in their option alone have in common: one of `FAMILIES`, or a file's place. Raises
+    UserError as `own_file`."""
+    own = _OWN.fullmatch(name)
+    return str(located(own[1])) if own else name.partition(":")[0]
+
+
+def identity(name: str) -> tuple[Path | None, str]:
+    """Equal for all spellings of a family's name: the place of its file, and the rest of the name. Raises UserError as
+    `own_file`."""
+    file = file_in(name)
+    return (located(file), name.replace(file, "")) if file else (None, name)
 
 
 def beside(name: str) -> str:
     """What a family with a file is called where its file lies in the folder that is looked in."""
-    file = _file_in(name)
+    file = file_in(name)
     return name.replace(file, Path(file).name) if file else name
 
 
-def _file_in(name: str) -> str | None:
+def file_in(name: str) -> str | None:
+    """The file in a family's name, as it is spelled there."""
     if own := _OWN.fullmatch(name):
         return own[1]
     known, _, option = name.partition(":")

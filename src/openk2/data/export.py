@@ -101,7 +101,8 @@ def open_source(path: Path, everything: bool = False) -> Source:
     files = sorted(path.rglob("*.json"))
     if not files:
         raise UserError(
-            f"{path} has no trajectories: name a folder of synth run --run, of eval --save, or of ATIF files"
+            f"{path} has no trajectories: name a folder of synth run --run, of eval --save, or of ATIF files, or a run "
+            "of rl that was not stopped at its start"
         )
 
     def samples() -> Iterator[Sample]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from openk2.chat import Tokenizer, render
 from openk2.core import Task, UserError
-from openk2.core.families import demonstrate, sample_task
+from openk2.core.families import demonstrate, origin, sample_task
 from openk2.data.batches import IGNORED
 from openk2.rl.learner import Lesson
 from openk2.rl.recipe import RLRecipe
@@ -37,7 +37,7 @@ def held_back(task: Task) -> bool:
 def holds_back(recipe: RLRecipe, name: str) -> bool:
     """Whether a run shows or measures demonstrations of a family, with whatever option (`instructions:heading` asks
     what `instructions` asks too), so that its tasks must skip those that are `held_back`."""
-    return name.partition(":")[0] in {shown.partition(":")[0] for shown in recipe.ptx.families}
+    return origin(name) in {origin(shown) for shown in recipe.ptx.families}
 
 
 def free_seeds(name: str, first: int, count: int) -> list[int]:

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
-from openk2.core.families import demonstrate, get_family, look_in, sample_task
-from openk2.core.runs import read_small_text
+from openk2.core.families import demonstrate, file_in, get_family, look_in, sample_task
+from openk2.core.runs import read_small_text, sha256_file
 from openk2.rl.episodes import Episode, play
 from openk2.rl.gym.question import QuestionFamily
 from openk2.rl.recipe import FamilyConfig, RLRecipe
@@ -27,9 +27,16 @@ Speak = Callable[[Sequence[Message], Sequence[ToolSpec], int], Awaitable[Turn]]
 
 
 def read_recipe_of(folder: Path) -> RLRecipe:
-    """The recipe that an export wrote; families of one's own are found from now on."""
-    look_in(folder / OWN_FAMILIES)
-    return RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
+    """The recipe that an export wrote; families of one's own are found from now on. Raises UserError if another folder
+    was looked in before that has another file of the same name."""
+    own = (folder / OWN_FAMILIES).resolve()
+    look_in(own)
+    recipe = RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
+    for name, path in recipe.own_files.items():
+        mine = own / Path(file_in(name) or path).name
+        if path != mine and sha256_file(path) != sha256_file(mine):
+            raise UserError(f"{path} was read first, and is not {mine}: use one export in each process")
+    return recipe
 
 
 def is_question(name: str) -> bool:

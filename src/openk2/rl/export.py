@@ -24,7 +24,7 @@ import jinja2
 from pydantic import ValidationError
 
 from openk2.core import Demonstration, Split, UserError
-from openk2.core.families import beside, is_verified, own_file, placed
+from openk2.core.families import beside, file_in, is_verified, own_file, placed
 from openk2.core.messages import compact_json
 from openk2.core.recipes import explain
 from openk2.core.runs import check_utf8, read_small_text, sha256_file, there_already
@@ -66,7 +66,9 @@ def export_rl(
     of the run can be verified."""
     if to not in FORMATS:
         raise UserError(f"{run} is a run of reinforcement learning, which goes to {' or '.join(FORMATS)}, not to {to}")
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not force)):
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: name a folder")
+    if target.exists() and any(target.iterdir()) and not force:
         raise there_already(target)
     if to == "verl":
         need_pyarrow()
@@ -121,9 +123,10 @@ def _carried(recipe: RLRecipe) -> tuple[RLRecipe, dict[str, Path]]:
     files: dict[str, Path] = {}
     new: dict[str, str] = {}
     for name, path in recipe.own_files.items():
-        if files.setdefault(path.name, path) != path:
+        called = Path(file_in(name) or path).name
+        if files.setdefault(called, path) != path:
             raise UserError(
-                f"{files[path.name]} and {path} go into one folder: begin a run in which one of them has another name"
+                f"{files[called]} and {path} go into one folder: begin a run in which one of them has another name"
             )
         new[name] = beside(name)
     ptx, critic, measured = recipe.ptx, recipe.critic, recipe.eval
@@ -348,6 +351,7 @@ def _write(path: Path, text: str) -> None:
 def _new_folder(target: Path) -> Iterator[Path]:
     """A folder that takes the target's place when the block ends well. Raises UserError if files would be lost that are
     not written anew, and if it cannot be written."""
+    target = target.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as temporary:

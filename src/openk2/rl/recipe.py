@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from openk2.core import UserError
-from openk2.core.families import beside, get_family, is_verified, own_file, trainable
+from openk2.core.families import get_family, identity, is_verified, own_file, trainable
 from openk2.core.recipes import Section, parsed, read_recipe
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -121,7 +121,7 @@ class RLRecipe(Section):
             raise ValueError(str(e)) from e
         same: dict[tuple[Path | None, str], str] = {}
         for name in self.families:
-            if (first := same.setdefault((own_file(name), beside(name)), name)) != name:
+            if (first := same.setdefault(identity(name), name)) != name:
                 raise ValueError(f"families {first!r} and {name!r} are the same: name it once")
         for name, family in self.families.items():
             if family.prompts < self.workers:

@@ -99,7 +99,6 @@ def figures_of(run: Path) -> dict[str, Any]:
     family, with n and interval), `critic_accuracy`, `critic_reports`, both `_by_length` alone, and `ptx_valid`
     are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
-    record_of(run)
     path = run / STAGE / "metrics.jsonl"
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -111,6 +110,8 @@ def figures_of(run: Path) -> dict[str, Any]:
             else "give the same rl run command again, which cuts it back"
         )
         raise UserError(f"{path} is damaged: {way_out}") from e
+    if not lines:
+        record_of(run)
     if not lines and is_finished(run):
         raise UserError(f"{path} is lost, and the run is finished: without it there is nothing to report")
     if not lines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,15 @@ from openk2.core.errors import EndedAtOnce, Interrupted, UserError
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import LOCK, Manifest, check_utf8, locked, read_small_text, sha256_file, sha256_text
 from openk2.rl.recipe import RLRecipe
-from openk2.train.stages import Stage, check_training_device, export_stage, run_stage, start_folder, weights_of
+from openk2.train.stages import (
+    Stage,
+    check_training_device,
+    export_stage,
+    has_checkpoint,
+    run_stage,
+    start_folder,
+    weights_of,
+)
 
 STAGE = "rl"
 BEGUN_FROM = ("weights", "own_families")
@@ -32,9 +41,10 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     goes wrong in the run; Interrupted on Ctrl-C, after the iteration that was under way has been saved.
     """
     reporter = reporter or ConsoleReporter()
-    check_utf8(run)
+    check_utf8(run.resolve())
     check_training_device(device, recipe.workers)
     start = start_folder(recipe.start, recipe.name).resolve()
+    check_utf8(start)
     config = config_of(recipe) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
         done: dict[str, Manifest] = {}
@@ -43,7 +53,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
             done[STAGE] = run_stage(Stage(STAGE, config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
             run_stage(export_stage("instruct", recipe.name, run / STAGE, start, (STAGE,)), run, done, reporter)
         except KeyboardInterrupt as e:
-            if not any((run / STAGE / name).exists() for name in ("checkpoints", "manifest.json")):
+            if not has_checkpoint(run / STAGE / "checkpoints") and not is_finished(run):
                 _forget(run / STAGE)
                 raise Interrupted(f"interrupted before the start was measured, so nothing is kept in {run}") from None
             if isinstance(e, EndedAtOnce):
@@ -58,6 +68,7 @@ def _forget(folder: Path) -> None:
     """Leave a stage as if it had never begun: open to another recipe, on another machine, and no run to a report."""
     for name in ("begun.json", "dtype", LOCK):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()
 
@@ -76,6 +87,8 @@ def record_of(run: Path) -> tuple[Path, dict[str, Any]]:
     """What a run was made with, and the file that says so. Raises UserError if there is none or it is damaged."""
     path = _record_of(run)
     if path is None:
+        if not run.is_dir():
+            raise UserError(f"there is no folder {run}: name what rl run was given as --run")
         raise UserError(
             f"{run} is not a run of reinforcement learning: name what rl run was given as --run, and give that command "
             "again if it was stopped at its start"

@@ -102,7 +102,15 @@ class _Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        at_once = False
+        while True:
+            try:
+                self._end()
+                break
+            except KeyboardInterrupt:
+                at_once = True
+        if at_once:
+            raise EndedAtOnce
 
     def _end(self) -> None:
         for process in self._processes:

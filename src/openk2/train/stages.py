@@ -76,7 +76,7 @@ def run_recipe(
     if until is not None and until not in makers:
         raise UserError(f"there is no stage {until!r}: choose one of {', '.join(makers)}")
     reporter = reporter or ConsoleReporter()
-    check_utf8(run)
+    check_utf8(run.resolve())
     check_training_device(device, recipe.workers)
     _check_memory(recipe)
     with locked(run, "choose another with --run"):
@@ -87,13 +87,21 @@ def run_recipe(
                 done[name] = run_stage(stage, run, done, reporter)
             except KeyboardInterrupt as e:
                 if isinstance(e, EndedAtOnce):
-                    reporter.note(f"{name}: ended at once; the same command goes on from the last checkpoint")
+                    kept = has_checkpoint(run / name / "checkpoints")
+                    goes_on = "goes on from the last checkpoint" if kept else "begins this stage anew"
+                    reporter.note(f"{name}: ended at once; the same command {goes_on}")
                 else:
                     reporter.note(f"{name}: stopped, nothing is lost; the same command goes on from here")
                 raise
             if name == until:
                 break
     return run
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one in a stage's folder of checkpoints. (`openk2.train.checkpoint` imports torch, which takes
+    too long after a Ctrl-C.)"""
+    return any(folder.glob("step-*"))
 
 
 def check_training_device(device: str, workers: int) -> None:
