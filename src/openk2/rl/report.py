@@ -23,7 +23,7 @@ from openk2.data.report import (
     new_figure,
     write_report_files,
 )
-from openk2.rl.run import STAGE, is_finished, record_of
+from openk2.rl.run import STAGE, is_finished, is_rl_run, record_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +131,8 @@ def write_report(run: Path, out: Path | None = None) -> tuple[dict[str, Any], li
     something cannot be drawn or written."""
     need_matplotlib()
     figures = figures_of(run)
-    recipe = record_of(run)[1]
+    # A log whose record is lost is worth reading all the same.
+    recipe = record_of(run)[1] if is_rl_run(run) else {}
     folder = out or run / STAGE / "report"
     intro = f"From {recipe.get('start', 'a model')}, seed {recipe.get('seed', '?')}."
     title = f"Reinforcement learning: {recipe.get('name', run.name)}"
