@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +35,8 @@ PUBLISHED = "|".join(
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    data = os.environ.get("OPENK2_DATA")
-    if not data:
-        pytest.skip("OPENK2_DATA is not set: no K2 vocabulary to read")
-    return Path(data) / "k2_tokenizer"
+def folder(data_pack: Path) -> Path:
+    return data_pack / "k2_tokenizer"
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,6 @@ from shared.runs import damaged, few
 Run = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENK2_DATA", raising=False)
-
-
 def test_export(cli: Run, tmp_path: Path) -> None:
     kept = Lake(few()).status()["kept"]
     target = tmp_path / "a.jsonl"

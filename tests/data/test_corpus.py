@@ -35,11 +35,6 @@ PROSE = "This is a page about how to count the rows of a table with the tool tha
 CODE = "def total(values):\n    return sum(values)  # over all the rows\n" * 8
 
 
-@pytest.fixture(autouse=True)
-def no_data_pack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENK2_DATA", raising=False)
-
-
 def texts(folder: Path) -> list[str]:
     return [d.text for name in ("train.jsonl", "valid.jsonl") for d in read_documents(folder / name)]
 

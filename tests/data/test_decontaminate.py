@@ -54,16 +54,13 @@ def test_a_missing_data_pack_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def benchmarks() -> BenchmarkIndex:
-    folder = os.environ.get("OPENK2_DATA")
-    if not folder:
-        pytest.skip("OPENK2_DATA is not set: no data pack to check against")
-    return BenchmarkIndex.from_folder(Path(folder))
+def benchmarks(data_pack: Path) -> BenchmarkIndex:
+    return BenchmarkIndex.from_folder(data_pack)
 
 
-def test_the_data_packs_own_questions_are_found(benchmarks: BenchmarkIndex) -> None:
+def test_the_data_packs_own_questions_are_found(benchmarks: BenchmarkIndex, data_pack: Path) -> None:
     assert len(benchmarks) > 1_000_000
-    lines = (Path(os.environ["OPENK2_DATA"]) / "gsm8k" / "test.jsonl").read_text().splitlines()
+    lines = (data_pack / "gsm8k" / "test.jsonl").read_text().splitlines()
     questions = [json.loads(line)["question"] for line in lines[:50]]
     assert all(benchmarks.overlap("Q: " + q) for q in questions if len(q.split()) > WINDOW + 3)
 

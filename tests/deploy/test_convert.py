@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -474,11 +473,9 @@ def test_a_folder_without_a_tokenizer_is_said(original: Path) -> None:
     assert tokenizer_remark(NANO) == []
 
 
-def test_k2s_own_vocabulary_loads_without_code_of_its_own(tmp_path: Path) -> None:
-    if not (data := os.environ.get("OPENK2_DATA")):
-        pytest.skip("OPENK2_DATA is not set: no K2 vocabulary to read")
+def test_k2s_own_vocabulary_loads_without_code_of_its_own(tmp_path: Path, data_pack: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    vocabulary = Path(data) / "k2_tokenizer"
+    vocabulary = data_pack / "k2_tokenizer"
     tokenizer = Tokenizer.load(vocabulary)
     config = ModelConfig.preset("test", vocab_size=tokenizer.vocab_size, hidden_size=16, **NO_IDS)
     source = tmp_path / "source"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -135,15 +134,13 @@ def assert_text_goes_in_and_comes_out(folder: Path, model: Transformer, theirs: 
     assert answer["content"] == backend.decode(wanted, skip_special_tokens=False)
 
 
-def test_text_under_the_vocabulary_of_k2(tmp_path: Path) -> None:
-    if not (data := os.environ.get("OPENK2_DATA")):
-        pytest.skip("OPENK2_DATA is not set: no K2 vocabulary to read")
+def test_text_under_the_vocabulary_of_k2(tmp_path: Path, data_pack: Path) -> None:
     torch.manual_seed(0)
     ids = {"bos_token_id": 163584, "eos_token_id": 163586, "pad_token_id": 163839}
     model = Transformer(ModelConfig.preset("test", vocab_size=163840, **ids))
     folder = tmp_path / "k2"
     save(model, folder)
-    for path in (Path(data) / "k2_tokenizer").glob("t*"):
+    for path in (data_pack / "k2_tokenizer").glob("t*"):
         shutil.copy(path, folder)
     remarks = export_gguf(folder, tmp_path / "k2.gguf", dtype="fp32")
     assert not any("token ids" in remark for remark in remarks)

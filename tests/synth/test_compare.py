@@ -79,7 +79,6 @@ def test_a_run_beside_servers(tmp_path: Path) -> None:
 
 
 def test_the_file_is_that_of_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENK2_DATA", raising=False)
     assert specs_file(None) is None and specs_file(tmp_path) == tmp_path
     monkeypatch.setenv("OPENK2_DATA", str(tmp_path))
     assert specs_file(None) is None

@@ -29,16 +29,9 @@ def rows(run: Path, sql: str) -> list[tuple[Any, ...]]:
     return Lake(run).query(sql)[1]
 
 
-@pytest.fixture(autouse=True)
-def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENK2_DATA", raising=False)
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[Path]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("OPENK2_DATA", raising=False)
-        return write_report(few(), tmp_path_factory.mktemp("report"), servers(tmp_path_factory.mktemp("specs")))
+    return write_report(few(), tmp_path_factory.mktemp("report"), servers(tmp_path_factory.mktemp("specs")))
 
 
 def servers(folder: Path) -> Path:

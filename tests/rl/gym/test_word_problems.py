@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -207,9 +206,7 @@ def test_a_file_that_is_missing_or_too_small_is_one_sentence(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_every_problem_of_gsm8k_is_read_and_its_solution_passes(name: str) -> None:
-    if not (data := os.environ.get("OPENK2_DATA")):
-        pytest.skip("OPENK2_DATA is not set: it names the folder with gsm8k/train.jsonl")
-    tasks = read_problems(Path(data) / "gsm8k" / f"{name}.jsonl")
+def test_every_problem_of_gsm8k_is_read_and_its_solution_passes(name: str, data_pack: Path) -> None:
+    tasks = read_problems(data_pack / "gsm8k" / f"{name}.jsonl")
     assert len(tasks) > 1000
     assert all(FAMILY.check(task, FAMILY.gold(task)).passed for task in tasks)

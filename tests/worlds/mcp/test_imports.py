@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -210,11 +209,8 @@ def _some(schema: Any, rng: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.slow)])
-def test_thousands_of_real_specs(share: int, tmp_path: Path) -> None:
-    data = os.environ.get("OPENK2_DATA")
-    if not data:
-        pytest.skip("OPENK2_DATA is not set: it names the folder with toucan_mcp/servers.jsonl")
-    lines = (Path(data) / "toucan_mcp" / "servers.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+def test_thousands_of_real_specs(share: int, tmp_path: Path, data_pack: Path) -> None:
+    lines = (data_pack / "toucan_mcp" / "servers.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "servers.jsonl").write_text("".join(lines[::share]), encoding="utf-8")
     servers, report = taken(tmp_path / "servers.jsonl")
     assert report["tools"] == report["accepted"] + sum(report["refused"].values())
