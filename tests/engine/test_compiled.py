@@ -22,10 +22,9 @@ def made(changes: dict[str, Any]) -> Transformer:
     return Transformer(ModelConfig.build(ModelConfig.preset("test").model_dump() | changes, where="test")).eval()
 
 
-@needs_compiler
-@pytest.mark.parametrize(
-    "changes",
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         pytest.param({}, id="k2"),
         pytest.param(
             {"q_lora_rank": None, "n_group": 4, "topk_group": 2, "n_routed_experts": 8, "first_k_dense_replace": 0},
@@ -34,9 +33,16 @@ def made(changes: dict[str, Any]) -> Transformer:
         ),
     ],
 )
-def test_a_compiled_engine_says_the_same(tokenizer: Tokenizer, changes: dict[str, Any]) -> None:
-    model = made(changes)
-    plain, compiled = Engine(model, tokenizer), Engine(model, tokenizer, compiled=True)
+def engines(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> tuple[Engine, Engine]:
+    """Of one model, compiled and not: to compile takes longest."""
+    model = made({"max_position_embeddings": 160} | request.param)
+    plain, compiled = (Engine(model, tokenizer, compiled=on, prefill_chunk=4) for on in (False, True))
+    return plain, compiled
+
+
+@needs_compiler
+def test_a_compiled_engine_says_the_same(engines: tuple[Engine, Engine], tokenizer: Tokenizer) -> None:
+    plain, compiled = engines
     prompt = tuple(tokenizer.encode("def search(words):"))
     requests = [
         Request(prompt, 40),
@@ -51,14 +57,13 @@ def test_a_compiled_engine_says_the_same(tokenizer: Tokenizer, changes: dict[str
 
 
 @needs_compiler
-def test_beside_a_prompt_that_is_read_in_pieces(tokenizer: Tokenizer) -> None:
+def test_beside_a_prompt_that_is_read_in_pieces(engines: tuple[Engine, Engine], tokenizer: Tokenizer) -> None:
     """Rows whose prompt is not read yet take part in the step and gain nothing by it."""
-    model = made({})
     ids = tokenizer.encode("def search(words, more): return [word for word in words if word in more]")
     requests = [Request(tuple(ids[:9]), 30), Request(tuple(ids * 3), 20), Request(tuple(ids[3:8]), 25)]
 
-    def answers(compiled: bool) -> list[tuple[int, ...]]:
-        batch = Engine(model, tokenizer, compiled=compiled, prefill_chunk=4).batch()
+    def answers(engine: Engine) -> list[tuple[int, ...]]:
+        batch = engine.batch()
         done: dict[int, tuple[int, ...]] = {}
         for request in requests:
             batch.add(request)
@@ -67,15 +72,15 @@ def test_beside_a_prompt_that_is_read_in_pieces(tokenizer: Tokenizer) -> None:
             done |= {index: generation.ids for index, generation in batch.step()}
         return [done[index] for index in range(len(requests))]
 
-    assert answers(compiled=True) == answers(compiled=False)
+    plain, compiled = engines
+    assert answers(compiled) == answers(plain)
 
 
 @needs_compiler
-def test_up_to_the_last_position(tokenizer: Tokenizer) -> None:
-    model = made({"max_position_embeddings": 24})
-    request = Request(tuple(tokenizer.encode("def search(words, more):"))[:6], 100)
-    one, other = (Engine(model, tokenizer, compiled=on).generate([request])[0] for on in (False, True))
-    assert one.ids == other.ids and len(one.ids) == 18
+def test_up_to_the_last_position(engines: tuple[Engine, Engine], tokenizer: Tokenizer) -> None:
+    request = Request(tuple(tokenizer.encode("def search(words, more):"))[:6], 1000)
+    one, other = (engine.generate([request])[0] for engine in engines)
+    assert one.ids == other.ids and len(one.ids) == 154
 
 
 @needs_compiler

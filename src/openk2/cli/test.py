@@ -27,6 +27,8 @@ def test(
     if importlib.util.find_spec("pytest") is None:
         raise UserError("pytest is not installed: use ./k2 test, or pip install 'openk2[dev]'")
     os.chdir(ROOT)
+    # Hundreds of tests start programs, and each would compile all sources anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Many tests wait for a process or a clock, so three processes keep two cores at work.
     arguments = ["-n", "3", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
