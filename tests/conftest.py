@@ -5,6 +5,7 @@ are about the pack ask for `data_pack`.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 
 # Before anything imports torch; processes that tests start take it over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Who starts the tests in the background has Ctrl-C ignored, and the programs that tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PACK = os.environ.get("OPENK2_DATA")
 

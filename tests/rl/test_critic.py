@@ -118,7 +118,7 @@ def test_lessons_can_be_learned(tokenizer: Tokenizer) -> None:
     taught = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in things]
     held = [Pair(f"Do you like {x}?", "It agrees.", f"Yes, I like {x}.", f"No, not {x}.") for x in ("snow", "books")]
     choose = ChoiceLoss(model, critic.choices)
-    for _ in range(12):
+    for _ in range(8):
         for ids_BT, targets_BT in padded(critic.lessons(taught), 8192, tokenizer.pad_id):
             loss, n = choose(ids_BT, targets_BT)
             assert n == 8

@@ -171,7 +171,7 @@ def soaked(server: Any, warm_up: int, requests: int) -> Soak:
 
 
 def test_a_little_of_everything(start: Callable[..., Any]) -> None:
-    soaked(start("--model", "random:test", "--max-running", "32"), 500, 400)
+    soaked(start("--model", "random:test", "--max-running", "32"), 250, 200)
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def test_the_first_refusal_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'first refusal: status 500, \'{"error": {"message": "boom"}}\'' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("count", [70])
+@pytest.mark.parametrize("count", [21, pytest.param(140, marks=pytest.mark.slow)])
 def test_our_own_streams_pass(random_server: Any, nano_server: Any, count: int) -> None:
     for server, seed in ((random_server, 1), (nano_server, 2)):
         report = asyncio.run(ask(server.url + "/v1", make_cases(count, seed, "any"), concurrency=16))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from zlib import crc32
 
 from openk2.core import Split, Task, Verdict
 from openk2.rl.gym.question import QuestionFamily
@@ -48,6 +49,9 @@ class Short(QuestionFamily):
                 raise SystemExit(3)
             case "open":
                 return Verdict(None)
+            case "dice":
+                # Of right and wrong samples neither are the longer ones, so a critic can be taught by them.
+                return Verdict(crc32(answer.encode()) % 2 == 0)
         return Verdict(len(answer) <= 12, f"{len(answer)} characters", max(0.0, min(1.0, 1.5 - len(answer) / 24)))
 
     async def judge(self, task: Task, answer: str) -> Verdict:

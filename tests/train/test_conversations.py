@@ -123,12 +123,12 @@ files = {json.dumps(files)}
 train = {{ functions = 20 }}
 valid = 3
 [sft]
-tokens = 30_000
+tokens = 9_000
 micro_tokens = 3000
 micro_batches = 1
 lr = 0.002
 warmup_steps = 2
-valid_every = 5
+valid_every = 2
 valid_micro_batches = 1
 """
 
