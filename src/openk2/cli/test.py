@@ -29,6 +29,6 @@ def test(
     os.chdir(ROOT)
     # Hundreds of tests start programs, and each would compile all sources anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    # Many tests wait for a process or a clock, so four processes keep two cores at work.
-    arguments = ["-n", "4", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
+    # Many tests wait for a process or a clock, so three processes keep two cores at work.
+    arguments = ["-n", "3", "--dist", "worksteal", *([] if slow else ["-m", "not slow"]), *context.args]
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
