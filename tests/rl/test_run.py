@@ -74,7 +74,7 @@ class Interrupts:
 
 def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> None:
     recipe = RLRecipe.model_validate(
-        {"name": "long", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}, "eval": {"n": 1000}}
+        {"name": "long", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}, "eval": {"n": 200}}
         | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
     )
     person = Interrupts("measuring")
