@@ -17,7 +17,7 @@ import copy
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, cast
@@ -229,13 +229,17 @@ class MuonClip(Optimizer):
             raise UserError(
                 "MuonClip plans all parameters at once: make a new one for the parameters to be trained now"
             )
-        super().add_param_group(param_group)
+        _uncompiled(Optimizer.add_param_group)(self, param_group)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every group, as a schedule does before each step."""
         _check_lr(lr)
         for group in self.param_groups:
             group["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of any optimizer of torch."""
+        return cast(dict[str, Any], _uncompiled(Optimizer.state_dict)(self))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Exactly the state that `state_dict()` gave, or torch.distributed.checkpoint made of it, but an `ns_dtype`
@@ -250,7 +254,7 @@ class MuonClip(Optimizer):
             fits = fits and index in shapes and all(value.shape == shapes[index] for value in tensors)
         if not fits:
             raise UserError("this optimizer state belongs to a model with other parameters: use the one saved with it")
-        super().load_state_dict(state_dict)
+        _uncompiled(Optimizer.load_state_dict)(self, state_dict)
         for group in self.param_groups:
             if group["method"] == "muon" and self._given_ns_dtype is not None:
                 group["ns_dtype"] = self._given_ns_dtype
@@ -568,6 +572,12 @@ def _check_numbers(
     if wrong:
         raise UserError(f"MuonClip: {wrong}")
     _check_lr(lr)
+
+
+def _uncompiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's optimizers without the guard around it, whose first call imports torch's compiler: two
+    seconds of each process, for what nobody compiles."""
+    return cast(Callable[..., Any], getattr(method, "__wrapped__", method))
 
 
 def _check_lr(lr: object) -> None:

@@ -39,9 +39,12 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """
     # In turns, and often: a core's speed changes with what the others do.
     seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
-    for _ in range(_PROBE_TRIALS):
+    for trial in range(_PROBE_TRIALS):
         for dtype, best in seconds.items():
             seconds[dtype] = min(best, _seconds_of_products(device, dtype))
+        # Where it is emulated there is no doubt, and a trial takes long.
+        if trial >= 2 and seconds[torch.bfloat16] > 4 * seconds[torch.float32]:
+            break
     return torch.bfloat16 if seconds[torch.bfloat16] < 0.75 * seconds[torch.float32] else torch.float32
 
 
