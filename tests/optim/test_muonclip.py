@@ -3,13 +3,17 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import openk2
 from openk2.core import UserError
 from openk2.model import ModelConfig, Transformer
 from openk2.optim import MuonClip, StepStats, newton_schulz
@@ -310,3 +314,24 @@ def test_the_checkpoint_library_of_torch_makes_no_step_of_a_fresh_optimizer() ->
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert [group["steps"] for group in optimizer.param_groups] == [0, 0]
     assert optimizer.monitor is not None and optimizer.monitor.max_logit_LH.isfinite().all()
+
+
+NANO = Path(openk2.__file__).parent / "weights" / "nano"
+TRAINING = """
+import sys, torch
+from openk2.model import load
+from openk2.optim import MuonClip
+model = load(sys.argv[1], dtype=torch.float32)
+optimizer = MuonClip(model, lr=0.01)
+loss, n = model.train().loss(torch.tensor([[5, 6, 7]]), torch.tensor([[6, 7, 8]]))
+(loss / n).backward()
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+print(sorted({"sympy", "torch._dynamo"} & set(sys.modules)))
+"""
+
+
+def test_a_model_is_loaded_and_trained_without_torchs_compiler() -> None:
+    """Importing it takes longer than loading the model."""
+    done = subprocess.run([sys.executable, "-c", TRAINING, str(NANO)], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -132,10 +132,13 @@ def load(folder: str | Path, dtype: torch.dtype | None = None, device: str | tor
     with without_weights():
         model = Transformer(config)
     dtype = dtype or stored.read("lm_head.weight").dtype
-    model = model.to(dtype).to_empty(device=device)
+    # Not `to_empty`, which imports sympy for tensors without memory: a second before the first word of any model.
+    sizes = model.to(dtype).state_dict()
+    empty = {name: torch.empty(one.shape, dtype=one.dtype, device=device) for name, one in sizes.items()}
+    model.load_state_dict(empty, assign=True)
     fill(hf_state_dict(model), stored)
     for moe in model.moe_layers():
-        moe.expert_counts_E.zero_()
+        moe.expert_counts_E = torch.zeros(config.n_routed_experts, dtype=moe.expert_counts_E.dtype, device=device)
     return model.eval()
 
 
