@@ -45,7 +45,7 @@ def test_no_request_ends_in_a_failure_of_ours(document: Any, method: str, path: 
         pytest.skip("nothing about it can be wrong")
     operation = document[path][method]
 
-    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
     def ask(case: Any) -> None:
         if isinstance(case.body, dict):

@@ -105,11 +105,13 @@ def check_file(path: Path) -> None:
 
 
 def check_utf8(path: Path) -> None:
-    """Raises UserError for a name that neither JSON nor the libraries which read and write Parquet can take."""
+    """Raises UserError for a place whose name neither JSON nor the libraries which read and write Parquet can take."""
+    # What is typed may be relative, and is not always what is written down.
+    place = os.path.realpath(path)
     try:
-        str(path).encode()
+        place.encode()
     except UnicodeEncodeError as e:
-        raise UserError(f"the name {str(path)!r} has bytes that are not UTF-8: take another") from e
+        raise UserError(f"the name {place!r} has bytes that are not UTF-8: take another") from e
 
 
 def check_new_file(path: Path, source: Path | None = None, *, force: bool = False) -> None:

@@ -112,9 +112,8 @@ def figures_of(run: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {way_out}") from e
     if not lines:
         record_of(run)
-    if not lines and is_finished(run):
-        raise UserError(f"{path} is lost, and the run is finished: without it there is nothing to report")
-    if not lines:
+        if is_finished(run):
+            raise UserError(f"{path} is lost, and the run is finished: without it there is nothing to report")
         raise UserError(f"{run} has no iteration yet: wait, or give the rl run command again if it was stopped")
     families = sorted({name for line in lines for name in line["reward"]})
     measured = sorted({name for line in lines for name in line["success"]})

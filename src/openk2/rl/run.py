@@ -41,7 +41,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     goes wrong in the run; Interrupted on Ctrl-C, after the iteration that was under way has been saved.
     """
     reporter = reporter or ConsoleReporter()
-    check_utf8(run.resolve())
+    check_utf8(run)
     check_training_device(device, recipe.workers)
     start = start_folder(recipe.start, recipe.name).resolve()
     check_utf8(start)

@@ -103,6 +103,7 @@ class _Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         at_once = False
+        # However often Ctrl-C is pressed, no process is left.
         while True:
             try:
                 self._end()

@@ -76,7 +76,7 @@ def run_recipe(
     if until is not None and until not in makers:
         raise UserError(f"there is no stage {until!r}: choose one of {', '.join(makers)}")
     reporter = reporter or ConsoleReporter()
-    check_utf8(run.resolve())
+    check_utf8(run)
     check_training_device(device, recipe.workers)
     _check_memory(recipe)
     with locked(run, "choose another with --run"):
