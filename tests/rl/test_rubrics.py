@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openk2.rl.rubrics import CORE, PRESCRIPTIVE, RUBRICS, explicit_justification, opening_praise, task_rubric, vetoes
+from shared.hanging import it_ends
 
 PRAISE = {
     True: """
@@ -249,8 +248,7 @@ def test_any_text_is_checked(text: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["this report ", "very good ", "a, ", "I have ", "\ud800", "so that ", "Oh. ", "- "])
-def test_long_texts_are_quick(piece: str) -> None:
+def test_long_texts_have_an_end(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    start = time.perf_counter()
-    vetoes(text)
-    assert time.perf_counter() - start < 0.5
+    with it_ends():
+        vetoes(text)

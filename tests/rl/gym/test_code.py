@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -244,9 +243,7 @@ def test_odd_texts_are_judged() -> None:
         f"{name}" + "(" * 5000, f"{name} = " + "-" * 9000 + "1", "```\n" * 5000 + name,
         f"# {name} \u2028\x85 é 漢\U0001f600",
     ]  # fmt: skip
-    begin = time.monotonic()
     assert {v.score for v in judged([task] * len(odd), odd)} == {0.0}
-    assert time.monotonic() - begin < 10
 
 
 # Harm

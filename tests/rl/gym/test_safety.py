@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter, defaultdict
 
 import pytest
@@ -16,6 +15,7 @@ from openk2.rl.gym.attacks import AROUND, INSIDE, evolve, wrapped
 from openk2.rl.gym.safety import SafetyFamily
 from openk2.rl.gym.safety_stock import ALSO, PAIRS, RULES
 from openk2.worlds.families import lexicon
+from shared.hanging import it_ends
 
 FAMILY = SafetyFamily()
 SPLITS = ("train", "test")
@@ -148,12 +148,11 @@ def test_any_text_is_judged(text: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("piece", ["I can't ", "a", "\ud800", '"', "I can't help with that: rule "])
-def test_long_texts_are_quick(piece: str) -> None:
+def test_long_texts_have_an_end(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    start = time.process_time()
-    for seed in range(4):
-        assert FAMILY.check(FAMILY.sample("test", seed), text).score == 0.0
-    assert time.process_time() - start < 0.5
+    with it_ends():
+        for seed in range(4):
+            assert FAMILY.check(FAMILY.sample("test", seed), text).score == 0.0
 
 
 class ByWords:
