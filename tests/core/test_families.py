@@ -13,6 +13,7 @@ from openk2.core.families import (
     FIXED,
     beside,
     get_family,
+    identity,
     is_verified,
     look_in,
     needs_sandbox,
@@ -168,6 +169,10 @@ def test_the_file_of_an_option_is_one_of_the_family(tmp_path: Path, monkeypatch:
     assert [beside(name) for name in (f"math:{file}", f"{file.parent}/a.py:B", "apps:single")] == [
         "math:problems.jsonl", "a.py:B", "apps:single"
     ]  # fmt: skip
+    # A file whose name is in the family's own.
+    monkeypatch.chdir(tmp_path)
+    Path("m").write_text("\n".join(lines))
+    assert identity("math:m") == identity("math:./m") == (tmp_path / "m", "math:") and beside("math:./m") == "math:m"
     look_in(tmp_path)
     assert sample_task("math:problems.jsonl", "train", 0).request.startswith("What is ")
 

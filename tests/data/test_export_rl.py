@@ -25,7 +25,7 @@ pytest.importorskip("pyarrow")
 import openk2
 from openk2.cli.main import app
 from openk2.core import Task, UserError
-from openk2.rl.elsewhere import demonstration_of, tasks_of, verdict_on
+from openk2.rl.elsewhere import demonstration_of, read_recipe_of, tasks_of, verdict_on
 from openk2.rl.export import Exported, export_rl, recipe_of
 from openk2.rl.recipe import RLRecipe
 from shared import toy
@@ -259,22 +259,31 @@ def test_the_same_run_gives_the_same_bytes(to: str, run: Path, tmp_path: Path) -
 def test_two_exports_with_different_files_of_one_name_do_not_meet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, text in (("a", OWN), ("b", OWN), ("c", OWN.replace("Say", "Please say"))):
+    others = {"c": ("Say", "Please say"), "d": ("class Short", "class Long")}
+    for name, text in {"a": OWN, "b": OWN, **{name: OWN.replace(*change) for name, change in others.items()}}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "own.py").write_text(text)
         monkeypatch.chdir(tmp_path / name)
-        export_rl(begun(tmp_path / name / "run", families={"own.py:Short": {"prompts": 2}}), "verl", Path("out"))
+        own = "own.py:Long" if name == "d" else "own.py:Short"
+        export_rl(begun(tmp_path / name / "run", families={own: {"prompts": 2}}), "verl", Path("out"))
     read = "import sys; from pathlib import Path; from openk2.rl.elsewhere import read_recipe_of\n"
     read += "for name in sys.argv[1:]: read_recipe_of(Path(name, 'out'))"
-    both = [subprocess.run([sys.executable, "-c", read, "a", two], cwd=tmp_path, capture_output=True) for two in "bc"]
+    both = [subprocess.run([sys.executable, "-c", read, "a", two], cwd=tmp_path, capture_output=True) for two in "bcd"]
     assert both[0].returncode == 0, both[0].stderr
-    assert both[1].returncode and b"was read first, and is not" in both[1].stderr
+    for one in both[1:]:
+        assert one.returncode and b"UserError" in one.stderr and b"was read first, and is not" in one.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("openk2.core.families._FOLDERS", [])
+    read_recipe_of(Path("a", "out"))
+    Path("b", "out", "families", "own.py").unlink()
+    with pytest.raises(UserError, match=r"own\.py is missing: export the run again"):
+        read_recipe_of(Path("b", "out"))
 
 
 # What is refused
 
 
-def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine.txt").write_text("")
     begun(tmp_path / "old", families={"crosswords": {"prompts": 2}})
@@ -297,6 +306,10 @@ def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"has mine\.txt, which no export wrote"):
         export_rl(run, "verl", tmp_path / "there", force=True)
+    monkeypatch.chdir(tmp_path / "there")
+    for target in (Path(), tmp_path):
+        with pytest.raises(UserError, match="is where you are, and an export takes its folder's place"):
+            export_rl(run, "verl", target, force=True)
     assert files(tmp_path / "there") == {"mine.txt": b""} and not list(tmp_path.glob(".*"))
 
 

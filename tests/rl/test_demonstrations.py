@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,10 +62,10 @@ def test_a_family_of_ones_own_is_the_same_however_it_is_spelled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("own.py", "other.py"):
-        shutil.copy(toy.__file__, name)
+        Path(name).write_text(Path(toy.__file__).read_text() + "\n\nclass Long(Short):\n    pass\n")
     recipe = {"name": "a", "start": "random:test", "iterations": 1, "objective": {"lr": 0.1}}
     families = {f"{name}.py:Short": {"prompts": 2} for name in ("own", "other")}
-    shown = {"weight": 0.1, "families": {"./own.py:Short": 1}}
+    shown = {"weight": 0.1, "families": {"./own.py:Long": 1}}
     run = RLRecipe.model_validate(recipe | {"families": families, "ptx": shown})
     assert [holds_back(run, name) for name in families] == [True, False]
 

@@ -52,12 +52,18 @@ def test_a_family_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     shutil.copy(toy.__file__, "own.py")
     base = {"name": "x", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-    with pytest.raises(ValidationError, match=r"'own\.py:Short' and '\./own\.py:Short' are the same: name it once"):
+    with pytest.raises(ValidationError, match=r"'own\.py:Short' and '\./own\.py:Short' are the same: write one"):
         RLRecipe.model_validate(base | {"families": {f"{way}own.py:Short": {"prompts": 2} for way in ("", "./")}})
     Path("other.py").write_bytes(Path("own.py").read_bytes())
     Path("link.py").symlink_to("own.py")
-    with pytest.raises(ValidationError, match=r"'own\.py:Short' and 'link\.py:Short' are the same: name it once"):
+    with pytest.raises(ValidationError, match=r"'own\.py:Short' and 'link\.py:Short' are the same: write one"):
         RLRecipe.model_validate(base | {"families": {f"{name}.py:Short": {"prompts": 2} for name in ("own", "link")}})
+    once = base | {"families": {"own.py:Short": {"prompts": 2}}}
+    for section in ("critic", "eval"):
+        with pytest.raises(ValidationError, match=r"'own\.py:Short' and '\./own\.py:Short' are the same: write one"):
+            RLRecipe.model_validate(once | {section: {"families": ["./own.py:Short"]}})
+    with pytest.raises(ValidationError, match=r"'own\.py:Short' and '\./own\.py:Short' are the same: write one"):
+        RLRecipe.model_validate(once | {"ptx": {"weight": 0.1, "families": {"./own.py:Short": 1}}})
     two = {f"{name}.py:Short": {"prompts": 2} for name in ("own", "other")}
     assert len(RLRecipe.model_validate(base | {"families": two}).families) == 2
 

@@ -15,7 +15,7 @@ from openk2.core.errors import EndedAtOnce, Interrupted
 from openk2.core.progress import Bar
 from openk2.rl.export import recipe_of
 from openk2.rl.recipe import RLRecipe
-from openk2.rl.report import figures_of
+from openk2.rl.report import figures_of, write_report
 from openk2.rl.run import begun_from, config_of, is_rl_run, run_rl
 from openk2.train.stages import start_folder
 from shared import toy
@@ -128,21 +128,42 @@ def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, m
     def stop(*_: object) -> None:
         # The first checkpoint was being written.
         (folder / "checkpoints" / ".step-00000000.building").mkdir(parents=True)
-        for name in ("begun.json", "dtype", ".lock", "mine.txt"):
+        for name in ("begun.json", "dtype", ".lock", "metrics.jsonl", "timings.jsonl", "examples.json"):
             (folder / name).write_text("")
         raise KeyboardInterrupt
+
+    (folder / "mine.txt").write_text("")
 
     monkeypatch.setattr("openk2.rl.run.run_stage", stop)
     with pytest.raises(Interrupted, match="nothing is kept"):
         run_rl(recipe, tmp_path)
-    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    assert [path.name for path in folder.rglob("*")] == ["mine.txt"]
+    # Nor is what somebody keeps among the checkpoints taken.
+    (folder / "checkpoints").mkdir()
+    (folder / "mine.txt").rename(folder / "checkpoints" / "mine.txt")
+    with pytest.raises(Interrupted, match="nothing is kept"):
+        run_rl(recipe, tmp_path)
+    assert (folder / "checkpoints" / "mine.txt").exists() and not is_rl_run(tmp_path)
+
+
+def test_a_log_without_its_run_is_not_written_over(tmp_path: Path) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+    log = tmp_path / "rl" / "metrics.jsonl"
+    log.parent.mkdir()
+    log.write_text('{"iteration": 0}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl is all that is left of another run, and would be lost"):
+        run_rl(recipe, tmp_path)
+    assert log.read_text() == '{"iteration": 0}\n'
 
 
 def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) -> None:
     folder = tmp_path / "rl"
     folder.mkdir()
     for record, empty, cut in (
-        ("begun.json", "has no iteration yet: wait, or give the rl run command again", "command again, which cuts it"),
+        ("begun.json", "has no iteration yet: wait, or give the rl run command again", "delete the lines that are not"),
         ("manifest.json", "is lost, and the run is finished", "delete the lines that are not whole"),
     ):
         (folder / record).write_text(json.dumps({"config": {}}))
@@ -156,6 +177,13 @@ def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) ->
         (folder / record).unlink()
         (folder / "metrics.jsonl").write_text('{"iteration": 0}\n')
         assert figures_of(tmp_path)["iteration"] == [0]
+        (folder / record).write_text("{")
+        assert write_report(tmp_path)[1][0].suffix == ".html"
+    # Nothing but a checkpoint says where to go on.
+    (folder / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"iteration": 0')
+    with pytest.raises(UserError, match="command again, which cuts it back"):
+        figures_of(tmp_path)
 
 
 def test_a_folder_that_has_one_called_rl_is_no_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Workers as processes: what a person reads when one of them fails."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def test_who_stops_it_twice_is_not_told_that_it_was_saved(
 ) -> None:
     (tmp_path / "patient.py").write_text(PATIENT % (0 if times == 1 else 600))
     clear = shutil.rmtree
+    ours = signal.getsignal(signal.SIGINT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     pressed = 0
 
@@ -63,13 +65,13 @@ def test_who_stops_it_twice_is_not_told_that_it_was_saved(
         nonlocal pressed
         if event["event"] in ("start", "saving") and pressed < min(times, 2):
             pressed += 1
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     def press_again(path: Path, ignore_errors: bool) -> None:
         nonlocal pressed
         if 2 <= pressed < times:
             pressed += 1
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         clear(path, ignore_errors=ignore_errors)
 
     monkeypatch.setattr("openk2.train.launch.shutil.rmtree", press_again)
@@ -77,3 +79,25 @@ def test_who_stops_it_twice_is_not_told_that_it_was_saved(
     with pytest.raises(KeyboardInterrupt) as caught:
         train_in_workers(job, press, "patient")
     assert type(caught.value) is raised and pressed == times and not job.scratch.exists()
+    assert signal.getsignal(signal.SIGINT) is ours
+
+
+def test_whoever_stops_it_at_its_last_moment_has_stopped_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "quick.py").write_text("")
+    clear = shutil.rmtree
+
+    def press(path: Path, ignore_errors: bool) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        clear(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("openk2.train.launch.shutil.rmtree", press)
+    job = job_in(tmp_path)
+    # As the command line has it.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_in_workers(job, lambda event: None, "quick")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not job.scratch.exists()

@@ -89,13 +89,18 @@ def identity(name: str) -> tuple[Path | None, str]:
     """Equal for all spellings of a family's name: the place of its file, and the rest of the name. Raises UserError as
     `own_file`."""
     file = file_in(name)
-    return (located(file), name.replace(file, "")) if file else (None, name)
+    return (located(file), _with_file(name, file, "")) if file else (None, name)
 
 
 def beside(name: str) -> str:
     """What a family with a file is called where its file lies in the folder that is looked in."""
     file = file_in(name)
-    return name.replace(file, Path(file).name) if file else name
+    return _with_file(name, file, Path(file).name) if file else name
+
+
+def _with_file(name: str, file: str, other: str) -> str:
+    """A family's name with another file, which stands at its beginning or, as an option, at its end."""
+    return other + name[len(file) :] if _OWN.fullmatch(name) else name[: -len(file)] + other
 
 
 def file_in(name: str) -> str | None:
@@ -113,6 +118,7 @@ def look_in(folder: Path) -> None:
     """Look for files of families in `folder` before the folder that one is in."""
     if folder not in _FOLDERS:
         _FOLDERS.append(folder)
+        get_family.cache_clear()
 
 
 @contextmanager

@@ -60,8 +60,8 @@ class BenchmarkIndex:
         return " ".join(_words(text)[first : first + WINDOW])
 
     def _windows(self, text: str) -> Hashes:
-        # Cells of a table, most of all: so many words do not fit in.
-        if len(text) < 2 * WINDOW - 1:
+        # Cells of a table, most of all: so many words do not fit in, even without blanks between them.
+        if len(text) < WINDOW:
             return np.empty(0, np.uint64)
         words = _words(text)
         if len(words) < WINDOW:

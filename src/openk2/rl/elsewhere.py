@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from openk2.core import Demonstration, Message, Policy, Split, Task, ToolSpec, Turn, UserError, Verdict
-from openk2.core.families import demonstrate, file_in, get_family, look_in, sample_task
+from openk2.core.families import demonstrate, file_in, get_family, located, look_in, sample_task
+from openk2.core.recipes import explain
 from openk2.core.runs import read_small_text, sha256_file
 from openk2.rl.episodes import Episode, play
 from openk2.rl.gym.question import QuestionFamily
@@ -28,14 +31,21 @@ Speak = Callable[[Sequence[Message], Sequence[ToolSpec], int], Awaitable[Turn]]
 
 def read_recipe_of(folder: Path) -> RLRecipe:
     """The recipe that an export wrote; families of one's own are found from now on. Raises UserError if another folder
-    was looked in before that has another file of the same name."""
+    was looked in before that has another file of the same name, and if a file is missing."""
     own = (folder / OWN_FAMILIES).resolve()
     look_in(own)
-    recipe = RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
-    for name, path in recipe.own_files.items():
-        mine = own / Path(file_in(name) or path).name
-        if path != mine and sha256_file(path) != sha256_file(mine):
-            raise UserError(f"{path} was read first, and is not {mine}: use one export in each process")
+    # Before anything of another file is executed.
+    for mine in own.glob("*"):
+        first = located(mine.name)
+        if mine.is_file() and first != mine.resolve() and sha256_file(first) != sha256_file(mine):
+            raise UserError(f"{first} was read first, and is not {mine}: use one export in each process")
+    try:
+        recipe = RLRecipe.model_validate_json(read_small_text(folder / RECIPE))
+    except ValidationError as e:
+        raise UserError(f"{folder / RECIPE}: {explain(e, RLRecipe)}") from e
+    for file in filter(None, map(file_in, recipe.own_files)):
+        if not (own / file).is_file():
+            raise UserError(f"{own / file} is missing: export the run again")
     return recipe
 
 

@@ -68,6 +68,8 @@ def export_rl(
         raise UserError(f"{run} is a run of reinforcement learning, which goes to {' or '.join(FORMATS)}, not to {to}")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: name a folder")
+    if target.exists() and Path.cwd().is_relative_to(target.resolve()):
+        raise UserError(f"{target} is where you are, and an export takes its folder's place: name another")
     if target.exists() and any(target.iterdir()) and not force:
         raise there_already(target)
     if to == "verl":

@@ -19,9 +19,9 @@ from openk2.rl.episodes import Group, told_excluded
 from openk2.rl.learner import Learner
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 from openk2.rl.rollouts import Configs, OnShare, Rollouts, new_group
+from openk2.rl.run import EXAMPLES
 from openk2.train.ranks import Ranks
 
-EXAMPLES = "examples.json"
 _PAIRS_OF_A_TASK = 2
 """So many pairs of a right sample and a wrong one are hoped for from a task."""
 _MOST_ATTEMPTS = 6

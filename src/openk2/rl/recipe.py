@@ -120,9 +120,10 @@ class RLRecipe(Section):
         except UserError as e:
             raise ValueError(str(e)) from e
         same: dict[tuple[Path | None, str], str] = {}
-        for name in self.families:
+        for name in (*trained, *self.eval.families):
+            # The loop tells families apart by their names.
             if (first := same.setdefault(identity(name), name)) != name:
-                raise ValueError(f"families {first!r} and {name!r} are the same: name it once")
+                raise ValueError(f"families {first!r} and {name!r} are the same: write one of them everywhere")
         for name, family in self.families.items():
             if family.prompts < self.workers:
                 raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,8 @@ from openk2.data.report import (
     new_figure,
     write_report_files,
 )
-from openk2.rl.run import STAGE, is_finished, is_rl_run, record_of
+from openk2.rl.run import EXAMPLES, METRICS, STAGE, is_finished, record_of
+from openk2.train.stages import has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,15 +101,15 @@ def figures_of(run: Path) -> dict[str, Any]:
     family, with n and interval), `critic_accuracy`, `critic_reports`, both `_by_length` alone, and `ptx_valid`
     are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
-    path = run / STAGE / "metrics.jsonl"
+    path = run / STAGE / METRICS
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [_Line.model_validate_json(line).model_dump() for line in text.splitlines()]
     except ValueError as e:
         way_out = (
-            "delete the lines that are not whole, and the report is made of the others"
-            if is_finished(run)
-            else "give the same rl run command again, which cuts it back"
+            "give the same rl run command again, which cuts it back"
+            if has_checkpoint(run / STAGE / "checkpoints")
+            else "delete the lines that are not whole, and the report is made of the others"
         )
         raise UserError(f"{path} is damaged: {way_out}") from e
     if not lines:
@@ -130,17 +132,19 @@ def write_report(run: Path, out: Path | None = None) -> tuple[dict[str, Any], li
     something cannot be drawn or written."""
     need_matplotlib()
     figures = figures_of(run)
+    recipe: dict[str, Any] = {}
     # A log whose record is lost is worth reading all the same.
-    recipe = record_of(run)[1] if is_rl_run(run) else {}
+    with suppress(UserError):
+        recipe = record_of(run)[1]
     folder = out or run / STAGE / "report"
     intro = f"From {recipe.get('start', 'a model')}, seed {recipe.get('seed', '?')}."
-    title = f"Reinforcement learning: {recipe.get('name', run.name)}"
+    title = f"Reinforcement learning: {recipe.get('name', run.resolve().name)}"
     paths = write_report_files(folder, title, intro, summary(figures), pictures_of(figures), _examples(run))
     return figures, paths
 
 
 def _examples(run: Path) -> list[Passage]:
-    path = run / STAGE / "examples.json"
+    path = run / STAGE / EXAMPLES
     if not path.exists():
         return []
     try:

@@ -31,6 +31,7 @@ from openk2.train.stages import (
 STAGE = "rl"
 BEGUN_FROM = ("weights", "own_families")
 """What a run's record says beside its recipe."""
+METRICS, TIMINGS, EXAMPLES = "metrics.jsonl", "timings.jsonl", "examples.json"
 _WITHOUT_EFFECT = {"checkpoint_every"}
 
 
@@ -47,6 +48,12 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     check_utf8(start)
     config = config_of(recipe) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
+        log = run / STAGE / METRICS
+        if log.exists() and not is_rl_run(run) and not has_checkpoint(run / STAGE / "checkpoints"):
+            raise UserError(
+                f"{log} is all that is left of another run, and would be lost: choose another folder with --run, or "
+                "delete it"
+            )
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
         try:
@@ -66,11 +73,14 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
 
 def _forget(folder: Path) -> None:
     """Leave a stage as if it had never begun: open to another recipe, on another machine, and no run to a report."""
-    for name in ("begun.json", "dtype", LOCK):
+    for name in ("begun.json", "dtype", LOCK, METRICS, TIMINGS, EXAMPLES):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    with suppress(OSError):
-        folder.rmdir()
+    # Half a checkpoint, and nothing that somebody else put there.
+    for half in (folder / "checkpoints").glob(".step-*.building"):
+        shutil.rmtree(half, ignore_errors=True)
+    for path in (folder / "checkpoints", folder):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def is_rl_run(run: Path) -> bool:

@@ -29,17 +29,17 @@ from openk2.rl.curriculum import Curriculum
 from openk2.rl.demonstrations import Demonstrations, free_seeds, holds_back
 from openk2.rl.episodes import Group, from_json, sequences_of, to_json, told_excluded
 from openk2.rl.learner import Learner, Lesson, Update
-from openk2.rl.measures import EXAMPLES, Measures
+from openk2.rl.measures import Measures
 from openk2.rl.objective import Sample
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.rollouts import Rollouts, new_group
 from openk2.rl.rubrics import task_rubric
+from openk2.rl.run import EXAMPLES, METRICS, TIMINGS
 from openk2.train.checkpoint import load_latest, save_checkpoint
 from openk2.train.logs import append, cut_back
 from openk2.train.precision import compute_dtype
 from openk2.train.ranks import Ranks
 
-METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 _DIVERGENCE_SAMPLES = 32
 
 

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from openk2.core import UserError
@@ -24,6 +24,8 @@ from openk2.train.worker import WorkerJob
 LAST_WORDS_SECONDS = 3.0
 SCRATCH_PREFIX = ".workers-"
 Event = dict[str, Any]
+Events = queue.SimpleQueue[tuple[int, Event]]
+"""Of a rank, or of nobody (-1): an interrupt."""
 
 
 def worker_environment() -> dict[str, str]:
@@ -47,26 +49,52 @@ def train_in_workers(job: WorkerJob, on_event: Callable[[Event], None], module: 
     a worker was killed. On KeyboardInterrupt the workers finish their step and save; then it is raised again (on a
     second one they end at once, and EndedAtOnce is).
     """
-    with _Workers(job, module) as workers:
-        try:
-            return workers.watch(on_event)
-        except KeyboardInterrupt:
+    # The one queue whose put() may be called by a signal's handler while get() waits.
+    events: Events = queue.SimpleQueue()
+    with _interrupts_in(events):
+        with _Workers(job, module, events) as workers:
             try:
-                on_event({"event": "stopping"})
-                workers.stop()
-                workers.watch(on_event)
-            except KeyboardInterrupt as e:
-                raise EndedAtOnce from e
-            raise
+                end = workers.watch(on_event)
+            except KeyboardInterrupt:
+                try:
+                    on_event({"event": "stopping"})
+                    workers.stop()
+                    workers.watch(on_event)
+                except KeyboardInterrupt as e:
+                    raise EndedAtOnce from e
+                raise
+        while not events.empty():
+            if events.get()[1] == INTERRUPT:
+                raise KeyboardInterrupt
+    return end
+
+
+INTERRUPT: Event = {"event": "interrupt"}
+
+
+@contextmanager
+def _interrupts_in(events: Events) -> Iterator[None]:
+    """Inside, what raises KeyboardInterrupt elsewhere is an event. An exception that can come between any two lines
+    leaves locks held and processes running, however carefully they are ended."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: handler for number in numbers if main and callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda number, frame: events.put((-1, INTERRUPT)))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Workers:
     """The processes of one job; leaving the block kills whatever still runs."""
 
-    def __init__(self, job: WorkerJob, module: str) -> None:
+    def __init__(self, job: WorkerJob, module: str, events: Events) -> None:
         self._module = module
         self._scratch = job.scratch
-        self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
+        self._events = events
         self._processes: list[subprocess.Popen[str]] = []
         self._job = job
         self._count = job.workers
@@ -99,19 +127,8 @@ class _Workers:
         self._processes.append(process)
         threading.Thread(target=self._read, args=(rank, process), daemon=True).start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        at_once = False
-        # However often Ctrl-C is pressed, no process is left.
-        while True:
-            try:
-                self._end()
-                break
-            except KeyboardInterrupt:
-                at_once = True
-        if at_once:
-            raise EndedAtOnce
+    def __exit__(self, *_: object) -> None:
+        self._end()
 
     def _end(self) -> None:
         for process in self._processes:
@@ -139,7 +156,8 @@ class _Workers:
             stdin.flush()
 
     def watch(self, on_event: Callable[[Event], None]) -> Event:
-        """Pass events on until all workers have ended well; the "end" event is returned."""
+        """Pass events on until all workers have ended well; the "end" event is returned. Raises KeyboardInterrupt when
+        that was asked for."""
         end: Event = {}
         running = set(range(self._count))
         while running:
@@ -151,6 +169,8 @@ class _Workers:
                         self._fail(rank, event["code"])
                 case "error":
                     raise UserError(event["message"])
+                case "interrupt":
+                    raise KeyboardInterrupt
                 case "end":
                     end = event
                 case _:
