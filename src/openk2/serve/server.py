@@ -179,7 +179,8 @@ class _Server(uvicorn.Server):
         # Requests whose client has gone end without a word; what the end of the loop cancels, with a traceback.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await _until(self._all_read, _MOMENT)
+        # They need no more than a turn each, but on a busy machine that may be a while.
+        await _until(self._all_read, _GRACE)
 
     def _all_read(self) -> bool:
         return not (self.server_state.connections or self.server_state.tasks)
