@@ -234,6 +234,16 @@ def test_an_empty_path_is_not_this_folder(cli: Run, command: tuple[str, ...]) ->
     assert "an empty path was given" in done.err and done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [("rl", "report", "run"), ("export", "run", "--to", "verl", "to"), ("train", "x")])
+def test_a_working_folder_that_is_gone(
+    cli: Run, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    cli(*command).refused("the folder that you are in is gone")
+
+
 def test_an_empty_model_name_is_not_this_folder(cli: Run) -> None:
     done = cli("eval", "", "--family", "functions", "--n", "1")
     assert done.code == 2 and "there is no model ''" in done.err

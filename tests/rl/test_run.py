@@ -144,6 +144,18 @@ def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, m
     with pytest.raises(Interrupted, match="nothing is kept"):
         run_rl(recipe, tmp_path)
     assert (folder / "checkpoints" / "mine.txt").exists() and not is_rl_run(tmp_path)
+    # Ended half way, what is left is no log of another run.
+    unlink = Path.unlink
+
+    def ended(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "dtype":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", ended)
+        run_rl(recipe, tmp_path)
+    assert not (folder / "metrics.jsonl").exists() and (folder / "begun.json").exists()
 
 
 def test_a_log_without_its_run_is_not_written_over(tmp_path: Path) -> None:

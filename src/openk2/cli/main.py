@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -120,10 +121,20 @@ def main() -> None:
     except OSError as e:
         if e.errno in DISK_FULL:
             _fail("no space left on the disk: free some and run the same command again", UserError.exit_code)
+        if not _has_working_folder():
+            _fail("the folder that you are in is gone: go to another", UserError.exit_code)
         # Without a name of a file there is nothing that a person could mend.
         if e.filename is None or e.strerror is None:
             raise
         _fail(f"{e.filename} cannot be used: {e.strerror}", UserError.exit_code)
+
+
+def _has_working_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _end_in_order(number: int, frame: object) -> None:

@@ -107,10 +107,7 @@ def check_file(path: Path) -> None:
 def check_utf8(path: Path) -> None:
     """Raises UserError for a place whose name neither JSON nor the libraries which read and write Parquet can take."""
     # What is typed may be relative, and is not always what is written down.
-    try:
-        place = os.path.realpath(path)
-    except FileNotFoundError as e:
-        raise UserError("the folder that you are in is gone: go to another") from e
+    place = os.path.realpath(path)
     try:
         place.encode()
     except UnicodeEncodeError as e:

@@ -73,7 +73,8 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
 
 def _forget(folder: Path) -> None:
     """Leave a stage as if it had never begun: open to another recipe, on another machine, and no run to a report."""
-    for name in ("begun.json", "dtype", LOCK, METRICS, TIMINGS, EXAMPLES):
+    # The record last: a log without it is another run's.
+    for name in (METRICS, TIMINGS, EXAMPLES, "dtype", LOCK, "begun.json"):
         (folder / name).unlink(missing_ok=True)
     # Half a checkpoint, and nothing that somebody else put there.
     for half in (folder / "checkpoints").glob(".step-*.building"):

@@ -51,21 +51,20 @@ def train_in_workers(job: WorkerJob, on_event: Callable[[Event], None], module: 
     """
     # The one queue whose put() may be called by a signal's handler while get() waits.
     events: Events = queue.SimpleQueue()
-    with _interrupts_in(events):
-        with _Workers(job, module, events) as workers:
+    with _interrupts_in(events), _Workers(job, module, events) as workers:
+        try:
+            end = workers.watch(on_event)
+        except KeyboardInterrupt:
             try:
-                end = workers.watch(on_event)
-            except KeyboardInterrupt:
-                try:
-                    on_event({"event": "stopping"})
-                    workers.stop()
-                    workers.watch(on_event)
-                except KeyboardInterrupt as e:
-                    raise EndedAtOnce from e
-                raise
-        while not events.empty():
-            if events.get()[1] == INTERRUPT:
-                raise KeyboardInterrupt
+                on_event({"event": "stopping"})
+                workers.stop()
+                workers.watch(on_event)
+            except KeyboardInterrupt as e:
+                raise EndedAtOnce from e
+            raise
+    while not events.empty():
+        if events.get()[1] == INTERRUPT:
+            raise KeyboardInterrupt
     return end
 
 
@@ -84,7 +83,8 @@ def _interrupts_in(events: Events) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        # SIGINT last: from then on a Ctrl-C is an exception again.
+        for number, handler in reversed(before.items()):
             signal.signal(number, handler)
 
 
