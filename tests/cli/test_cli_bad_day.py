@@ -65,6 +65,29 @@ lr = 0.01
 warmup_steps = 2
 checkpoint_seconds = 0.0
 """
+RL = """
+name = "tiny"
+start = "nano"
+workers = 2
+iterations = 3
+[families."functions:choose"]
+prompts = 2
+budget = 60
+[rollout]
+samples = 2
+iteration_tokens = 30
+[objective]
+lr = 0.001
+[ptx]
+weight = 0.1
+families = { functions = 2 }
+valid = 2
+[critic]
+valid = 0
+[eval]
+n = 2
+every = 2
+"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +102,7 @@ class Job:
 JOBS = {
     "synth": Job(("synth", "run", "recipe.toml", "--run", "{}", "--workers", "2"), SYNTH),
     "train": Job(("train", "recipe.toml", "--run", "{}"), TRAIN),
+    "rl": Job(("rl", "run", "recipe.toml", "--run", "{}"), RL),
     "export": Job(("model", "export", "nano", "{}", "--shard-gb", "0.005")),
 }
 

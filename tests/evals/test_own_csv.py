@@ -70,6 +70,12 @@ def test_a_group_without_values_is_not_asked_about(tmp_path: Path) -> None:
     assert [t.skill for t in csv_tasks(path)] == ["count", "mean"]
 
 
+def test_a_sum_beyond_all_floats_is_not_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("price,kind\n1e308,a\n1.5e308,b\n")
+    assert [task.skill for task in csv_tasks(path)] == ["count", "groupby"]
+
+
 CELLS = st.one_of(
     st.text(max_size=8),
     st.integers().map(str),

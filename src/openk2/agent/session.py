@@ -19,6 +19,7 @@ from openk2.core import Event, Limits, Message, OnEvent, Policy, Step, Task, Tra
 from openk2.core.atif import write_atif
 from openk2.core.errors import Interrupted
 from openk2.core.messages import is_unicode
+from openk2.core.progress import new_console
 from openk2.core.trajectory import StopReason
 from openk2.rollout import rollout
 from openk2.sandbox import Sandbox, touched
@@ -185,7 +186,7 @@ def run_agent(settings: Settings) -> int:
         raise UserError("the task is not UTF-8 text: write it in another encoding, or leave the odd bytes out")
     sandbox = acquire_sandbox(settings.assume_yes)
     policy = acquire_policy(settings.model, device=settings.device)
-    view = ConsoleView(Console(highlight=False, emoji=False), speaker=speaker_of(settings.model))
+    view = ConsoleView(new_console(), speaker=speaker_of(settings.model))
     limits = Limits(steps=settings.steps, seconds=settings.seconds)
     record = records_folder() / f"{record_name()}.json"
     session = Session(

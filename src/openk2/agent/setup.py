@@ -10,10 +10,10 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from openk2.core import Policy
+from openk2.core.progress import new_console
 from openk2.sandbox import Sandbox, resolve_sandbox
 
 
@@ -39,12 +39,12 @@ def ask_consent(question: str) -> bool:
 def warn(text: str) -> None:
     """A remark on stderr that does not stop anything."""
     # Never broken, so that a path in it can be copied.
-    Console(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
+    new_console(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def acquire_policy(model: str, *, device: str, grammar: bool = True) -> Policy:
     """The policy that `--model` names; while it loads, a terminal says so. Raises UserError as `resolve_policy`."""
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     with console.status(Text("loading the model ...", style="dim")) if console.is_terminal else nullcontext():
         # Where other programs are busy, threads that wait for each other and keep their cores make generation ten times
         # as slow; where none are, it makes no difference. torch reads this when it is imported.

@@ -194,10 +194,11 @@ def _print_table(columns: list[str], pieces: Iterator[list[tuple[Any, ...]]]) ->
     """A table, piece by piece: those that follow the first one are at least as wide. No word is cut, as half a hash is
     none: where the words do not fit beside each other, what is left stands below each other, row by row."""
     from rich.cells import cell_len
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(emoji=False)
+    from openk2.core.progress import new_console
+
+    console = new_console()
     room = console.width - 2 * len(columns)
     widths = [0] * len(columns)
     number, below = 0, False
@@ -275,15 +276,16 @@ def report(
     if as_json:
         print(json.dumps(figures | {"paths": [str(path) for path in paths]}))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from openk2.core.progress import new_console
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for label, value in summary(figures):
         table.add_row(label, value)
-    Console(emoji=False).print(table, markup=False)
+    new_console().print(table, markup=False)
     for path in paths:
         print(path)
 

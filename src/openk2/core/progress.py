@@ -18,6 +18,11 @@ _BAR, _BESIDE = 12, 52
 """The width of a bar, and of all that stands before its text."""
 
 
+def new_console(*, stderr: bool = False) -> Console:
+    """What is said is printed as it is: `:tea:` of a model or a file is no picture, and numbers have no colours."""
+    return Console(stderr=stderr, highlight=False, emoji=False)
+
+
 class Bar(Protocol):
     """Progress of one stage."""
 
@@ -40,10 +45,10 @@ class ConsoleReporter:
     """A live bar on a terminal; elsewhere a line every half minute."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, emoji=False)
+        self._console = console or new_console(stderr=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Bar]:

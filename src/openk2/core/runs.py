@@ -71,6 +71,7 @@ def sha256_text(text: str) -> str:
 
 
 LOCK = ".lock"
+MANIFEST = "manifest.json"
 
 
 @contextmanager
@@ -181,12 +182,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    write_text(folder / "manifest.json", json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n")
+    write_text(folder / MANIFEST, json.dumps(manifest.model_dump(), indent=2, sort_keys=True) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a finished stage; None if the stage has not finished. Raises UserError if it is damaged."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     if not path.exists():
         return None
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
-from openk2.core.runs import atomic_path, check_utf8
+from openk2.core.runs import MANIFEST, atomic_path, check_utf8
 
 if TYPE_CHECKING:
     import duckdb
@@ -388,7 +388,7 @@ class Lake:
             "dropped": dropped,
             "refused": {str(reason): int(count) for reason, count in refused},
             "wanted": int(recipe_of(self.folder)["tasks"]["count"]),
-            "finished": (self.folder / "manifest.json").exists(),
+            "finished": (self.folder / MANIFEST).exists(),
         }
 
 

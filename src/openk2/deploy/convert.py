@@ -27,6 +27,7 @@ from openk2.chat.tokenizer import Tokenizer, load_backend
 from openk2.core import UserError
 from openk2.core.runs import (
     LOCK,
+    MANIFEST,
     Manifest,
     locked,
     read_manifest,
@@ -238,7 +239,7 @@ def _begin(target: Path, job: Manifest) -> Manifest:
     done = before if before is not None and before.config == job.config else job
     # What was being written when the process was killed, by `atomic_path` and by safetensors.
     for path in work.iterdir():
-        if path.name not in (LOCK, "manifest.json", *done.outputs):
+        if path.name not in (LOCK, MANIFEST, *done.outputs):
             path.unlink()
     write_manifest(work, done)
     return done

@@ -19,10 +19,10 @@ from math import ceil, erfc, prod, sqrt
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from openk2.core import UserError
+from openk2.core.progress import new_console
 from openk2.model.checkpoint import shapes_of
 from openk2.model.config import PRESETS, ModelConfig
 from openk2.model.stored import BLOCK
@@ -155,8 +155,10 @@ def tensors_of(config: ModelConfig) -> list[Tensors]:
     """The tensors of a checkpoint under their Hugging Face names, in the order of the layers."""
     groups: dict[tuple[str, tuple[int, ...]], list[tuple[int, ...]]] = {}
     for name, shape in shapes_of(config).items():
-        numbers = tuple(int(number) for number in re.findall(r"(?<=\.)\d+(?=\.)", name))
-        groups.setdefault((re.sub(r"(?<=\.)\d+(?=\.)", "#", name), shape), []).append(numbers)
+        parts = name.split(".")
+        numbers = tuple(int(part) for part in parts if part.isdigit())
+        pattern = ".".join("#" if part.isdigit() else part for part in parts)
+        groups.setdefault((pattern, shape), []).append(numbers)
     found = []
     for (pattern, shape), members in groups.items():
         name = pattern
@@ -256,7 +258,7 @@ def print_description(name: str, *, heads: int | None, as_json: bool) -> None:
         }
         print(json.dumps({"name": name, **asdict(description), "tensors": tensors, "heads_compared": heads_compared}))
         return
-    console = Console(highlight=False, emoji=False)
+    console = new_console()
     console.print(_tensor_table(description.tensors))
     console.print()
     facts = Table.grid(padding=(0, 2))

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from openk2.core import UserError
+from openk2.core.progress import new_console
 from openk2.deploy.engines import Address, Engine, Launch, Programs, engine_named, make_plan
 from openk2.deploy.folder import ModelFolder, read_folder
 from openk2.deploy.hardware import GIB, Hardware, hardware
@@ -267,7 +267,7 @@ def _print(found: Deployment) -> None:
         if len(found.launches) > 1 or found.machine.nodes > 1:
             print(f"# {launch.where}")
         print(f"{launch}\n")
-    console = Console(highlight=False, emoji=False)
+    console = new_console()
     table = Table.grid(padding=(0, 2))
     for label, text in _why(found):
         table.add_row(label, text)

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
-from rich.console import Console
-
 from openk2.agent.session import WHY
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Limits, OnEvent, Policy, Task, UserError, World, command
 from openk2.core.errors import Interrupted
 from openk2.core.families import get_family
+from openk2.core.progress import new_console
 from openk2.rollout import rollout
 
 # The first questions of the `real` family are about penguins.csv.
@@ -59,7 +58,7 @@ def run_demo(*, csv: Path | None, model: str, assume_yes: bool, strict: bool, de
     acquire_sandbox(assume_yes)
     policy = acquire_policy(model, device=device)
     records = records_folder() / f"demo-{record_name()}"
-    view = ConsoleView(Console(highlight=False, emoji=False), speaker=speaker_of(model), total=len(tasks))
+    view = ConsoleView(new_console(), speaker=speaker_of(model), total=len(tasks))
     if not as_json and model == "nano":
         view.note(f"{WHAT_NANO_IS_NOT.format(command=command.typed)}\n")
     verdicts: list[bool] = []

@@ -21,6 +21,7 @@ from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
 from openk2.core.errors import Interrupted
 from openk2.core.families import FIXED, get_family, is_verified, needs_sandbox, sample_task
+from openk2.core.progress import new_console
 from openk2.core.rates import Tally
 from openk2.rl.watched import WatchedWorld, WorldFailed
 from openk2.worlds.text import clean
@@ -183,7 +184,7 @@ def evaluate_families(
 async def _evaluate_all(
     policy: Policy, names: Sequence[str], n: int, seed: int, concurrency: int, save: Path | None, as_json: bool
 ) -> None:
-    progress_console = Console(stderr=True, emoji=False)
+    progress_console = new_console(stderr=True)
     try:
         for name in names:
             family = get_family(name)
@@ -213,9 +214,9 @@ def _show(report: Report, of: int | None, as_json: bool) -> None:
     if as_json:
         print_object(report.to_json() | ({} if of is None else {"interrupted": True, "of": of}))
     else:
-        print_report(Console(emoji=False), report)
+        print_report(new_console(), report)
         if of is not None:
-            Console(emoji=False).print(f"cut off: {report.total.n} of {of} tasks were finished, the short ones first")
+            new_console().print(f"cut off: {report.total.n} of {of} tasks were finished, the short ones first")
 
 
 def _policy(model: str, device: str, grammar: bool) -> Policy:

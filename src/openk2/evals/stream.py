@@ -19,12 +19,11 @@ from typing import Any
 
 import httpx2
 from jsonschema import Draft202012Validator
-from rich.console import Console
 from rich.table import Table
 
 from openk2.core import UserError
 from openk2.core.messages import compact_json
-from openk2.core.progress import ConsoleReporter
+from openk2.core.progress import ConsoleReporter, new_console
 from openk2.core.rates import Tally
 from openk2.policy.addresses import check_address
 from openk2.policy.events import read_events
@@ -390,13 +389,13 @@ def run_stream_test(base_url: str, *, model: str, n: int, seed: int, concurrency
         table.add_column(column, justify="right" if side == "right" else "left")
     for name, tally in report.checks.items():
         table.add_row(CHECKS[name], str(tally.passed), str(tally.n))
-    console = Console(emoji=False)
+    console = new_console()
     console.print(table)
     console.print(
         f"{report.cases} cases, {report.refused} refused by the server, {report.unrepeatable} whose answer changes"
     )
     if report.refusal is not None:
-        console.print(f"  first refusal: {report.refusal}", markup=False, highlight=False)
+        console.print(f"  first refusal: {report.refusal}", markup=False)
     for failure in report.failures[:SHOWN]:
-        console.print(f"  {failure['check']} ({failure['kind']}): {failure['problem']}", markup=False, highlight=False)
+        console.print(f"  {failure['check']} ({failure['kind']}): {failure['problem']}", markup=False)
     return report.passed

@@ -25,7 +25,7 @@ from openk2.data.report import (
     write_report_files,
 )
 from openk2.rl.run import EXAMPLES, METRICS, STAGE, is_finished, record_of
-from openk2.train.stages import has_checkpoint
+from openk2.train.folder import has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ def figures_of(run: Path) -> dict[str, Any]:
     except ValueError as e:
         way_out = (
             "give the same rl run command again, which cuts it back"
-            if has_checkpoint(run / STAGE / "checkpoints")
+            if has_checkpoint(run / STAGE)
             else "delete the lines that are not whole, and the report is made of the others"
         )
         raise UserError(f"{path} is damaged: {way_out}") from e

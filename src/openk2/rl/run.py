@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any
 
 from openk2.core.errors import EndedAtOnce, Interrupted, UserError
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
-from openk2.core.runs import LOCK, Manifest, check_utf8, locked, read_small_text, sha256_file, sha256_text
+from openk2.core.runs import LOCK, MANIFEST, Manifest, check_utf8, locked, read_small_text, sha256_file, sha256_text
 from openk2.rl.recipe import RLRecipe
+from openk2.train.folder import BEGUN, CHECKPOINTS, PRECISION, has_checkpoint, remove_half_written
 from openk2.train.stages import (
     Stage,
     check_training_device,
     export_stage,
-    has_checkpoint,
     run_stage,
     start_folder,
     weights_of,
@@ -49,7 +48,7 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     config = config_of(recipe) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
         log = run / STAGE / METRICS
-        if log.exists() and not is_rl_run(run) and not has_checkpoint(run / STAGE / "checkpoints"):
+        if log.exists() and not is_rl_run(run) and not has_checkpoint(run / STAGE):
             raise UserError(
                 f"{log} is all that is left of another run, and would be lost: choose another folder with --run, or "
                 "delete it"
@@ -57,10 +56,10 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
         try:
-            done[STAGE] = run_stage(Stage(STAGE, config, (), make, ("model/*",), ("checkpoints",)), run, done, reporter)
+            done[STAGE] = run_stage(Stage(STAGE, config, (), make, ("model/*",), (CHECKPOINTS,)), run, done, reporter)
             run_stage(export_stage("instruct", recipe.name, run / STAGE, start, (STAGE,)), run, done, reporter)
         except KeyboardInterrupt as e:
-            if not has_checkpoint(run / STAGE / "checkpoints") and not is_finished(run):
+            if not has_checkpoint(run / STAGE) and not is_finished(run):
                 _forget(run / STAGE)
                 raise Interrupted(f"interrupted before the start was measured, so nothing is kept in {run}") from None
             if isinstance(e, EndedAtOnce):
@@ -74,12 +73,10 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
 def _forget(folder: Path) -> None:
     """Leave a stage as if it had never begun: open to another recipe, on another machine, and no run to a report."""
     # The record last: a log without it is another run's.
-    for name in (METRICS, TIMINGS, EXAMPLES, "dtype", LOCK, "begun.json"):
+    for name in (METRICS, TIMINGS, EXAMPLES, PRECISION, LOCK, BEGUN):
         (folder / name).unlink(missing_ok=True)
-    # Half a checkpoint, and nothing that somebody else put there.
-    for half in (folder / "checkpoints").glob(".step-*.building"):
-        shutil.rmtree(half, ignore_errors=True)
-    for path in (folder / "checkpoints", folder):
+    remove_half_written(folder / CHECKPOINTS)
+    for path in (folder / CHECKPOINTS, folder):
         with suppress(OSError):
             path.rmdir()
 
@@ -91,7 +88,7 @@ def is_rl_run(run: Path) -> bool:
 
 def is_finished(run: Path) -> bool:
     """Whether reinforcement learning has come to its end in that folder."""
-    return (run / STAGE / "manifest.json").is_file()
+    return (run / STAGE / MANIFEST).is_file()
 
 
 def record_of(run: Path) -> tuple[Path, dict[str, Any]]:
@@ -111,7 +108,7 @@ def record_of(run: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _record_of(run: Path) -> Path | None:
-    found = (run / STAGE / name for name in ("manifest.json", "begun.json"))
+    found = (run / STAGE / name for name in (MANIFEST, BEGUN))
     return next((path for path in found if path.is_file()), None)
 
 

@@ -36,6 +36,7 @@ from openk2.rl.rollouts import Rollouts, new_group
 from openk2.rl.rubrics import task_rubric
 from openk2.rl.run import EXAMPLES, METRICS, TIMINGS
 from openk2.train.checkpoint import load_latest, save_checkpoint
+from openk2.train.folder import CHECKPOINTS
 from openk2.train.logs import append, cut_back
 from openk2.train.precision import compute_dtype
 from openk2.train.ranks import Ranks
@@ -277,11 +278,11 @@ class Trainer:
             "pairs": {name: [asdict(pair) for pair in pairs] for name, pairs in self.measures.pairs.items()},
             "start": self.start,
         }
-        save_checkpoint(self.folder / "checkpoints", self.iteration, state)
+        save_checkpoint(self.folder / CHECKPOINTS, self.iteration, state)
 
     def resume(self) -> bool:
         """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""
-        found = load_latest(self.folder / "checkpoints")
+        found = load_latest(self.folder / CHECKPOINTS)
         if found is None:
             if self.ranks.first:
                 for name in (METRICS, TIMINGS, EXAMPLES):

@@ -162,8 +162,9 @@ def print_list(seed: int, *, as_json: bool) -> None:
         for one in listed(seed):
             print(json.dumps(asdict(one)))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from openk2.core.progress import new_console
 
     table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("name", no_wrap=True)
@@ -172,7 +173,7 @@ def print_list(seed: int, *, as_json: bool) -> None:
     table.add_column("tools", justify="right", no_wrap=True)
     for one in listed(seed):
         table.add_row(one.name, one.category, one.title, str(one.tools))
-    Console(highlight=False, emoji=False).print(table)
+    new_console().print(table)
 
 
 def print_description(name: str, seed: int, *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from openk2.core import UserError
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import (
+    MANIFEST,
     Manifest,
     check_utf8,
     locked,
@@ -124,7 +125,7 @@ def _check_recipe(recipe: SynthRecipe, folder: Path) -> None:
         if had != count:
             _undecide(folder)
         elif chose != chosen:
-            (folder / "manifest.json").unlink(missing_ok=True)
+            (folder / MANIFEST).unlink(missing_ok=True)
             (folder / KEPT).unlink(missing_ok=True)
     write_text(path, json.dumps(wanted, indent=2) + "\n")
 
@@ -153,7 +154,7 @@ def _tries(recipe: SynthRecipe) -> int:
 
 def _undecide(folder: Path) -> None:
     """There will be other attempts: nothing is judged, and none is kept."""
-    for name in ("manifest.json", KEPT, JUDGED):
+    for name in (MANIFEST, KEPT, JUDGED):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -480,7 +481,7 @@ def _judge(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> 
 
 def _keep(recipe: SynthRecipe, run: Path, folder: Path, reporter: Reporter) -> None:
     """Which attempts are data: those that have passed and are no doubles of others, nor of a benchmark's text."""
-    if (folder / "manifest.json").exists() and (folder / KEPT).exists():
+    if (folder / MANIFEST).exists() and (folder / KEPT).exists():
         return
     overlap = _benchmark_overlap(recipe)
     if overlap is None:

@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from openk2.core import UserError
+from openk2.train.folder import STEP_PREFIX, half_written, remove_half_written, step_name
 
 KEEP = 2
 _FILE = "state.safetensors"
-_PREFIX = "step-"
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int = KEEP) -> None:
@@ -31,8 +31,8 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
 
     Raises UserError when the disk is full; earlier checkpoints then stay as they are.
     """
-    final = folder / f"{_PREFIX}{step:08d}"
-    building = folder / f".{final.name}.building"
+    final = folder / step_name(step)
+    building = half_written(final)
     tensors: dict[str, torch.Tensor] = {}
     structure = _pack(dict(state), "", tensors)
     try:
@@ -57,8 +57,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
 
 def load_latest(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Any]] | None:
     """Step and state of the newest checkpoint; None if there is none. Raises UserError if it is damaged."""
-    for leftover in folder.glob(f".{_PREFIX}*.building"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_half_written(folder)
     found = _steps(folder)
     if not found:
         return None
@@ -71,11 +70,11 @@ def load_latest(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Any]]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
         earlier = f"go on from {found[-2].name}" if len(found) > 1 else "start this stage afresh"
         raise UserError(f"the checkpoint {path} is damaged or cut short: delete {found[-1]} to {earlier}") from e
-    return int(found[-1].name.removeprefix(_PREFIX)), state
+    return int(found[-1].name.removeprefix(STEP_PREFIX)), state
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{_PREFIX}[0-9]*"))
+    return sorted(folder.glob(f"{STEP_PREFIX}[0-9]*"))
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -18,9 +18,8 @@ from openk2.core import UserError
 from openk2.core.runs import write_text
 from openk2.model import Transformer
 from openk2.optim import fast_dtype
+from openk2.train.folder import PRECISION
 from openk2.train.ranks import Ranks
-
-_KEPT = "dtype"
 
 
 def compute_dtype(
@@ -33,9 +32,9 @@ def compute_dtype(
     """
     if wanted != "auto":
         return cast(torch.dtype, getattr(torch, wanted))
-    chosen = ranks.join([_chosen(folder / _KEPT, device)] if ranks.first else [])[0]
+    chosen = ranks.join([_chosen(folder / PRECISION, device)] if ranks.first else [])[0]
     if chosen not in ("bfloat16", "float32"):
-        raise UserError(f"{folder / _KEPT} is damaged: write float32 or bfloat16 into it, whichever it was")
+        raise UserError(f"{folder / PRECISION} is damaged: write float32 or bfloat16 into it, whichever it was")
     return cast(torch.dtype, getattr(torch, chosen))
 
 

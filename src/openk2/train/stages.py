@@ -34,6 +34,7 @@ from openk2.core.runs import (
     write_manifest,
     write_text,
 )
+from openk2.train.folder import BEGUN, has_checkpoint
 from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
@@ -87,7 +88,7 @@ def run_recipe(
                 done[name] = run_stage(stage, run, done, reporter)
             except KeyboardInterrupt as e:
                 if isinstance(e, EndedAtOnce):
-                    kept = has_checkpoint(run / name / "checkpoints")
+                    kept = has_checkpoint(run / name)
                     goes_on = "goes on from the last checkpoint" if kept else "begins this stage anew"
                     reporter.note(f"{name}: ended at once; the same command {goes_on}")
                 else:
@@ -96,12 +97,6 @@ def run_recipe(
             if name == until:
                 break
     return run
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is one in a stage's folder of checkpoints. (`openk2.train.checkpoint` imports torch, which takes
-    too long after a Ctrl-C.)"""
-    return any(folder.glob("step-*"))
 
 
 def check_training_device(device: str, workers: int) -> None:
@@ -155,7 +150,7 @@ def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Repo
         _clean_up(stage, folder)
         reporter.note(f"{stage.name}: already there")
         return manifest
-    begun = folder / "begun.json"
+    begun = folder / BEGUN
     if begun.exists():
         try:
             earlier = json.loads(begun.read_text(encoding="utf-8"))
@@ -187,7 +182,7 @@ def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Repo
 
 def _clean_up(stage: Stage, folder: Path) -> None:
     """What only an unfinished stage needs; after the manifest, so that a kill in between loses nothing."""
-    (folder / "begun.json").unlink(missing_ok=True)
+    (folder / BEGUN).unlink(missing_ok=True)
     for name in stage.scratch:
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -359,7 +354,7 @@ def _train(
     from openk2.train.launch import SCRATCH_PREFIX, train_in_workers
     from openk2.train.worker import Job
 
-    begun = json.loads((run / name / "begun.json").read_text(encoding="utf-8"))
+    begun = json.loads((run / name / BEGUN).read_text(encoding="utf-8"))
     identity = sha256_text(json.dumps({"config": config, "inputs": begun["inputs"]}, sort_keys=True))
     valid_text = ""
 

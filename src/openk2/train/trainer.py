@@ -27,6 +27,7 @@ from openk2.data.batches import Batch, BatchPlan
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip, StepStats
 from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
+from openk2.train.folder import CHECKPOINTS
 from openk2.train.logs import append, cut_back
 from openk2.train.precision import MixedPrecision, compute_dtype
 from openk2.train.ranks import Ranks
@@ -115,7 +116,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Load the newest checkpoint, if there is one. Raises UserError if it is damaged or of another recipe."""
-        found = load_latest(self.folder / "checkpoints", self.device)
+        found = load_latest(self.folder / CHECKPOINTS, self.device)
         if found is None:
             self._truncate_logs()
             return False
@@ -147,7 +148,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         keep = 1 if self.step == self.config.steps else KEEP
-        save_checkpoint(self.folder / "checkpoints", self.step, state, keep)
+        save_checkpoint(self.folder / CHECKPOINTS, self.step, state, keep)
 
     def run(
         self, on_step: Callable[[Progress], None] = lambda _: None, should_stop: Callable[[], bool] = lambda: False

@@ -153,6 +153,10 @@ def test_what_is_wrong_is_named(steps: tuple[str | float, ...], score: float, wo
     assert found.score == score and not found.passed and words in "; ".join(found.wrong)
 
 
+def test_giving_up_at_once_is_worth_nothing() -> None:
+    assert grade(task(UserTurn(say="Order for 1."), checkpoints=(after(1),))).score == 0.0
+
+
 def test_what_must_not_be_called_and_what_was_not_asked_for() -> None:
     rubric = Rubric(checkpoints=("x",), forbidden=("place_order",))
     world = begun(task(rubric=rubric, distractors={"other": ("close_account",)}))

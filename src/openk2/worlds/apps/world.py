@@ -275,7 +275,7 @@ class AppWorld:
                 wrong.append(f"in turn {number} the user was told {more}, which nothing says")
             elif turn.refuse and not refuses(said):
                 wrong.append(f"in turn {number} the user was not told that it cannot be")
-            else:
+            elif said:
                 told += 1
         wrong += self._invented[:1]
         reached = len(self._reached) - len(elsewhere)

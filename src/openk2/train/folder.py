@@ -1,0 +1,34 @@
+"""What a training stage keeps in its folder, by name. Without torch, which takes too long after a Ctrl-C."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+BEGUN = "begun.json"
+"""Configuration and inputs of a stage that is not finished."""
+CHECKPOINTS = "checkpoints"
+STEP_PREFIX = "step-"
+PRECISION = "dtype"
+"""What "auto" came to on the machine where the stage began."""
+
+
+def step_name(step: int) -> str:
+    """Of a checkpoint's folder; names sort as their steps do."""
+    return f"{STEP_PREFIX}{step:08d}"
+
+
+def half_written(path: Path) -> Path:
+    """Where a checkpoint lies until it is whole."""
+    return path.with_name(f".{path.name}.building")
+
+
+def has_checkpoint(stage: Path) -> bool:
+    """Whether there is a whole one in the folder of a stage."""
+    return any((stage / CHECKPOINTS).glob(f"{STEP_PREFIX}*"))
+
+
+def remove_half_written(checkpoints: Path) -> None:
+    """Remove what was left by a kill, and nothing that somebody else put there."""
+    for path in checkpoints.glob(half_written(Path(f"{STEP_PREFIX}*")).name):
+        shutil.rmtree(path, ignore_errors=True)
