@@ -99,6 +99,11 @@ def locked(folder: Path, advice: str, seconds: float = 0.0) -> Iterator[None]:
 _STALE_SECONDS = 600  # on a shared disk the process may be another machine's, and still write
 
 
+def half_written(folder: Path) -> Path:
+    """Where a folder lies until it is whole."""
+    return folder.with_name(f".{folder.name}.building")
+
+
 def check_file(path: Path) -> None:
     """Raises UserError for what is no file's name."""
     if not path.name or path.is_dir():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from openk2.core import UserError
+from openk2.core.runs import half_written
 
 TOKEN_DTYPE = np.dtype(np.uint16)
 MASK_DTYPE = np.dtype(np.bool_)
@@ -61,7 +62,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._building = folder.with_name(f".{folder.name}.building")
+        self._building = half_written(folder)
         self._offsets = [0]
         shutil.rmtree(self._building, ignore_errors=True)
         try:

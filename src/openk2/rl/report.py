@@ -24,8 +24,8 @@ from openk2.data.report import (
     new_figure,
     write_report_files,
 )
-from openk2.rl.run import EXAMPLES, METRICS, STAGE, is_finished, record_of
-from openk2.train.folder import has_checkpoint
+from openk2.rl.run import EXAMPLES, STAGE, is_finished, record_of
+from openk2.train.folder import METRICS, has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,15 @@ from openk2.core.errors import EndedAtOnce, Interrupted, UserError
 from openk2.core.progress import Bar, ConsoleReporter, Reporter
 from openk2.core.runs import LOCK, MANIFEST, Manifest, check_utf8, locked, read_small_text, sha256_file, sha256_text
 from openk2.rl.recipe import RLRecipe
-from openk2.train.folder import BEGUN, CHECKPOINTS, PRECISION, has_checkpoint, remove_half_written
+from openk2.train.folder import (
+    BEGUN,
+    CHECKPOINTS,
+    METRICS,
+    PRECISION,
+    TIMINGS,
+    has_checkpoint,
+    remove_half_written,
+)
 from openk2.train.stages import (
     Stage,
     check_training_device,
@@ -30,7 +38,7 @@ from openk2.train.stages import (
 STAGE = "rl"
 BEGUN_FROM = ("weights", "own_families")
 """What a run's record says beside its recipe."""
-METRICS, TIMINGS, EXAMPLES = "metrics.jsonl", "timings.jsonl", "examples.json"
+EXAMPLES = "examples.json"
 _WITHOUT_EFFECT = {"checkpoint_every"}
 
 

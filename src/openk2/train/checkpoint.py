@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from openk2.core import UserError
-from openk2.train.folder import STEP_PREFIX, half_written, remove_half_written, step_name
+from openk2.core.runs import half_written
+from openk2.train.folder import STEP_PREFIX, remove_half_written, step_name
 
 KEEP = 2
 _FILE = "state.safetensors"
@@ -65,7 +66,8 @@ def load_latest(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Any]]
     try:
         with safe_open(path, framework="pt", device=device) as file:
             structure = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict, keys() only)
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
             state = _unpack(structure, tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
         earlier = f"go on from {found[-2].name}" if len(found) > 1 else "start this stage afresh"

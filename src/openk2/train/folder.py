@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from openk2.core.runs import half_written
+
+METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+"""What was computed, the same in every run, and how long it took."""
 BEGUN = "begun.json"
 """Configuration and inputs of a stage that is not finished."""
 CHECKPOINTS = "checkpoints"
@@ -16,11 +20,6 @@ PRECISION = "dtype"
 def step_name(step: int) -> str:
     """Of a checkpoint's folder; names sort as their steps do."""
     return f"{STEP_PREFIX}{step:08d}"
-
-
-def half_written(path: Path) -> Path:
-    """Where a checkpoint lies until it is whole."""
-    return path.with_name(f".{path.name}.building")
 
 
 def has_checkpoint(stage: Path) -> bool:

@@ -27,7 +27,7 @@ from openk2.data.batches import Batch, BatchPlan
 from openk2.model import Transformer
 from openk2.optim import WSD, MuonClip, StepStats
 from openk2.train.checkpoint import KEEP, load_latest, save_checkpoint
-from openk2.train.folder import CHECKPOINTS
+from openk2.train.folder import CHECKPOINTS, METRICS, TIMINGS
 from openk2.train.logs import append, cut_back
 from openk2.train.precision import MixedPrecision, compute_dtype
 from openk2.train.ranks import Ranks
@@ -247,12 +247,12 @@ class Trainer:
         }
         if valid_loss is not None:
             line["valid_loss"] = valid_loss
-        append(self.folder / "metrics.jsonl", line)
+        append(self.folder / METRICS, line)
         if speed is not None:
-            append(self.folder / "timings.jsonl", {"step": self.step, "tokens_per_second": round(speed, 1)})
+            append(self.folder / TIMINGS, {"step": self.step, "tokens_per_second": round(speed, 1)})
 
     def _truncate_logs(self) -> None:
         """Drop what was logged after the checkpoint: it will be computed again."""
         if self.ranks.first:
-            for name in ("metrics.jsonl", "timings.jsonl"):
+            for name in (METRICS, TIMINGS):
                 cut_back(self.folder / name, "step", self.step)
