@@ -162,8 +162,13 @@ def _fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (UserError("it is broken: mend it"), 2, "openk2: it is broken: mend it\n"),
         (OSError(28, "No space left on device"), 2, "openk2: no space left on the disk"),
-        (PermissionError(13, "Permission denied", "/etc/x"), 2, "openk2: /etc/x cannot be used: Permission denied\n"),
+        (
+            PermissionError(13, "Permission denied", "/etc/x"),
+            2,
+            "openk2: /etc/x cannot be used: Permission denied; ",
+        ),
         (OSError(30, "Read-only file system", "/mnt/x"), 2, "openk2: /mnt/x cannot be used"),
+        (FileExistsError(17, "File exists", "/x"), 2, "openk2: /x cannot be used: File exists; something else stands"),
         (OSError(36, "File name too long", "aaa"), 2, "openk2: aaa cannot be used: File name too long\n"),
     ],
 )
@@ -234,7 +239,13 @@ def test_an_empty_path_is_not_this_folder(cli: Run, command: tuple[str, ...]) ->
     assert "an empty path was given" in done.err and done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [("rl", "report", "run"), ("export", "run", "--to", "verl", "to"), ("train", "x")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("rl", "report", "run"), ("export", "run", "--to", "verl", "to"), ("train", "x"),
+        ("rl", "gym", "sample", "mine.py:Mine"),
+    ],
+)  # fmt: skip
 def test_a_working_folder_that_is_gone(
     cli: Run, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,8 @@ def test_samples_have_a_gold_answer_that_their_verifier_judges(cli: Run, name: s
 def test_gold_conversations_are_what_train_reads(cli: Run, tmp_path: Path) -> None:
     target = tmp_path / "math.jsonl"
     assert cli("rl", "gym", "sample", "math", "-n", "7", "--messages", target).code == 0
+    again = json.loads(cli("rl", "gym", "sample", "math", "-n", "7", "--messages", target, "--json").out)
+    assert again == {"path": str(target), "conversations": 7}
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert len(lines) == 7
     assert [m["role"] for m in lines[0]["messages"]][-2:] == ["user", "assistant"]
@@ -77,6 +79,8 @@ def test_the_whole_algorithm_in_miniature(cli: Run, cli_process: Run, tmp_path: 
     ended = cli_process("rl", "run", MICRO, "--run", run)
     assert ended.code == 0, ended.err
     figures = json.loads(cli("rl", "report", run, "--json").out)
+    assert json.loads(cli("rl", "report", run, "--json", "--out", tmp_path / "page").out) == figures
+    assert (tmp_path / "page" / "report.html").exists() and not (run / "rl" / "report").exists()
     assert figures["iteration"] == [0, 1, 2, 3]
     assert figures["temperature"] == [None, 1.0, 0.85, 0.7]
     assert [rate["n"] for rate in figures["success"]["functions:choose"] if rate] == [10, 10]

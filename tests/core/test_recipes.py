@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from openk2.core import UserError
-from openk2.core.recipes import Section, parsed
+from openk2.core.recipes import Section, parsed, read_recipe
 from openk2.rl.recipe import load_rl_recipe
 from openk2.synth.recipe import load_synth_recipe
 from openk2.train.recipe import load_recipe
@@ -110,8 +110,30 @@ class Outer(Section):
     ],
 )
 def test_truth_is_no_number(raw: dict[str, Any], key: str) -> None:
-    with pytest.raises(UserError, match=f"^here: {key} cannot be: it is neither true nor false$"):
+    with pytest.raises(UserError, match=f"^here: {key} cannot be: another kind of value is wanted than true or false$"):
         parsed(raw, Outer, "here")
+
+
+def test_what_is_too_deep_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("size = " + "[" * 20000)
+    with pytest.raises(UserError, match="its lists or tables are too deep in each other"):
+        read_recipe(path, [], "another")
+    path.write_text("")
+    with pytest.raises(UserError, match="its lists or tables are too deep in each other"):
+        read_recipe(path, ["size=" + "[" * 20000], "another")
+    assert read_recipe(path, [".".join("a" * 3) + "=1"], "another") == {"a": {"a": {"a": 1}}}
+
+
+def test_a_mark_of_the_encoding_is_no_content(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_text("size = 2", encoding="utf-8-sig")
+    assert read_recipe(path, [], "another") == {"size": 2}
+
+
+def test_a_date_is_said_as_it_was_written() -> None:
+    with pytest.raises(UserError, match=r"^here: size = 1979-05-27 cannot be: "):
+        parsed(tomllib.loads("size = 1979-05-27"), Outer, "here")
 
 
 def test_truth_where_it_is_meant() -> None:

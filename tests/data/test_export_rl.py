@@ -304,7 +304,7 @@ def test_what_cannot_be_exported_says_so(run: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(UserError, match=says):
             export_rl(source, to, tmp_path / target)
         assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match=r"has mine\.txt, which no export wrote"):
+    with pytest.raises(UserError, match=r"has mine\.txt, which this export does not write"):
         export_rl(run, "verl", tmp_path / "there", force=True)
     monkeypatch.chdir(tmp_path / "there")
     for target in (Path(), tmp_path):

@@ -166,17 +166,25 @@ def test_a_log_without_its_run_is_not_written_over(tmp_path: Path) -> None:
     log = tmp_path / "rl" / "metrics.jsonl"
     log.parent.mkdir()
     log.write_text('{"iteration": 0}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl is all that is left of another run, and would be lost"):
+    lost = r"metrics\.jsonl is all that is left of a run, whose checkpoints are gone, and would be lost"
+    with pytest.raises(UserError, match=lost):
         run_rl(recipe, tmp_path)
     assert log.read_text() == '{"iteration": 0}\n'
+    # Nor where there is a record, and something that only looks like a checkpoint.
+    (log.parent / "begun.json").write_text(json.dumps({"config": {}}))
+    (log.parent / "checkpoints" / "step-old").mkdir(parents=True)
+    log.write_text('{"iteration": 0}\n{"iteration": 1}\n')
+    with pytest.raises(UserError, match=lost):
+        run_rl(recipe, tmp_path)
+    assert log.read_text() == '{"iteration": 0}\n{"iteration": 1}\n'
 
 
 def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) -> None:
     folder = tmp_path / "rl"
     folder.mkdir()
     for record, empty, cut in (
-        ("begun.json", "has no iteration yet: wait, or give the rl run command again", "delete the lines that are not"),
-        ("manifest.json", "is lost, and the run is finished", "delete the lines that are not whole"),
+        ("begun.json", "has no iteration yet: wait, or give the rl run command again", "correct or delete line 1, and"),
+        ("manifest.json", "is lost, and the run is finished", "correct or delete line 1, and"),
     ):
         (folder / record).write_text(json.dumps({"config": {}}))
         (folder / "metrics.jsonl").write_text("")

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from openk2.core import UserError
 from openk2.core.errors import EndedAtOnce
-from openk2.train.launch import train_in_workers
+from openk2.train.launch import ONE_PRESS_SECONDS, train_in_workers
 from openk2.train.recipe import SftConfig
 from openk2.train.worker import Job
 
@@ -64,6 +65,7 @@ def test_who_stops_it_twice_is_not_told_that_it_was_saved(
     def press(event: dict[str, Any]) -> None:
         nonlocal pressed
         if event["event"] in ("start", "saving") and pressed < min(times, 2):
+            time.sleep(2 * ONE_PRESS_SECONDS if pressed else 0)
             pressed += 1
             signal.raise_signal(signal.SIGINT)
 
@@ -80,6 +82,22 @@ def test_who_stops_it_twice_is_not_told_that_it_was_saved(
         train_in_workers(job, press, "patient")
     assert type(caught.value) is raised and pressed == times and not job.scratch.exists()
     assert signal.getsignal(signal.SIGINT) is ours
+
+
+def test_whoever_is_told_twice_at_once_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "patient.py").write_text(PATIENT % 0)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    said: list[str] = []
+
+    def press(event: dict[str, Any]) -> None:
+        said.append(event["event"])
+        if event["event"] == "start":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train_in_workers(job_in(tmp_path), press, "patient")
+    assert type(caught.value) is KeyboardInterrupt and said == ["start", "stopping", "saving"]
 
 
 def test_whoever_stops_it_at_its_last_moment_has_stopped_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Heavy rooms (torch, pandas) are imported inside the commands, so that `openk2 --
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
@@ -126,7 +127,20 @@ def main() -> None:
         # Without a name of a file there is nothing that a person could mend.
         if e.filename is None or e.strerror is None:
             raise
-        _fail(f"{e.filename} cannot be used: {e.strerror}", UserError.exit_code)
+        way_out = f"; {_WAYS_OUT[e.errno]}" if e.errno in _WAYS_OUT else ""
+        _fail(f"{e.filename} cannot be used: {e.strerror}{way_out}", UserError.exit_code)
+
+
+_MOVE = "something else stands where a folder belongs: move it away, or name another place"
+_WAYS_OUT = {
+    errno.EEXIST: _MOVE,
+    errno.ENOTDIR: _MOVE,
+    errno.EISDIR: "a folder stands where a file belongs: move it away, or name another place",
+    errno.EACCES: "you may not use it: name another place, or ask whom it belongs to",
+    errno.EPERM: "you may not use it: name another place, or ask whom it belongs to",
+    errno.EROFS: "nothing can be written there: name another place",
+}
+"""What a person can do about an error of the system."""
 
 
 def _has_working_folder() -> bool:

@@ -60,14 +60,18 @@ def report(
     """Write a page with figures and pictures of a run.
 
     Reward, success on held-out tasks, lengths, divergence, temperature, the critic's accuracy, budgets, and what the
-    policy said before and after. The run may still be under way. --json prints lists with an entry for each iteration.
+    policy said before and after. The run may still be under way. --json prints lists with an entry for each iteration,
+    and writes a page only where --out says.
     """
     from openk2.rl.report import figures_of, summary, write_report
 
-    if as_json:
+    if as_json and out is None:
         print(json.dumps(figures_of(folder)))
         return
     figures, paths = write_report(folder, out)
+    if as_json:
+        print(json.dumps(figures))
+        return
     for label, value in summary(figures):
         typer.echo(f"{label:<36}{value:>24}")
     for path in paths:
@@ -115,7 +119,9 @@ def sample(
     from openk2.rl.gym.catalogue import demonstrations, samples, write_messages
 
     if messages is not None:
-        typer.echo(f"{messages}: {write_messages(messages, demonstrations(name, count, seed, split))} conversations")
+        written = write_messages(messages, demonstrations(name, count, seed, split))
+        row = {"path": str(messages), "conversations": written}
+        typer.echo(json.dumps(row) if as_json else f"{messages}: {written} conversations")
         return
     for one in samples(name, count, seed, split):
         if as_json:

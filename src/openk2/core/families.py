@@ -207,6 +207,9 @@ def located(file: str) -> Path:
     try:
         paths = [(folder / file).resolve() for folder in (*_FOLDERS, Path())]
         return next((path for path in paths if path.is_file()), paths[-1])
+    except FileNotFoundError:
+        # The working folder is gone, which no name of a file can mend.
+        raise
     except (OSError, RuntimeError, ValueError) as e:
         raise UserError(f"there is no file {file} ({why(e)})") from e
 

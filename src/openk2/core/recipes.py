@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -32,7 +33,8 @@ class Section(BaseModel):
                 continue
             for path, one in [(key, value), *((f"{key}.{k}", v) for k, v in _items(value, field))]:
                 if isinstance(one, bool):
-                    raise PydanticCustomError("truth", "it is neither true nor false", {"key": path, "value": one})
+                    problem = "another kind of value is wanted than true or false"
+                    raise PydanticCustomError("truth", problem, {"key": path, "value": one})
         return raw
 
 
@@ -59,7 +61,8 @@ def read_recipe(path: Path, overrides: Sequence[str], examples: str) -> dict[str
     Raises UserError for a missing or malformed file, which names `examples`, and for what is no override.
     """
     try:
-        raw = tomllib.loads(read_small_text(path))
+        # Some editors begin a file with a mark of its encoding.
+        raw = tomllib.loads(read_small_text(path).removeprefix("\ufeff"))
     except FileNotFoundError as e:
         raise UserError(f"there is no recipe {path}: try {examples}") from e
     except OSError as e:
@@ -68,6 +71,8 @@ def read_recipe(path: Path, overrides: Sequence[str], examples: str) -> dict[str
         raise UserError(f"the recipe {path} cannot be read: it is not UTF-8 text (byte {e.start})") from e
     except tomllib.TOMLDecodeError as e:
         raise UserError(f"the recipe {path} is not valid TOML: {e}") from e
+    except RecursionError as e:
+        raise UserError(f"the recipe {path} cannot be read: its lists or tables are too deep in each other") from e
     except ValueError as e:
         raise UserError(f"the recipe {path} cannot be read: {e}") from e
     for override in overrides:
@@ -83,11 +88,13 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = _parts(key)
     if not equals or not all(parts):
-        raise UserError(f"--set {override!r} is not of the form key.path=value, for example sft.lr=0.004")
+        raise UserError(f"--set {override!r} is not of the form key.path=value, for example seed=1")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except RecursionError as e:
+        raise UserError(f"--set {key}: its lists or tables are too deep in each other") from e
     section = raw
     for part in parts[:-1]:
         section = section.setdefault(part, {})
@@ -100,7 +107,7 @@ def _parts(key: str) -> list[str]:
     """The parts of a key as TOML reads it, or parted by its dots where it is no key of TOML, such as `a.b:c.d`."""
     try:
         section: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return [part.strip() for part in key.split(".")]
     parts = []
     while isinstance(section, dict):
@@ -127,7 +134,9 @@ def explain(error: ValidationError, recipe: type[BaseModel]) -> str:
             path, value = ".".join([*map(str, location), first["ctx"]["key"]]), str(first["ctx"]["value"]).lower()
             return f"{path} = {value} cannot be: {first['msg']}"
         case _:
-            return f"{key} = {first['input']!r} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+            given = first["input"]
+            given = given.isoformat() if isinstance(given, date | time) else repr(given)
+            return f"{key} = {given} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def hint(key: str, section: Sequence[int | str], valid: list[str]) -> str:

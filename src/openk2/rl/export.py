@@ -361,7 +361,9 @@ def _new_folder(target: Path) -> Iterator[Path]:
             folder.mkdir()
             yield folder
             if others := sorted(_files(target) - _files(folder)):
-                raise UserError(f"{target} has {others[0]}, which no export wrote, so it is not replaced: name another")
+                raise UserError(
+                    f"{target} has {others[0]}, which this export does not write, so it is not replaced: name another"
+                )
             if target.exists():
                 target.rename(Path(temporary) / "old")
             folder.rename(target)

@@ -102,14 +102,15 @@ def figures_of(run: Path) -> dict[str, Any]:
     are None where nothing was measured. Raises UserError for a folder that is not such a run.
     """
     path = run / STAGE / METRICS
+    lines: list[dict[str, Any]] = []
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = [_Line.model_validate_json(line).model_dump() for line in text.splitlines()]
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            lines.append(_Line.model_validate_json(line).model_dump())
     except ValueError as e:
         way_out = (
             "give the same rl run command again, which cuts it back"
             if has_checkpoint(run / STAGE)
-            else "delete the lines that are not whole, and the report is made of the others"
+            else f"correct or delete line {len(lines) + 1}, and the report is made of the others"
         )
         raise UserError(f"{path} is damaged: {way_out}") from e
     if not lines:

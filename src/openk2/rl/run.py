@@ -56,10 +56,10 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     config = config_of(recipe) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
         log = run / STAGE / METRICS
-        if log.exists() and not is_rl_run(run) and not has_checkpoint(run / STAGE):
+        if log.exists() and not is_finished(run) and not has_checkpoint(run / STAGE) and not _is_first_line(run, log):
             raise UserError(
-                f"{log} is all that is left of another run, and would be lost: choose another folder with --run, or "
-                "delete it"
+                f"{log} is all that is left of a run, whose checkpoints are gone, and would be lost: choose another "
+                "folder with --run, or delete it"
             )
         done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
@@ -76,6 +76,12 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
                 ) from None
             raise Interrupted(f"interrupted: nothing is lost in {run}, the same command goes on") from None
     return done[STAGE].results
+
+
+def _is_first_line(run: Path, log: Path) -> bool:
+    """Whether a log has the measures before the first iteration alone, which may be there before the first checkpoint
+    and are made anew."""
+    return is_rl_run(run) and len(log.read_bytes().splitlines()) < 2
 
 
 def _forget(folder: Path) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from openk2.core import UserError
 from openk2.core.runs import half_written
-from openk2.train.folder import STEP_PREFIX, remove_half_written, step_name
+from openk2.train.folder import STEP_PREFIX, checkpoints_in, remove_half_written, step_name
 
 KEEP = 2
 _FILE = "state.safetensors"
@@ -52,14 +52,14 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
             f"could not write the checkpoint {final}: {getattr(e, 'strerror', None) or e}; earlier checkpoints are "
             "intact: free some space and run the same command again"
         ) from e
-    for old in _steps(folder)[:-keep]:
+    for old in checkpoints_in(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load_latest(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Any]] | None:
     """Step and state of the newest checkpoint; None if there is none. Raises UserError if it is damaged."""
     remove_half_written(folder)
-    found = _steps(folder)
+    found = checkpoints_in(folder)
     if not found:
         return None
     path = found[-1] / _FILE
@@ -73,10 +73,6 @@ def load_latest(folder: Path, device: str = "cpu") -> tuple[int, dict[str, Any]]
         earlier = f"go on from {found[-2].name}" if len(found) > 1 else "start this stage afresh"
         raise UserError(f"the checkpoint {path} is damaged or cut short: delete {found[-1]} to {earlier}") from e
     return int(found[-1].name.removeprefix(STEP_PREFIX)), state
-
-
-def _steps(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{STEP_PREFIX}[0-9]*"))
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

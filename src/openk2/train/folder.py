@@ -22,9 +22,15 @@ def step_name(step: int) -> str:
     return f"{STEP_PREFIX}{step:08d}"
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The whole ones, in the order of their steps."""
+    found = folder.glob(f"{STEP_PREFIX}*")
+    return sorted(path for path in found if path.name.removeprefix(STEP_PREFIX).isdecimal())
+
+
 def has_checkpoint(stage: Path) -> bool:
     """Whether there is a whole one in the folder of a stage."""
-    return any((stage / CHECKPOINTS).glob(f"{STEP_PREFIX}*"))
+    return bool(checkpoints_in(stage / CHECKPOINTS))
 
 
 def remove_half_written(checkpoints: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import shutil
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from openk2.core.runs import write_text
 from openk2.train.worker import WorkerJob
 
 LAST_WORDS_SECONDS = 3.0
+ONE_PRESS_SECONDS = 0.1
+"""Interrupts so close together are one: `timeout` and the like send it to a process and to its group."""
 SCRATCH_PREFIX = ".workers-"
 Event = dict[str, Any]
 Events = queue.SimpleQueue[tuple[int, Event]]
@@ -78,8 +82,17 @@ def _interrupts_in(events: Events) -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     main = threading.current_thread() is threading.main_thread()
     before = {number: handler for number in numbers if main and callable(handler := signal.getsignal(number))}
+    last = -math.inf
+
+    def heard(number: int, frame: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > ONE_PRESS_SECONDS:
+            events.put((-1, INTERRUPT))
+        last = now
+
     for number in before:
-        signal.signal(number, lambda number, frame: events.put((-1, INTERRUPT)))
+        signal.signal(number, heard)
     try:
         yield
     finally:
