@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -35,6 +37,15 @@ def why(error: BaseException) -> str:
     if isinstance(error, UserError):
         return first
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first failure in a task group has ended the others: it alone says what was wrong, so it is raised for all."""
+    try:
+        yield
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -329,6 +329,10 @@ class Lake:
         _, rows = self.query_if_there(sql)
         return rows[0][0] if rows else 0
 
+    def declarations(self) -> dict[str, str]:
+        """Of the simulated domains: by name, as JSON."""
+        return {str(name): str(text) for name, text in self.query("SELECT name, declaration FROM domains")[1]}
+
     def query_if_there(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """As `query`; nothing where a table is not there yet."""
         import duckdb

@@ -34,6 +34,11 @@ _SETTINGS: Any = {
 }  # fmt: skip
 
 
+def percent(share: float) -> str:
+    """A share as a report says it."""
+    return f"{100 * share:.1f} %"
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A drawing, what it shows in a sentence, and its table."""

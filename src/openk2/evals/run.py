@@ -19,7 +19,7 @@ from rich.text import Text
 from openk2.agent.setup import acquire_policy, acquire_sandbox, warn
 from openk2.agent.view import print_object
 from openk2.core import Family, Limits, Policy, Task, Trajectory, UserError
-from openk2.core.errors import Interrupted
+from openk2.core.errors import Interrupted, first_alone
 from openk2.core.families import FIXED, get_family, is_verified, needs_sandbox, sample_task
 from openk2.core.progress import new_console
 from openk2.core.rates import Tally
@@ -103,13 +103,10 @@ async def evaluate(
         if progress is not None and bar is not None:
             progress.advance(bar)
 
-    try:
+    with first_alone():
         async with asyncio.TaskGroup() as group:
             for task, file in zip(todo, _file_names([task.id for task in todo]), strict=True):
                 group.create_task(one(task, file))
-    except ExceptionGroup as several:
-        # The first failure has cancelled the other rollouts: it alone says what was wrong.
-        raise several.exceptions[0] from None
     # In the order of the tasks and not of their ends.
     place = {task.id: i for i, task in enumerate(todo)}
     counted.failures.sort(key=lambda failure: place[failure[0]])

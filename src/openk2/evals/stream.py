@@ -22,6 +22,7 @@ from jsonschema import Draft202012Validator
 from rich.table import Table
 
 from openk2.core import UserError
+from openk2.core.errors import first_alone
 from openk2.core.messages import compact_json
 from openk2.core.progress import ConsoleReporter, new_console
 from openk2.core.rates import Tally
@@ -213,14 +214,11 @@ async def test_streams(base_url: str, cases: list[Case], *, concurrency: int = 8
                 bar(done, len(cases))
 
             try:
-                async with asyncio.TaskGroup() as group:
-                    for case in cases:
-                        group.create_task(one(case))
-            except ExceptionGroup as several:
-                # The first failure has cancelled the other questions: it alone says what was wrong.
-                failure = several.exceptions[0]
-                if not isinstance(failure, httpx2.HTTPError):
-                    raise failure from None
+                with first_alone():
+                    async with asyncio.TaskGroup() as group:
+                        for case in cases:
+                            group.create_task(one(case))
+            except httpx2.HTTPError as failure:
                 raise UserError(
                     f"{url} cannot be used ({type(failure).__name__}: {failure}): is a server running there? Name it "
                     "in --base-url"

@@ -22,6 +22,7 @@ from openk2.data.report import (
     Picture,
     need_matplotlib,
     new_figure,
+    percent,
     write_report_files,
 )
 from openk2.rl.run import EXAMPLES, STAGE, is_finished, record_of
@@ -173,15 +174,15 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         known = [rate for rate in rates if rate is not None]
         first, last = known[0], known[-1]
         low, high = last["ci95"]
-        rows.append((f"{name}, held out", f"{_percent(first['rate'])} to {_percent(last['rate'])}"))
-        rows.append((f"{name}, 95 % (n = {last['n']})", f"{_percent(low)} to {_percent(high)}"))
+        rows.append((f"{name}, held out", f"{percent(first['rate'])} to {percent(last['rate'])}"))
+        rows.append((f"{name}, 95 % (n = {last['n']})", f"{percent(low)} to {percent(high)}"))
     for key, label in (("critic_accuracy", "critic, held out"), ("critic_reports", "critic, reports")):
         known = [rate for rate in figures[key] if rate is not None]
         if known:
-            rows.append((label, f"{_percent(known[0]['rate'])} to {_percent(known[-1]['rate'])}"))
+            rows.append((label, f"{percent(known[0]['rate'])} to {percent(known[-1]['rate'])}"))
         by_length = [rate for rate in figures[f"{key}_by_length"] if rate is not None]
         if by_length:
-            rows.append((f"{label}, by length alone", _percent(by_length[0]["rate"])))
+            rows.append((f"{label}, by length alone", percent(by_length[0]["rate"])))
     losses = [loss for loss in figures["ptx_valid"] if loss is not None]
     if losses:
         rows.append(("loss on demonstrations", f"{losses[0]:.4f} to {losses[-1]:.4f}"))
@@ -190,10 +191,6 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("largest log-prob mismatch", f"{max(mismatches):.2g}"))
     rows.append(("episodes left out", f"{sum(value or 0 for value in figures['excluded']):,}"))
     return rows
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def pictures_of(figures: Mapping[str, Any]) -> list[Picture]:

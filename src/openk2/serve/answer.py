@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from openk2.chat import CallBegin, Event, TextPart, Tokenizer, fold
 from openk2.core import Message
@@ -102,6 +104,21 @@ class Answer:
         assert self.end is not None
         called = any(isinstance(event, CallBegin) for event in self._events)
         return "tool_calls" if called and self.end.finish_reason == "stop" else self.end.finish_reason
+
+
+def openai_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    """What every answer in OpenAI's forms and each of its chunks begins with."""
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def openai_usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
+    """What an answer took, in tokens; of the prompt's, `cached` were not computed again."""
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 class Ready(ABC):

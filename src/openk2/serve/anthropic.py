@@ -12,6 +12,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -136,13 +137,9 @@ class MessagesRequest(CountRequest):
         temperature = settings.temperature
         if self.temperature is not None:
             temperature = settings.anthropic_scale * self.temperature
-        return Asked(
-            messages=base.messages,
-            tools=base.tools,
-            choice=base.choice,
-            parallel=base.parallel,
+        return replace(
+            base,
             answer=None if wanted is None else wanted.schema_,
-            partial=base.partial,
             where=Where(answer=f"{where}.schema", switch=None),
             max_tokens=self.max_tokens,
             stop=stops,

@@ -7,8 +7,6 @@ behind are passed on to it.
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -18,7 +16,7 @@ from pydantic import Field
 from openk2.chat import ArgumentsPart, CallBegin, TextPart
 from openk2.core import Message, UserError
 from openk2.core.messages import compact_json, is_unicode
-from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said
+from openk2.serve.answer import Answer, News, Ready, ReasoningPart, RefusalPart, Said, openai_head, openai_usage
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Declared, Fields, Listed, Sampling, given
 from openk2.serve.prompt import Asked, Tool, Where
@@ -244,23 +242,8 @@ class _Choice(Answer):
 def _usage(choices: list[_Choice]) -> dict[str, Any] | None:
     if not all(choice.counted for choice in choices):
         return None
-    prompt = choices[0].prompt_tokens
-    completion = sum(choice.completion_tokens for choice in choices)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": choices[0].cached_tokens},
-    }
-
-
-def _head(ready: Ready, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": ready.model,
-    }
+    first, completion = choices[0], sum(choice.completion_tokens for choice in choices)
+    return openai_usage(first.prompt_tokens, completion, first.cached_tokens)
 
 
 async def whole(ready: Ready, request: ChatRequest) -> dict[str, Any]:
@@ -268,7 +251,7 @@ async def whole(ready: Ready, request: ChatRequest) -> dict[str, Any]:
     choices = [_Choice(ready, request) for _ in range(ready.n)]
     async for index, said in ready.say(streamed=False):
         choices[index].take(said)
-    answer = _head(ready, "chat.completion") | {
+    answer = openai_head("chatcmpl", "chat.completion", ready.model) | {
         "choices": [choice.openai(index) for index, choice in enumerate(choices)],
         "usage": _usage(choices),
     }
@@ -280,7 +263,7 @@ async def whole(ready: Ready, request: ChatRequest) -> dict[str, Any]:
 async def streamed(ready: Ready, request: ChatRequest) -> AsyncGenerator[str, None]:
     """The answer in chunks, each as JSON, and the last word."""
     choices = [_Choice(ready, request) for _ in range(ready.n)]
-    head = _head(ready, "chat.completion.chunk")
+    head = openai_head("chatcmpl", "chat.completion.chunk", ready.model)
 
     def chunk(index: int, delta: dict[str, Any], **more: Any) -> str:
         return compact_json(head | {"choices": [{"index": index, "delta": delta, "finish_reason": None} | more]})

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import secrets
-import time
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,6 +20,7 @@ from openk2.chat import TextReader
 from openk2.core import ContextOverflow, UserError
 from openk2.core.messages import compact_json, is_unicode
 from openk2.engine import Generation, Part, Request, TopLogprobs
+from openk2.serve.answer import openai_head, openai_usage
 from openk2.serve.errors import invalid
 from openk2.serve.fields import Sampling
 from openk2.serve.local import LocalService
@@ -192,14 +191,8 @@ def _usage(choices: list[_Choice], n: int) -> dict[str, Any]:
     # The n choices of a prompt share it.
     firsts = choices[::n]
     prompt, completion = sum(len(c.request.prompt_ids) for c in firsts), sum(len(c.ids) for c in choices)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {
-            "cached_tokens": sum(c.generation.cached_tokens for c in firsts if c.generation is not None)
-        },
-    }
+    cached = sum(c.generation.cached_tokens for c in firsts if c.generation is not None)
+    return openai_usage(prompt, completion, cached)
 
 
 async def _begin(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> list[_Choice]:
@@ -212,22 +205,13 @@ async def _begin(service: LocalService, asked: CompletionRequest, requests: list
     return choices
 
 
-def _head(service: LocalService) -> dict[str, Any]:
-    return {
-        "id": f"cmpl-{uuid.uuid4().hex}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": service.settings.name,
-    }
-
-
 async def whole(service: LocalService, asked: CompletionRequest, requests: list[Request]) -> dict[str, Any]:
     """The completions at once."""
     choices = await _begin(service, asked, requests)
     if asked.max_tokens != 0:
         async for index, news in service.run(requests, streamed=False):
             choices[index].take(news) if isinstance(news, Part) else choices[index].end(news)
-    return _head(service) | {
+    return openai_head("cmpl", "text_completion", service.settings.name) | {
         "choices": [c.openai(i, c.text, 0, c.finish_reason) for i, c in enumerate(choices)],
         "usage": _usage(choices, asked.n or 1),
     }
@@ -238,7 +222,7 @@ async def streamed(
 ) -> AsyncGenerator[str, None]:
     """The completions in chunks, each as JSON, and the last word."""
     choices = await _begin(service, asked, requests)
-    head = _head(service)
+    head = openai_head("cmpl", "text_completion", service.settings.name)
     sent = [0] * len(choices)
 
     def chunk(index: int, text: str, finish: str | None = None) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
+from openk2.core.errors import first_alone
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import (
     MANIFEST,
@@ -363,11 +364,8 @@ def _with_model(bench: Bench, shards: list[Shard], folder: Path, reporter: Repor
                 if policy is not None:
                     await policy.close()
 
-        try:
+        with first_alone():
             spent = asyncio.run(all_attempts())
-        except ExceptionGroup as several:
-            # The first failure has ended the others: it alone says what was wrong.
-            raise several.exceptions[0] from None
     reporter.note(f"{spent.attempts} attempts, {spent.text((config.prompt_price, config.completion_price))}")
     for line in said:
         reporter.note(line)
@@ -383,8 +381,8 @@ _shared: dict[str, Bench] = {}
 
 
 def _bench(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> Bench:
-    apps = Apps(lambda name: Domain.model_validate_json(domains[name]))
-    return Bench(recipe, apps, agents, {name: json.loads(text)["category"] for name, text in domains.items()})
+    categories = {name: json.loads(text)["category"] for name, text in domains.items()}
+    return Bench(recipe, Apps.declared(domains), agents, categories)
 
 
 def _begin_worker(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> None:

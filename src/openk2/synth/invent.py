@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from openk2.core import Message, UserError
+from openk2.core.errors import first_alone
 from openk2.synth.ask import Asker, NoAnswer, fitting
 from openk2.synth.goals import Goals
 from openk2.worlds.apps.declaration import KINDS, Domain, read_domain
@@ -126,11 +127,9 @@ async def invent(asker: Asker, count: int, seed: int, taken: Collection[str]) ->
 
 async def _gathered(questions: list[Any]) -> list[Any]:
     """All results. What ends one question ends all of them, by itself and not in a group."""
-    try:
+    with first_alone():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(question) for question in questions]
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
     return [task.result() for task in tasks]
 
 

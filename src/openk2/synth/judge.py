@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from openk2.core import Message, Trajectory, UserError
 from openk2.core.atif import from_atif
+from openk2.core.errors import first_alone
 from openk2.synth.ask import Asker, NoAnswer, fitting
 from openk2.synth.attempts import Spent
 
@@ -141,13 +142,11 @@ async def judge_all(
         )  # fmt: skip
         hear(len(rows))
 
-    try:
+    with first_alone():
         async with asyncio.TaskGroup() as group:
             for number, attempt, atif in attempts:
                 await gate.acquire()
                 group.create_task(one(number, attempt, atif))
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
     if spent.failures:
         raise UserError(
             f"{spent.failures} attempts could not be judged, the last one because {spent.last_failure}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openk2.data.report import ACCENT, FONT, INK, SECOND, Picture, need_matplotlib, new_figure
+from openk2.data.report import ACCENT, FONT, INK, SECOND, Picture, need_matplotlib, new_figure, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +121,7 @@ def _structures(figures: Mapping[str, Any]) -> Picture:
         f"{100 * found['share_of_largest_10']:.0f} % have one of the ten most frequent. They are as varied as "
         f"{found['effective']:,.0f} equally frequent structures.",
         draw, ("an example", "what it does", "tools", "domains", "share"),
-        [(row["example"], row["does"], row["tools"], row["domains"], _percent(row["share"]))
+        [(row["example"], row["does"], row["tools"], row["domains"], percent(row["share"]))
          for row in found["largest"]],
     )  # fmt: skip
 
@@ -179,8 +179,8 @@ def _rates(figures: Mapping[str, Any], key: str, what: str) -> Picture:
         ("A task with turns of several kinds counts for each." if key == "kind" else "By the category of the domain.")
         + left,
         draw, (what, "attempts", "passed", "rate", "95 % interval"),
-        [(row["name"], row["n"], row["passed"], _percent(row["rate"]),
-          f"{_percent(row['ci95'][0])} to {_percent(row['ci95'][1])}") for row in rows],
+        [(row["name"], row["n"], row["passed"], percent(row["rate"]),
+          f"{percent(row['ci95'][0])} to {percent(row['ci95'][1])}") for row in rows],
     )  # fmt: skip
 
 
@@ -327,7 +327,3 @@ def _thousands() -> Any:
     from matplotlib.ticker import StrMethodFormatter
 
     return StrMethodFormatter("{x:,.0f}")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openk2.data.lake import lake_folder
-from openk2.data.report import need_matplotlib, write_report_files
+from openk2.data.report import need_matplotlib, percent, write_report_files
 from openk2.synth.compare import compare, specs_file
 from openk2.synth.figures import figures_of
 from openk2.synth.pictures import pictures_of
@@ -41,7 +41,7 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("categories", f"{len(figures['coverage']['categories']):,}"),
         ("tools", f"{counts['tools']:,}"),
         ("structures of tools", f"{structures['distinct']:,}"),
-        ("tools with one of 10 structures", _percent(structures["share_of_largest_10"])),
+        ("tools with one of 10 structures", percent(structures["share_of_largest_10"])),
         ("names with schemas / tools", f"{distinct['name_schema_ratio']:.3f}"),
         ("agents", f"{counts['agents']:,}"),
         ("tasks", f"{counts['tasks']:,}"),
@@ -49,7 +49,7 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("kept trajectories", f"{counts['kept']:,}"),
         ("mean difficulty", f"{difficulty['mean']:.3f}"),
         ("distinct call sequences", f"{distinct['call_sequences']:,}"),
-        ("sharing tools and calls", _percent(distinct["sharing_tools_and_calls_share"])),
+        ("sharing tools and calls", percent(distinct["sharing_tools_and_calls_share"])),
         *((f"{name} (median)", f"{one['p50']:,}") for name, one in lengths.items()),
     ]
     if figures.get("comparison"):
@@ -61,7 +61,3 @@ def summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("names with schemas / tools: MCP", f"{other['name_schema_ratio']:.3f}"),
         )
     return rows
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -31,7 +31,6 @@ from openk2.rollout import rollout
 from openk2.synth import real
 from openk2.synth.planner import Planner
 from openk2.synth.verify import difference
-from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.told import refuses
 from openk2.worlds.apps.world import Apps, AppTask, AppWorld, PlannedCall, PlanTurn
 
@@ -99,8 +98,7 @@ class SelfTest:
 def self_test(run: Path, count: int, seed: int = 0) -> SelfTest:
     """Both trials, on `count` kept trajectories of a run that are spread over it."""
     lake = Lake(run)
-    declared = {str(name): str(text) for name, text in lake.query("SELECT name, declaration FROM domains")[1]}
-    apps = Apps(lambda name: Domain.model_validate_json(declared[name]))
+    apps = Apps.declared(lake.declarations())
     _, rows = lake.query(
         f"SELECT hash, atif FROM trajectories WHERE kinds <> '{real.FAMILY}' ORDER BY md5(hash) LIMIT {count}"
     )

@@ -21,7 +21,6 @@ from openk2.rollout import replay
 from openk2.synth import real
 from openk2.synth.attempts import content_hash
 from openk2.synth.processes import ignore_interrupts, quiet_start
-from openk2.worlds.apps.declaration import Domain
 from openk2.worlds.apps.world import Apps, AppWorld
 
 _SHOWN = 5
@@ -76,7 +75,7 @@ _shared: dict[str, Apps] = {}
 
 
 def _begin_worker(domains: dict[str, str]) -> None:
-    _shared["apps"] = Apps(lambda name: Domain.model_validate_json(domains[name]))
+    _shared["apps"] = Apps.declared(domains)
 
 
 def _begin_process(domains: dict[str, str]) -> None:
@@ -100,8 +99,7 @@ def _check(rows: list[tuple[str, str, str]]) -> list[tuple[str, str | None]]:
 def verify_run(run: Path, *, workers: int) -> Verified:
     """Re-execute every kept trajectory of a run; one that is missing disagrees."""
     lake = Lake(run)
-    _, declared = lake.query("SELECT name, declaration FROM domains")
-    domains = {str(name): str(text) for name, text in declared}
+    domains = lake.declarations()
     total = int(lake.one("SELECT count(*) FROM trajectories"))
     verified = Verified()
     # A run that is not finished has no verdicts yet.

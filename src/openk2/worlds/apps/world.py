@@ -109,6 +109,11 @@ class Apps:
         self._states: dict[tuple[str, int], State] = {}
         self._specs: dict[tuple[str, str], ToolSpec] = {}
 
+    @classmethod
+    def declared(cls, declarations: Mapping[str, str]) -> Apps:
+        """Of domains that are declared in JSON, by their names."""
+        return cls(lambda name: Domain.model_validate_json(declarations[name]))
+
     def interpreter(self, name: str) -> Interpreter:
         if name not in self._interpreters:
             self._interpreters[name] = Interpreter(self._domain(name))
