@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openk2 import __version__
-from openk2.core.errors import UserError
+from openk2.core.errors import UserError, first_invalid
 from openk2.core.messages import Message, ToolCall, ToolSpec, compact_json
 from openk2.core.protocols import Task, ToolResult, Turn, Usage, Verdict
 from openk2.core.runs import write_text
@@ -99,9 +99,8 @@ def from_atif(document: atif.Trajectory | Mapping[str, Any] | str) -> Trajectory
         try:
             document = atif.Trajectory.model_validate(document)
         except ValidationError as e:
-            first = e.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"not a valid ATIF trajectory: {place or 'document'}: {first['msg']}") from e
+            place, problem = first_invalid(e)
+            raise UserError(f"not a valid ATIF trajectory: {place or 'document'}: {problem}") from e
     extra = document.extra or {}
     trajectory = Trajectory(
         task=_task(document, extra.get("task")),

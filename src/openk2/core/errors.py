@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -37,6 +41,12 @@ def why(error: BaseException) -> str:
     if isinstance(error, UserError):
         return first
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def first_invalid(error: ValidationError) -> tuple[str, str]:
+    """Where pydantic's first complaint is, keys joined by dots, and what it says. For the whole there is no place."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from openk2.core import Message, Trajectory, UserError
 from openk2.core.atif import from_atif
 from openk2.core.messages import as_unicode, compact_json
 from openk2.core.runs import atomic_path, check_new_file, check_utf8, remove_stale, there_already, write_text
+from openk2.data.lake import ATTEMPTS, KEPT, RECIPE, STAGE, lake_folder, packages, read_rows, recipe_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +91,7 @@ class Exported:
 
 def open_source(path: Path, everything: bool = False) -> Source:
     """What a folder holds. Raises UserError if it holds nothing that can be exported."""
-    if (path / "synth" / "recipe.json").exists():
+    if (path / STAGE / RECIPE).exists():
         return _factory_run(path, everything)
     if path.is_file():
         raise UserError(f"{path} is a file: name the folder of a run, or one with ATIF files")
@@ -113,8 +114,6 @@ def open_source(path: Path, everything: bool = False) -> Source:
 
 
 def _factory_run(path: Path, everything: bool) -> Source:
-    from openk2.data.lake import ATTEMPTS, KEPT, lake_folder, packages, read_rows, recipe_of
-
     folder = lake_folder(path)
     packages()
     if not (folder / KEPT).exists():

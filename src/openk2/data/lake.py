@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-STAGE = "synth"
+STAGE, RECIPE = "synth", "recipe.json"
 DOMAINS, TOOLS, AGENTS, KEPT = "domains.parquet", "tools.parquet", "agents.parquet", "kept.parquet"
 REFUSED, JUDGED, ASKED = "refused.parquet", "judged.parquet", "asked"
 TASKS, ATTEMPTS = "tasks", "attempts"
@@ -204,7 +204,7 @@ def lake_folder(run: Path) -> Path:
     """The folder of a run's lake. Raises UserError if there is none, or if its recipe is damaged."""
     check_utf8(run)
     folder = run / STAGE
-    if not (folder / "recipe.json").exists():
+    if not (folder / RECIPE).exists():
         raise UserError(f"{run} is not a run of the data factory: name the folder that was given to synth run as --run")
     recipe_of(folder)
     return folder
@@ -212,7 +212,7 @@ def lake_folder(run: Path) -> Path:
 
 def recipe_of(folder: Path) -> dict[str, Any]:
     """The recipe that the folder of a lake was made by. Raises UserError if it is damaged."""
-    path = folder / "recipe.json"
+    path = folder / RECIPE
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
         kinds = {str: (recipe["name"], recipe["attempts"]["model"]), int: (recipe["seed"], recipe["tasks"]["count"])}

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openk2.core import UserError
+from openk2.core.errors import first_invalid
 
 # The largest dimension that is believed: a damaged file must end in a sentence, not in terabytes.
 Size = Annotated[int, Field(gt=0, le=2**24)]
@@ -177,9 +178,8 @@ class ModelConfig(BaseModel):
         try:
             return cls.model_validate(dict(fields))
         except ValidationError as e:
-            first = e.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
+            field, message = first_invalid(e)
+            message = message.removeprefix("Value error, ")
             raise UserError(f"{where}: {field + ': ' if field else ''}{message}") from e
 
     @classmethod

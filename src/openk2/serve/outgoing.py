@@ -29,10 +29,7 @@ def body_of(asked: Asked, names: ToolNames) -> dict[str, Any]:
     if prefix is not None:
         body["messages"].append(openai_message(prefix) | {"partial": True})
     if asked.tools:
-        body["tools"] = [
-            {**tool.raw, "function": {**tool.raw["function"], "name": names.to_model(tool.name)}}
-            for tool in asked.tools
-        ]
+        body["tools"] = [tool.named(names.to_model(tool.name)) for tool in asked.tools]
     kind, wanted = asked.choice
     if kind == "tool":
         body["tool_choice"] = {"type": "function", "function": {"name": names.to_model(wanted)}}

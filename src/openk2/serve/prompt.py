@@ -28,6 +28,10 @@ class Tool:
     field: str
     schema_key: str = "parameters"
 
+    def named(self, name: str) -> Mapping[str, Any]:
+        """As the client wrote it, key by key, under another name."""
+        return self.raw if name == self.name else {**self.raw, "function": {**self.raw["function"], "name": name}}
+
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -210,13 +214,9 @@ def _named(message: Message, names: ToolNames) -> Message:
 
 
 def _declaration(tool: Tool, names: ToolNames, for_nano: bool) -> ToolSpec | Mapping[str, Any]:
-    """As the client wrote it, key by key; for nano in the order that it has learned."""
+    """As the client wrote it; for nano in the order that it has learned."""
     name = names.to_model(tool.name)
-    if for_nano:
-        return ToolSpec(name, tool.description, tool.parameters)
-    if name == tool.name:
-        return tool.raw
-    return {**tool.raw, "function": {**tool.raw["function"], "name": name}}
+    return ToolSpec(name, tool.description, tool.parameters) if for_nano else tool.named(name)
 
 
 def _constrained(asked: Asked, names: ToolNames, request: Request) -> Request:

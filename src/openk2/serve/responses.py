@@ -116,7 +116,7 @@ class ResponsesRequest(Fields):
                 limit="max_output_tokens",
                 switch="text.format.strict",
             ),
-            answer_strict=self.text is None or self.text.format is None or self.text.format.strict is not False,
+            answer_strict=self._format is None or self._format.strict is not False,
             max_tokens=self.max_output_tokens,
             answer_names=self._answer_names(),
             sampling=temperature_field(settings.temperature if self.temperature is None else self.temperature)
@@ -124,12 +124,16 @@ class ResponsesRequest(Fields):
             passed={} if self.reasoning is None else given(reasoning_effort=self.reasoning.effort),
         )
 
+    @property
+    def _format(self) -> TextFormat | None:
+        return self.text.format if self.text is not None else None
+
     def _answer_names(self) -> dict[str, Any]:
-        wanted = self.text.format if self.text is not None else None
+        wanted = self._format
         return {} if wanted is None else given(name=wanted.name, description=wanted.description)
 
     def _answer(self) -> dict[str, Any] | None:
-        wanted = self.text.format if self.text is not None else None
+        wanted = self._format
         if wanted is None or wanted.type == "text":
             return None
         if wanted.type == "json_object":

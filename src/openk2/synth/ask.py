@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from openk2.core import ContextOverflow, Message, Policy, Seeded, Shaped, UserError
+from openk2.core.errors import first_invalid
 from openk2.core.messages import as_unicode, compact_json
 from openk2.core.runs import sha256_text, write_text
 from openk2.policy.failures import EndpointError
@@ -225,8 +226,7 @@ def fitting(form: type[Model]) -> Callable[[dict[str, Any]], Model]:
         try:
             return form.model_validate(raw)
         except ValidationError as e:
-            first = e.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"{place or 'the object'}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+            place, problem = first_invalid(e)
+            raise UserError(f"{place or 'the object'}: {problem[0].lower()}{problem[1:]}") from None
 
     return read

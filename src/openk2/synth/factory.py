@@ -39,6 +39,7 @@ from openk2.data.lake import (
     DOMAINS,
     JUDGED,
     KEPT,
+    RECIPE,
     REFUSED,
     STAGE,
     TASKS,
@@ -104,7 +105,7 @@ def run_factory(recipe: SynthRecipe, run: Path, *, workers: int, reporter: Repor
 
 def _check_recipe(recipe: SynthRecipe, folder: Path) -> None:
     """The folder is this recipe's; more tasks of the same are welcome, and what is kept may be chosen otherwise."""
-    path = folder / "recipe.json"
+    path = folder / RECIPE
     wanted = recipe.model_dump(mode="json")
     if path.exists():
         try:

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openk2.core import UserError
+from openk2.core.errors import first_invalid
 from openk2.core.messages import compact_json
 from openk2.core.runs import check_new_file
 from openk2.worlds.mcp.infer import infer
@@ -236,8 +237,8 @@ def _server(line: bytes) -> _GivenServer | str:
         raw = json.loads(line)
         return _GivenServer.model_validate(raw) if isinstance(raw, dict) else "is no server: it is not a JSON object"
     except ValidationError as e:
-        first = e.errors()[0]
-        return f"is no server: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        where, problem = first_invalid(e)
+        return f"is no server: {where}: {problem}"
     except (ValueError, RecursionError) as e:
         return f"is not JSON: {str(e)[:120]}"
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from openk2 import __version__
 from openk2.core import ToolResult, UserError
+from openk2.core.errors import first_invalid
 from openk2.core.messages import as_unicode, compact_json
 from openk2.worlds.mcp.specs import MISSING, Names, Spec, checked
 
@@ -388,8 +389,8 @@ def _first_line(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return as_unicode(f"it is not MCP: {'.'.join(map(str, first['loc']))}: {first['msg']}")[:300]
+        where, problem = first_invalid(error)
+        return as_unicode(f"it is not MCP: {where}: {problem}")[:300]
     lines = (error.error.message if isinstance(error, MCPError) else str(error)).strip().splitlines()
     return as_unicode(lines[0])[:300] if lines else type(error).__name__
 

@@ -25,6 +25,7 @@ from typing import Any, Literal, TextIO
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openk2.core import Message, Task, ToolCall, ToolResult, ToolSpec, UserError, Verdict, command
+from openk2.core.errors import first_invalid
 from openk2.core.messages import compact_json
 from openk2.core.runs import check_file
 from openk2.worlds.mcp.live import TIMEOUT, Launch, LiveServer
@@ -105,9 +106,8 @@ def read_server(path: Path) -> ServerFile:
             f"{path} cannot be read: {e.strerror}; name a file of `{command.typed} worlds mcp add`"
         ) from None
     except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise UserError(f"{path} is no world file: {where}: {first['msg']}; make it anew with mcp add") from None
+        where, problem = first_invalid(e)
+        raise UserError(f"{path} is no world file: {where or 'it'}: {problem}; make it anew with mcp add") from None
     if bool(file.command) == bool(file.url):
         raise UserError(f"{path} must have a command or a url, and not both: make it anew with mcp add")
     if file.sessions in (".", ".."):
@@ -137,9 +137,8 @@ class _ServerWorld:
         try:
             self._task = MCPTask.model_validate(task.data)
         except ValidationError as e:
-            first = e.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"the data of task {task.id}: {where}: {first['msg']}") from None
+            where, problem = first_invalid(e)
+            raise UserError(f"the data of task {task.id}: {where}: {problem}") from None
         self.path = self._folder / self._task.server
         self.file = read_server(self.path)
         self.sessions = self.path.parent / self.file.sessions
