@@ -16,7 +16,7 @@ from openk2.policy.resolve import resolve_policy
 from openk2.rl.critic import Critic, Pair, pairs_of, report_pairs, right_by_length
 from openk2.rl.episodes import Episode, Group
 from openk2.rl.learner import ChoiceLoss, padded
-from openk2.rl.rubrics import task_rubric
+from openk2.rl.rubrics import CORE, PRESCRIPTIVE, task_rubric
 from shared.toy import Short
 
 RUBRIC = task_rubric("It names the town.")
@@ -61,6 +61,12 @@ def test_rewards_are_chances_and_a_veto_is_nothing(model: Transformer, tokenizer
 def test_a_prompt_always_fits(tokenizer: Tokenizer) -> None:
     ids = Critic(tokenizer, 512).prompt("long " * 5000, RUBRIC, "a " * 9000, "b " * 9000)
     assert len(ids) < 512
+
+
+def test_a_large_context_has_room_for_the_whole_rubrics(tokenizer: Tokenizer) -> None:
+    short, whole = (tokenizer.decode(Critic(tokenizer, n).prompt("?", RUBRIC, "a", "b")) for n in (4096, 8192))
+    for rubric in (*CORE, *PRESCRIPTIVE):
+        assert rubric.short in short and rubric.text in whole and rubric.text not in short
 
 
 def group(number: int, answers: list[tuple[str, bool | None]]) -> Group:

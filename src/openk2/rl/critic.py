@@ -30,6 +30,9 @@ from openk2.rl.rubrics import CORE, PRESCRIPTIVE, Rubric, task_rubric, vetoes
 SYSTEM = "You compare two answers and say which one is better: A or B."
 SOLVED = task_rubric("The answer does what was asked, and what it says is right.", "It is right.")
 """The rubric of tasks that a program verifies."""
+_LONG_CONTEXT = 8192
+_MICRO_TOKENS = 16384
+"""Of prompts that are computed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +60,16 @@ def shown(trajectory: Trajectory) -> str:
 
 
 class Critic:
-    """Compares with a model. `short` takes the rubrics' short forms, for a small context."""
+    """Compares with a model of that context; where it is small, by the rubrics' short forms."""
 
-    def __init__(self, tokenizer: Tokenizer, context: int, *, short: bool = True, micro_tokens: int = 16384) -> None:
-        self._tokenizer, self._context, self._short = tokenizer, context, short
-        self._micro_tokens = micro_tokens
+    def __init__(self, tokenizer: Tokenizer, context: int) -> None:
+        self._tokenizer, self._context = tokenizer, context
         self.choices = [tokenizer.encode(letter)[0] for letter in "AB"]
 
     def prompt(self, request: str, rubric: Rubric, a: str, b: str) -> list[int]:
         """The ids after which A or B is said."""
         rubrics = [*CORE, *PRESCRIPTIVE, rubric]
-        criteria = "\n".join(f"- {one.short if self._short else one.text}" for one in rubrics)
+        criteria = "\n".join(f"- {one.short if self._context < _LONG_CONTEXT else one.text}" for one in rubrics)
 
         def asked(request: str, a: str, b: str) -> list[int]:
             text = f"What counts:\n{criteria}\n\nAsked:\n{request}\n\nA:\n{a}\n\nB:\n{b}\n\nWhich is better?"
@@ -107,7 +109,7 @@ class Critic:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         while order:
             width = len(prompts[order[-1]])
-            chosen = order[-max(1, self._micro_tokens // width) :]
+            chosen = order[-max(1, _MICRO_TOKENS // width) :]
             del order[-len(chosen) :]
             ids_PT = torch.zeros(len(chosen), width, dtype=torch.long)
             for row, i in enumerate(chosen):

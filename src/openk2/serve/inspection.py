@@ -22,6 +22,7 @@ from openk2.engine.sequence import Request, TopLogprobs
 from openk2.model import Transformer
 from openk2.model.moe import MoE
 
+_TOP = 5
 _AT_ONCE = 256
 
 
@@ -54,7 +55,7 @@ class Inspector:
             moe.gate.register_forward_hook(self._note)
 
     @torch.inference_mode()
-    def inspect(self, request: Request, ids: Sequence[int], top: int = 5) -> list[Inspected]:
+    def inspect(self, request: Request, ids: Sequence[int]) -> list[Inspected]:
         """One record for each of `ids`, which `request` was completed with.
 
         Raises UserError, also as `Engine.check`, for ids that cannot be such a completion.
@@ -65,7 +66,7 @@ class Inspector:
         self._chosen = []
         x_TD = self._model.hidden(before)[0, len(request.prompt_ids) - 1 :]
         experts = list(zip(*(layer[-len(ids) :] for layer in self._chosen), strict=True)) or [()] * len(ids)
-        scored = self._scored(x_TD, ids, top)
+        scored = self._scored(x_TD, ids)
         return [
             Inspected(token, logprob, best, count, tuple(map(tuple, used)))
             for token, (logprob, best), count, used in zip(ids, scored, allowed, experts, strict=True)
@@ -94,14 +95,14 @@ class Inspector:
             guide.advance(token, left)
         return allowed
 
-    def _scored(self, x_TD: Tensor, ids: Sequence[int], top: int) -> list[tuple[float, TopLogprobs]]:
+    def _scored(self, x_TD: Tensor, ids: Sequence[int]) -> list[tuple[float, TopLogprobs]]:
         scored: list[tuple[float, TopLogprobs]] = []
         following = torch.tensor(list(ids), device=x_TD.device)
         # Not all positions times all ids at once.
         for x_tD, next_t in zip(torch.split(x_TD, _AT_ONCE), torch.split(following, _AT_ONCE), strict=True):
             logprobs_tV = self._model.lm_head(x_tD).float().log_softmax(-1)
             # A model may have more ids than its tokenizer.
-            best_tV = logprobs_tV[:, : self._engine.tokenizer.vocab_size].topk(top)
+            best_tV = logprobs_tV[:, : self._engine.tokenizer.vocab_size].topk(_TOP)
             own = logprobs_tV.gather(1, next_t[:, None])[:, 0].tolist()
             pairs = map(partial(zip, strict=True), best_tV.indices.tolist(), best_tV.values.tolist())
             scored += zip(own, map(tuple, pairs), strict=True)

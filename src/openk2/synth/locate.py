@@ -18,6 +18,7 @@ from openk2.worlds.apps.interpreter import Interpreter, Refused
 from openk2.worlds.apps.state import State
 
 Call = tuple[str, dict[str, Any]]
+_BY_ID = 0.2
 _DEPTH = 2
 _QUOTED = ("title", "subject")
 
@@ -45,13 +46,13 @@ class Locator:
         self._domain: Domain = interpreter.domain
         self._readers = [tool for tool in tools.values() if not tool.writes and tool.returns.rows]
 
-    def find(self, entity: str, row: Row, depth: int = _DEPTH, *, by_id: float = 0.2) -> Found:
-        """Words for a row and the way to it; its id, with the chance of `by_id` or where nothing else does."""
+    def find(self, entity: str, row: Row, depth: int = _DEPTH) -> Found:
+        """Words for a row and the way to it; its id by chance, or where nothing else does."""
         declared = self._domain.entities[entity]
         if row["id"] == self._given["user"] and self._rng.random() < 0.7:
             return Found("me", ())
         plain = Found(f"{declared.singular.replace('_', ' ')} {row['id']}", ())
-        if self._rng.random() < by_id:
+        if self._rng.random() < _BY_ID:
             return plain
         ways = [self._by_label, self._by_parent] if self._rng.random() < 0.6 else [self._by_parent, self._by_label]
         for way in ways:
