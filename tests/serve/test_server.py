@@ -334,7 +334,7 @@ def test_a_second_interrupt_ends_it_at_once(start: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     ("signals", "most"),
-    [([signal.SIGINT] * 2, 10), pytest.param([signal.SIGTERM], 30, marks=pytest.mark.slow)],
+    [([signal.SIGINT] * 2, 19), pytest.param([signal.SIGTERM], 30, marks=pytest.mark.slow)],
 )
 def test_who_does_not_read_holds_up_nobody_at_the_end(
     start: Callable[..., Any], signals: list[signal.Signals], most: int
