@@ -51,8 +51,9 @@ def test_samples_have_a_gold_answer_that_their_verifier_judges(cli: Run, name: s
 def test_gold_conversations_are_what_train_reads(cli: Run, tmp_path: Path) -> None:
     target = tmp_path / "math.jsonl"
     assert cli("rl", "gym", "sample", "math", "-n", "7", "--messages", target).code == 0
-    again = json.loads(cli("rl", "gym", "sample", "math", "-n", "7", "--messages", target, "--json").out)
+    again = json.loads(cli("rl", "gym", "sample", "math", "-n", "7", "--messages", target, "--force", "--json").out)
     assert again == {"path": str(target), "conversations": 7}
+    cli("rl", "gym", "sample", "math", "--messages", target).refused("is there already", "--force")
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert len(lines) == 7
     assert [m["role"] for m in lines[0]["messages"]][-2:] == ["user", "assistant"]

@@ -31,7 +31,7 @@ def test_a_family_that_was_edited_makes_another_run(tmp_path: Path, monkeypatch:
         | {"families": {"edited.py:Short": {"prompts": 1}}}
     )
     config = config_of(recipe) | begun_from(recipe, start_folder("nano", "echo"))
-    (tmp_path / "run" / "rl").mkdir(parents=True)
+    (tmp_path / "run" / "rl" / "checkpoints" / "step-00000000").mkdir(parents=True)
     (tmp_path / "run" / "rl" / "begun.json").write_text(json.dumps({"config": config, "inputs": {}}))
     own.write_text(own.read_text().replace("<= 12", "<= 13"))
     with pytest.raises(UserError, match=r"made when edited\.py:Short had another content: .*choose another run"):
@@ -47,7 +47,7 @@ def test_a_start_that_was_trained_on_makes_another_run(tmp_path: Path) -> None:
     begun = begun_from(recipe, start_folder("nano", "few"))
     (name,) = begun["weights"]
     config = config_of(recipe) | {"weights": {name: "0" * 64}}
-    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "checkpoints" / "step-00000000").mkdir(parents=True)
     (tmp_path / "rl" / "begun.json").write_text(json.dumps({"config": config, "inputs": {}}))
     with pytest.raises(UserError, match=r"made when model\.safetensors had another content: .*choose another run"):
         run_rl(recipe, tmp_path)
@@ -78,14 +78,59 @@ def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> N
         | {"families": {"math": {"prompts": 2, "budget": 4, "steps": 1}}, "critic": {"valid": 0}}
     )
     person = Interrupts("measuring")
+    # Signs that mean something in a URL, which the workers meet at.
+    run = tmp_path / "what? #1\n2"
     with pytest.raises(Interrupted, match="before the start was measured, so nothing is kept"):
-        run_rl(recipe, tmp_path, reporter=person)
+        run_rl(recipe, run, reporter=person)
     assert "stopping" not in " ".join(person.said)
     # So that a person may think again about what takes so long.
-    assert not (tmp_path / "rl").exists() and not is_rl_run(tmp_path)
+    assert not (run / "rl").exists() and not is_rl_run(run)
+    assert list(tmp_path.iterdir()) == [run]
     for what in (figures_of, recipe_of):
         with pytest.raises(UserError, match=r"is not a run of .* give that command again if it was stopped"):
-            what(tmp_path)
+            what(run)
+
+
+@pytest.mark.parametrize(
+    "there", ["instruct", "instruct/model.safetensors", "rl/examples.json", "rl/checkpoints/step-old"]
+)
+def test_what_nobody_may_lose_is_seen_before_the_start(there: str, tmp_path: Path) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+    mine = tmp_path / there
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"is there, and no stage has written it: choose another run folder"):
+        run_rl(recipe, tmp_path)
+    assert mine.read_text() == "mine" and not is_rl_run(tmp_path)
+
+
+def test_a_start_that_fails_or_is_killed_leaves_the_folder_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+    begun = tmp_path / "rl" / "begun.json"
+    begun.parent.mkdir()
+    # Of another recipe, which was killed.
+    begun.write_text(json.dumps({"config": {"name": "other"}, "inputs": {}}))
+    (begun.parent / "metrics.jsonl").write_text('{"iteration": 0}\n')
+
+    def fail(*_: object) -> None:
+        assert not begun.exists()
+        begun.parent.mkdir()
+        begun.write_text("")
+        raise UserError("no tokenizer here")
+
+    monkeypatch.setattr("openk2.rl.run.run_stage", fail)
+    for _ in range(2):
+        with pytest.raises(UserError, match="no tokenizer here"):
+            run_rl(recipe, tmp_path)
+        assert not is_rl_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +156,7 @@ def test_what_is_kept_is_said(
     def stop(*_: object) -> None:
         raise raised
 
+    monkeypatch.setattr("openk2.rl.run.check_stage", lambda *_: None)
     monkeypatch.setattr("openk2.rl.run.run_stage", stop)
     with pytest.raises(Interrupted, match=says):
         run_rl(recipe, tmp_path)
@@ -123,27 +169,27 @@ def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, m
         | {"families": {"instructions": {"prompts": 2}}}
     )
     folder = tmp_path / "rl"
-    folder.mkdir()
+    mine = folder / "mine.txt"
 
     def stop(*_: object) -> None:
         # The first checkpoint was being written.
         (folder / "checkpoints" / ".step-00000000.building").mkdir(parents=True)
         for name in ("begun.json", "dtype", ".lock", "metrics.jsonl", "timings.jsonl", "examples.json"):
             (folder / name).write_text("")
+        mine.write_text("")
         raise KeyboardInterrupt
-
-    (folder / "mine.txt").write_text("")
 
     monkeypatch.setattr("openk2.rl.run.run_stage", stop)
     with pytest.raises(Interrupted, match="nothing is kept"):
         run_rl(recipe, tmp_path)
     assert [path.name for path in folder.rglob("*")] == ["mine.txt"]
     # Nor is what somebody keeps among the checkpoints taken.
-    (folder / "checkpoints").mkdir()
-    (folder / "mine.txt").rename(folder / "checkpoints" / "mine.txt")
+    mine.unlink()
+    mine = folder / "checkpoints" / "mine.txt"
     with pytest.raises(Interrupted, match="nothing is kept"):
         run_rl(recipe, tmp_path)
-    assert (folder / "checkpoints" / "mine.txt").exists() and not is_rl_run(tmp_path)
+    assert mine.exists() and not is_rl_run(tmp_path)
+    shutil.rmtree(folder)
     # Ended half way, what is left is no log of another run.
     unlink = Path.unlink
 

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from openk2.cli.common import DeviceOption, RecipeRunOption, given_path, set_option
+from openk2.cli.common import DeviceOption, ForceOption, RecipeRunOption, given_path, set_option
 from openk2.core import UserError
+from openk2.core.runs import check_new_file
 
 app = typer.Typer(
     name="rl",
@@ -109,6 +110,7 @@ def sample(
             parser=given_path, show_default=False,
         ),
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Show tasks, a gold answer to each, and what its verifier says of that answer.
@@ -119,6 +121,7 @@ def sample(
     from openk2.rl.gym.catalogue import demonstrations, samples, write_messages
 
     if messages is not None:
+        check_new_file(messages, force=force)
         written = write_messages(messages, demonstrations(name, count, seed, split))
         row = {"path": str(messages), "conversations": written}
         typer.echo(json.dumps(row) if as_json else f"{messages}: {written} conversations")

@@ -157,7 +157,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         advice = "free some space, or choose another folder" if e.errno in DISK_FULL else "choose another folder"
         raise UserError(f"could not write {path}: {e.strerror or e}; {advice}") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where nothing can be written, there is nothing to remove.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove_stale(path: Path) -> None:

@@ -28,6 +28,7 @@ from openk2.train.folder import (
 )
 from openk2.train.stages import (
     Stage,
+    check_stage,
     check_training_device,
     export_stage,
     run_stage,
@@ -55,17 +56,23 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     check_utf8(start)
     config = config_of(recipe) | begun_from(recipe, start)
     with locked(run, "choose another with --run"):
-        log = run / STAGE / METRICS
-        if log.exists() and not is_finished(run) and not has_checkpoint(run / STAGE) and not _is_first_line(run, log):
-            raise UserError(
-                f"{log} is all that is left of a run, whose checkpoints are gone, and would be lost: choose another "
-                "folder with --run, or delete it"
-            )
-        done: dict[str, Manifest] = {}
         make = partial(_train, recipe, start, config, device, reporter)
+        stages = (
+            Stage(STAGE, config, (), make, ("model/*",), (CHECKPOINTS,)),
+            export_stage("instruct", recipe.name, run / STAGE, start, (STAGE,)),
+        )
+        _make_room(run)
+        for stage in stages:
+            check_stage(stage, run)
+        done: dict[str, Manifest] = {}
         try:
-            done[STAGE] = run_stage(Stage(STAGE, config, (), make, ("model/*",), (CHECKPOINTS,)), run, done, reporter)
-            run_stage(export_stage("instruct", recipe.name, run / STAGE, start, (STAGE,)), run, done, reporter)
+            for stage in stages:
+                done[stage.name] = run_stage(stage, run, done, reporter)
+        except UserError:
+            if not has_checkpoint(run / STAGE) and not is_finished(run):
+                with suppress(OSError):
+                    _forget(run / STAGE)
+            raise
         except KeyboardInterrupt as e:
             if not has_checkpoint(run / STAGE) and not is_finished(run):
                 _forget(run / STAGE)
@@ -78,10 +85,19 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     return done[STAGE].results
 
 
-def _is_first_line(run: Path, log: Path) -> bool:
-    """Whether a log has the measures before the first iteration alone, which may be there before the first checkpoint
-    and are made anew."""
-    return is_rl_run(run) and len(log.read_bytes().splitlines()) < 2
+def _make_room(run: Path) -> None:
+    """Forget a start that was killed before it was measured. Raises UserError if more would be lost by it."""
+    log = run / STAGE / METRICS
+    if is_finished(run) or has_checkpoint(run / STAGE):
+        return
+    # The measures before the first iteration may be there before the first checkpoint, and are made anew.
+    if log.exists() and (not is_rl_run(run) or len(log.read_bytes().splitlines()) > 1):
+        raise UserError(
+            f"{log} is all that is left of a run, whose checkpoints are gone, and would be lost: choose another folder "
+            "with --run, or delete it"
+        )
+    if is_rl_run(run):
+        _forget(run / STAGE)
 
 
 def _forget(folder: Path) -> None:

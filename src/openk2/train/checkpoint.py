@@ -48,9 +48,10 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
         building.replace(final)
     except (OSError, SafetensorError) as e:
         shutil.rmtree(building, ignore_errors=True)
+        kept = "earlier checkpoints are intact" if checkpoints_in(folder) else "there is no earlier one"
         raise UserError(
-            f"could not write the checkpoint {final}: {getattr(e, 'strerror', None) or e}; earlier checkpoints are "
-            "intact: free some space and run the same command again"
+            f"could not write the checkpoint {final}: {getattr(e, 'strerror', None) or e}; {kept}: free some space and "
+            "run the same command again"
         ) from e
     for old in checkpoints_in(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

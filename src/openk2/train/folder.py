@@ -13,6 +13,8 @@ BEGUN = "begun.json"
 """Configuration and inputs of a stage that is not finished."""
 CHECKPOINTS = "checkpoints"
 STEP_PREFIX = "step-"
+WORKER_LOG = "worker-error.log"
+"""What a worker said last that failed."""
 PRECISION = "dtype"
 """What "auto" came to on the machine where the stage began."""
 

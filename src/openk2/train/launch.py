@@ -21,6 +21,7 @@ from typing import Any
 from openk2.core import UserError
 from openk2.core.errors import EndedAtOnce
 from openk2.core.runs import write_text
+from openk2.train.folder import WORKER_LOG
 from openk2.train.worker import WorkerJob
 
 LAST_WORDS_SECONDS = 3.0
@@ -205,7 +206,7 @@ class _Workers:
                 f"training worker {rank} was ended from outside ({signal.Signals(-code).name}; out of memory, "
                 "perhaps): run the same command again to go on from the last checkpoint"
             )
-        log = self._job.folder / "worker-error.log"
+        log = self._job.folder / WORKER_LOG
         (self._scratch / f"stderr-{rank}").replace(log)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         # The line of a traceback that names the exception starts at the margin.

@@ -34,7 +34,7 @@ from openk2.core.runs import (
     write_manifest,
     write_text,
 )
-from openk2.train.folder import BEGUN, has_checkpoint
+from openk2.train.folder import BEGUN, WORKER_LOG, checkpoints_in, has_checkpoint
 from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
@@ -141,9 +141,8 @@ def _check_memory(recipe: Recipe | TuneRecipe) -> None:
 def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Reporter) -> Manifest:
     folder = run / stage.name
     inputs = {f"{name}/{path}": digest for name in stage.reads for path, digest in done[name].outputs.items()}
-    manifest = read_manifest(folder)
+    manifest = check_stage(stage, run, inputs)
     if manifest is not None:
-        _require_same(stage, folder, manifest.config, manifest.inputs, inputs)
         for path, digest in manifest.outputs.items():
             if not (folder / path).is_file() or sha256_file(folder / path) != digest:
                 raise UserError(f"{folder / path} is not what its stage wrote: delete {folder} to make it again")
@@ -151,13 +150,7 @@ def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Repo
         reporter.note(f"{stage.name}: already there")
         return manifest
     begun = folder / BEGUN
-    if begun.exists():
-        try:
-            earlier = json.loads(begun.read_text(encoding="utf-8"))
-            _require_same(stage, folder, earlier["config"], earlier["inputs"], inputs)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-            raise UserError(f"{begun} is damaged: delete {folder} to start this stage afresh") from e
-    else:
+    if not begun.exists():
         write_text(begun, json.dumps({"config": stage.config, "inputs": inputs}, indent=2, sort_keys=True) + "\n")
     with reporter.stage(stage.name) as bar:
         results = stage.make(folder, bar)
@@ -180,15 +173,50 @@ def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Repo
     return manifest
 
 
+def check_stage(stage: Stage, run: Path, inputs: dict[str, str] | None = None) -> Manifest | None:
+    """The manifest of a stage, if it is finished. Raises UserError if what is in its folder is damaged or another's;
+    without `inputs`, which may not be there yet, whatever it was made from."""
+    folder = run / stage.name
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        _require_same(stage, folder, manifest.config, manifest.inputs, inputs)
+        return manifest
+    begun = folder / BEGUN
+    if begun.exists():
+        try:
+            earlier = json.loads(begun.read_text(encoding="utf-8"))
+            _require_same(stage, folder, earlier["config"], earlier["inputs"], inputs)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+            raise UserError(f"{begun} is damaged: delete {folder} to start this stage afresh") from e
+    elif (found := _found_there(folder)) is not None:
+        raise UserError(f"{found} is there, and no stage has written it: choose another run folder, or move it away")
+    return None
+
+
+def _found_there(folder: Path) -> Path | None:
+    """Something that would be replaced or counted among the results. Checkpoints say themselves whose they are."""
+    if not folder.is_dir():
+        return folder if folder.exists() or folder.is_symlink() else None
+    if has_checkpoint(folder):
+        return None
+    return next((path for path in sorted(folder.glob("[!.]*")) if path.name != WORKER_LOG), None)
+
+
 def _clean_up(stage: Stage, folder: Path) -> None:
     """What only an unfinished stage needs; after the manifest, so that a kill in between loses nothing."""
     (folder / BEGUN).unlink(missing_ok=True)
-    for name in stage.scratch:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for place in (folder / name for name in stage.scratch):
+        # A link leads to another disk, and to a folder that may have more in it.
+        for path in checkpoints_in(place) if place.is_symlink() else (place,):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _require_same(
-    stage: Stage, folder: Path, config: dict[str, Any], old_inputs: dict[str, str], inputs: dict[str, str]
+    stage: Stage,
+    folder: Path,
+    config: dict[str, Any],
+    old_inputs: dict[str, str],
+    inputs: dict[str, str] | None,
 ) -> None:
     """Refuse to mix two recipes in one folder: results are never thrown away silently."""
     found = _difference(config, stage.config)
@@ -203,6 +231,8 @@ def _require_same(
             f"{folder} was made with {key} = {_short(old)}, the recipe now says {_short(new)}: choose another run "
             f"folder, or delete {folder} to redo this stage"
         )
+    if inputs is None:
+        return
     changed = sorted(k for k in old_inputs.keys() | inputs.keys() if old_inputs.get(k) != inputs.get(k))
     if changed:
         raise UserError(f"{folder} was made from another {changed[0]}: delete {folder} to redo this stage")

@@ -106,13 +106,15 @@ def join_group(job: WorkerJob, rank: int) -> dist.ProcessGroup | None:
     """The data-parallel group of all ranks; None where there is one alone. Each computes with one thread."""
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import FileStore
 
     torch.set_num_threads(1)
     if job.workers == 1:
         return None
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{job.scratch / 'rendezvous'}",
+        # A path, and no URL of it: a folder's name may have signs that mean something else there.
+        store=FileStore(str(job.scratch / "rendezvous"), job.workers),
         rank=rank,
         world_size=job.workers,
         # A worker whose others are lost or stuck ends itself.
