@@ -1,6 +1,6 @@
 """A family without demonstrations, found by reinforcement learning alone.
 
-    ./k2 bench rl_explore --work FOLDER                  # one seed, two cores, about twenty minutes
+    ./k2 bench rl_explore --work FOLDER                  # one seed, two cores, half an hour alone
     ./k2 bench rl_explore --work FOLDER --iterations 2 --n 20 --k 4    # a short one
 
 `instructions:keyword` asks for an answer about a topic that has a given word in it a given number of times. nano, which
@@ -38,7 +38,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="where the runs are made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=160)
     parser.add_argument("--n", type=int, default=200, help="tasks of each kind")
     parser.add_argument("--k", type=int, default=64, help="samples of each task, of the start")
     add_out(parser)
