@@ -13,6 +13,7 @@ import pytest
 from openk2.core import UserError
 from openk2.core.errors import EndedAtOnce, Interrupted
 from openk2.core.progress import Bar
+from openk2.core.runs import locked
 from openk2.rl.export import recipe_of
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.report import figures_of, write_report
@@ -116,13 +117,15 @@ def test_a_start_that_fails_or_is_killed_leaves_the_folder_open(
     )
     begun = tmp_path / "rl" / "begun.json"
     begun.parent.mkdir()
+    # A place on another disk, prepared for what is to come.
+    (tmp_path / "disk").mkdir()
+    (begun.parent / "checkpoints").symlink_to(tmp_path / "disk")
     # Of another recipe, which was killed.
     begun.write_text(json.dumps({"config": {"name": "other"}, "inputs": {}}))
     (begun.parent / "metrics.jsonl").write_text('{"iteration": 0}\n')
 
     def fail(*_: object) -> None:
-        assert not begun.exists()
-        begun.parent.mkdir()
+        assert not begun.exists() and (begun.parent / "checkpoints").is_dir()
         begun.write_text("")
         raise UserError("no tokenizer here")
 
@@ -131,6 +134,12 @@ def test_a_start_that_fails_or_is_killed_leaves_the_folder_open(
         with pytest.raises(UserError, match="no tokenizer here"):
             run_rl(recipe, tmp_path)
         assert not is_rl_run(tmp_path)
+    # Nothing is taken from whoever still works there.
+    begun.write_text(json.dumps({"config": {}, "inputs": {}}))
+    monkeypatch.setattr("openk2.rl.run.LOCK_SECONDS", 0.0)
+    with locked(begun.parent, ""), pytest.raises(UserError, match="another process is working in"):
+        run_rl(recipe, tmp_path)
+    assert begun.exists()
 
 
 @pytest.mark.parametrize(

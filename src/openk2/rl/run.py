@@ -35,6 +35,7 @@ from openk2.train.stages import (
     start_folder,
     weights_of,
 )
+from openk2.train.worker import LOCK_SECONDS
 
 STAGE = "rl"
 BEGUN_FROM = ("weights", "own_families")
@@ -97,7 +98,9 @@ def _make_room(run: Path) -> None:
             "with --run, or delete it"
         )
     if is_rl_run(run):
-        _forget(run / STAGE)
+        # Workers of a process that was killed may need a moment to let go of the folder.
+        with locked(run / STAGE, "wait until it has ended", LOCK_SECONDS):
+            _forget(run / STAGE)
 
 
 def _forget(folder: Path) -> None:

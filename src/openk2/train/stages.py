@@ -34,7 +34,7 @@ from openk2.core.runs import (
     write_manifest,
     write_text,
 )
-from openk2.train.folder import BEGUN, WORKER_LOG, checkpoints_in, has_checkpoint
+from openk2.train.folder import BEGUN, CHECKPOINTS, WORKER_LOG, checkpoints_in, has_checkpoint
 from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
@@ -199,7 +199,9 @@ def _found_there(folder: Path) -> Path | None:
         return folder if folder.exists() or folder.is_symlink() else None
     if has_checkpoint(folder):
         return None
-    return next((path for path in sorted(folder.glob("[!.]*")) if path.name != WORKER_LOG), None)
+    found = (path for path in sorted(folder.glob("[!.]*")) if path.name != WORKER_LOG)
+    # A place for checkpoints may be prepared on another disk.
+    return next((path for path in found if path.name != CHECKPOINTS or not path.is_dir() or any(path.iterdir())), None)
 
 
 def _clean_up(stage: Stage, folder: Path) -> None:
