@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openk2.core import UserError
-from openk2.core.runs import LOCK, locked, remove_stale
+from openk2.core.runs import LOCK, locked, remove_stale, write_text
 
 
 def test_a_folder_that_is_let_go_in_time_can_be_had(tmp_path: Path) -> None:
@@ -45,3 +45,11 @@ def test_what_a_killed_process_left_is_taken_away(tmp_path: Path) -> None:
     remove_stale(tmp_path / "weights")
     assert [path.exists() for path in left] == [False, True, False]
     assert young.exists()
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="is a device or a pipe: name a file"):
+        write_text(pipe, "text")
+    assert pipe.is_fifo()

@@ -33,6 +33,7 @@ from shared import toy
 SOURCES = Path(openk2.__file__).parents[1]
 # They pin other versions of torch and transformers than ours, so they cannot be installed beside us: a marked test
 # needs an environment of its own, and says which variable names it.
+# Each pins versions of torch and transformers other than ours, so neither can be installed beside it.
 VERIFIERS, VERL = (os.environ.get(f"OPENK2_{name}") for name in ("VERIFIERS", "VERL"))
 RECIPE: dict[str, Any] = {
     "name": "few.RL",

@@ -22,6 +22,13 @@ from openk2.train.stages import start_folder
 from shared import toy
 
 
+def few() -> RLRecipe:
+    return RLRecipe.model_validate(
+        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
+        | {"families": {"instructions": {"prompts": 2}}}
+    )
+
+
 def test_a_family_that_was_edited_makes_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Iterations under two verifiers must not meet in one folder."""
     monkeypatch.chdir(tmp_path)
@@ -41,10 +48,7 @@ def test_a_family_that_was_edited_makes_another_run(tmp_path: Path, monkeypatch:
 
 def test_a_start_that_was_trained_on_makes_another_run(tmp_path: Path) -> None:
     """It has the same name and the same shape, and its samples would be another policy's."""
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     begun = begun_from(recipe, start_folder("nano", "few"))
     (name,) = begun["weights"]
     config = config_of(recipe) | {"weights": {name: "0" * 64}}
@@ -96,10 +100,7 @@ def test_before_the_start_is_measured_nothing_is_waited_for(tmp_path: Path) -> N
     "there", ["instruct", "instruct/model.safetensors", "rl/examples.json", "rl/checkpoints/step-old"]
 )
 def test_what_nobody_may_lose_is_seen_before_the_start(there: str, tmp_path: Path) -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     mine = tmp_path / there
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine")
@@ -111,10 +112,7 @@ def test_what_nobody_may_lose_is_seen_before_the_start(there: str, tmp_path: Pat
 def test_a_start_that_fails_or_is_killed_leaves_the_folder_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     begun = tmp_path / "rl" / "begun.json"
     begun.parent.mkdir()
     # A place on another disk, prepared for what is to come.
@@ -154,10 +152,7 @@ def test_a_start_that_fails_or_is_killed_leaves_the_folder_open(
 def test_what_is_kept_is_said(
     raised: type[KeyboardInterrupt], there: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     kept = tmp_path / "rl" / there
     kept.parent.mkdir(parents=True)
     kept.write_text("")
@@ -173,10 +168,7 @@ def test_what_is_kept_is_said(
 
 
 def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     folder = tmp_path / "rl"
     mine = folder / "mine.txt"
 
@@ -214,10 +206,7 @@ def test_what_is_beside_a_stage_that_never_began_is_left_alone(tmp_path: Path, m
 
 
 def test_a_log_without_its_run_is_not_written_over(tmp_path: Path) -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     log = tmp_path / "rl" / "metrics.jsonl"
     log.parent.mkdir()
     log.write_text('{"iteration": 0}\n')
@@ -268,10 +257,7 @@ def test_a_folder_that_has_one_called_rl_is_no_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_name_no_recipe_can_hold(tmp_path: Path) -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     with pytest.raises(UserError, match="has bytes that are not UTF-8: take another"):
         run_rl(recipe, tmp_path / "caf\udce9")
     assert not list(tmp_path.iterdir())
@@ -292,8 +278,5 @@ def test_a_default_is_recorded_as_what_it_is() -> None:
 
 
 def test_a_run_without_families_of_its_own_says_nothing_of_them() -> None:
-    recipe = RLRecipe.model_validate(
-        {"name": "few", "start": "nano", "iterations": 1, "objective": {"lr": 0.001}}
-        | {"families": {"instructions": {"prompts": 2}}}
-    )
+    recipe = few()
     assert list(begun_from(recipe, start_folder("nano", "few"))) == ["weights"]

@@ -108,6 +108,9 @@ def check_file(path: Path) -> None:
     """Raises UserError for what is no file's name."""
     if not path.name or path.is_dir():
         raise UserError(f"{path} is a folder: name a file")
+    if path.exists() and not path.is_file():
+        # A file that is written takes the place of what was there.
+        raise UserError(f"{path} is a device or a pipe: name a file")
 
 
 def check_utf8(path: Path) -> None:

@@ -70,12 +70,12 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
             for stage in stages:
                 done[stage.name] = run_stage(stage, run, done, reporter)
         except UserError:
-            if not has_checkpoint(run / STAGE) and not is_finished(run):
+            if not _is_measured(run):
                 with suppress(OSError):
                     _forget(run / STAGE)
             raise
         except KeyboardInterrupt as e:
-            if not has_checkpoint(run / STAGE) and not is_finished(run):
+            if not _is_measured(run):
                 _forget(run / STAGE)
                 raise Interrupted(f"interrupted before the start was measured, so nothing is kept in {run}") from None
             if isinstance(e, EndedAtOnce):
@@ -86,10 +86,15 @@ def run_rl(recipe: RLRecipe, run: Path, *, device: str = "cpu", reporter: Report
     return done[STAGE].results
 
 
+def _is_measured(run: Path) -> bool:
+    """Whether something would be lost with the folder: the measures of the start are in the first checkpoint."""
+    return has_checkpoint(run / STAGE) or is_finished(run)
+
+
 def _make_room(run: Path) -> None:
     """Forget a start that was killed before it was measured. Raises UserError if more would be lost by it."""
     log = run / STAGE / METRICS
-    if is_finished(run) or has_checkpoint(run / STAGE):
+    if _is_measured(run):
         return
     # The measures before the first iteration may be there before the first checkpoint, and are made anew.
     if log.exists() and (not is_rl_run(run) or len(log.read_bytes().splitlines()) > 1):

@@ -16,6 +16,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -82,7 +83,7 @@ class LiveServer:
         """Start the server and list its tools. Raises UserError if it cannot be used, and it has ended then."""
         try:
             # Imported to see whether it can be: an installation may be there and broken.
-            import mcp  # noqa: F401  (only whether it can be)
+            import_module("mcp")
         except ImportError:
             raise UserError(MISSING) from None
         for name in ("mcp", "client", "httpx2"):
