@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openk2.core import UserError
-from openk2.core.runs import LOCK, locked, remove_stale, write_text
+from openk2.core.runs import LOCK, check_file, locked, remove_stale, write_text
 
 
 def test_a_folder_that_is_let_go_in_time_can_be_had(tmp_path: Path) -> None:
@@ -48,6 +48,10 @@ def test_what_a_killed_process_left_is_taken_away(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/proc/self/fd/1")
+    for way_out in ("/dev/stdout", "/dev/fd/1", str(tmp_path / "out")):
+        with pytest.raises(UserError, match="is a device or a pipe: name a file"):
+            check_file(Path(way_out))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(UserError, match="is a device or a pipe: name a file"):

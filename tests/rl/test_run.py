@@ -116,11 +116,11 @@ def test_a_start_that_fails_or_is_killed_leaves_the_folder_open(
     begun = tmp_path / "rl" / "begun.json"
     begun.parent.mkdir()
     # A place on another disk, prepared for what is to come.
-    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
     (begun.parent / "checkpoints").symlink_to(tmp_path / "disk")
     # Of another recipe, which was killed.
     begun.write_text(json.dumps({"config": {"name": "other"}, "inputs": {}}))
-    (begun.parent / "metrics.jsonl").write_text('{"iteration": 0}\n')
+    (begun.parent / "metrics.jsonl").write_text("")
 
     def fail(*_: object) -> None:
         assert not begun.exists() and (begun.parent / "checkpoints").is_dir()
@@ -221,6 +221,23 @@ def test_a_log_without_its_run_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=lost):
         run_rl(recipe, tmp_path)
     assert log.read_text() == '{"iteration": 0}\n{"iteration": 1}\n'
+
+
+def test_a_disk_that_is_not_mounted_is_no_start_that_was_killed(tmp_path: Path) -> None:
+    recipe, folder, disk = few(), tmp_path / "rl", tmp_path / "disk"
+    folder.mkdir()
+    (folder / "begun.json").write_text(json.dumps({"config": {"name": "other"}, "inputs": {}}))
+    (folder / "metrics.jsonl").write_text('{"iteration": 0}\n')
+    (folder / "checkpoints").symlink_to(disk)
+    for says in ("leads to .*disk, where no folder is: mount", "whose checkpoints are gone, .*: bring them back"):
+        with pytest.raises(UserError, match=says):
+            run_rl(recipe, tmp_path)
+        assert (folder / "metrics.jsonl").read_text() == '{"iteration": 0}\n'
+        # The place where it would be mounted.
+        disk.mkdir(exist_ok=True)
+    (disk / "step-00000000").mkdir()
+    with pytest.raises(UserError, match="was made with"):
+        run_rl(recipe, tmp_path)
 
 
 def test_a_log_that_was_damaged_or_lost_says_what_can_be_done(tmp_path: Path) -> None:

@@ -108,8 +108,10 @@ def check_file(path: Path) -> None:
     """Raises UserError for what is no file's name."""
     if not path.name or path.is_dir():
         raise UserError(f"{path} is a folder: name a file")
-    if path.exists() and not path.is_file():
-        # A file that is written takes the place of what was there.
+    # A file that is written takes the place of what was there, which may be a link to where output goes.
+    parts = (path.parent.resolve(), path.readlink() if path.is_symlink() else path)
+    of_system = parts[0] == Path("/dev") or any(place.is_relative_to("/proc") for place in parts)
+    if of_system or (path.exists() and not path.is_file()):
         raise UserError(f"{path} is a device or a pipe: name a file")
 
 

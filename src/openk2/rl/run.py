@@ -23,6 +23,7 @@ from openk2.train.folder import (
     METRICS,
     PRECISION,
     TIMINGS,
+    check_link,
     has_checkpoint,
     remove_half_written,
 )
@@ -93,27 +94,31 @@ def _is_measured(run: Path) -> bool:
 
 def _make_room(run: Path) -> None:
     """Forget a start that was killed before it was measured. Raises UserError if more would be lost by it."""
-    log = run / STAGE / METRICS
+    folder = run / STAGE
     if _is_measured(run):
         return
-    # The measures before the first iteration may be there before the first checkpoint, and are made anew.
-    if log.exists() and (not is_rl_run(run) or len(log.read_bytes().splitlines()) > 1):
+    check_link(folder)
+    log = folder / METRICS
+    # The measures before the first iteration may be there before the first checkpoint, and are made anew. But so does
+    # a run look whose checkpoints are on a disk that is not mounted.
+    lines = 0 if (folder / CHECKPOINTS).is_symlink() else 1
+    if log.exists() and (not is_rl_run(run) or len(log.read_bytes().splitlines()) > lines):
         raise UserError(
-            f"{log} is all that is left of a run, whose checkpoints are gone, and would be lost: choose another folder "
-            "with --run, or delete it"
+            f"{log} is all that is left of a run, whose checkpoints are gone, and would be lost: bring them back, "
+            "choose another folder with --run, or delete it"
         )
     if is_rl_run(run):
         # Workers of a process that was killed may need a moment to let go of the folder.
-        with locked(run / STAGE, "wait until it has ended", LOCK_SECONDS):
-            _forget(run / STAGE)
+        with locked(folder, "choose another with --run", LOCK_SECONDS):
+            _forget(folder)
 
 
 def _forget(folder: Path) -> None:
     """Leave a stage as if it had never begun: open to another recipe, on another machine, and no run to a report."""
-    # The record last: a log without it is another run's.
+    remove_half_written(folder / CHECKPOINTS)
+    # The record last: what is there without it is another run's.
     for name in (METRICS, TIMINGS, EXAMPLES, PRECISION, LOCK, BEGUN):
         (folder / name).unlink(missing_ok=True)
-    remove_half_written(folder / CHECKPOINTS)
     for path in (folder / CHECKPOINTS, folder):
         with suppress(OSError):
             path.rmdir()

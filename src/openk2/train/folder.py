@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from openk2.core.errors import UserError
 from openk2.core.runs import half_written
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -33,6 +34,13 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def has_checkpoint(stage: Path) -> bool:
     """Whether there is a whole one in the folder of a stage."""
     return bool(checkpoints_in(stage / CHECKPOINTS))
+
+
+def check_link(stage: Path) -> None:
+    """Raises UserError where the place of a stage's checkpoints is a link to a disk that is not there."""
+    place = stage / CHECKPOINTS
+    if place.is_symlink() and not place.is_dir():
+        raise UserError(f"{place} leads to {place.readlink()}, where no folder is: mount its disk, or remove the link")
 
 
 def remove_half_written(checkpoints: Path) -> None:

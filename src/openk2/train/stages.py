@@ -34,7 +34,7 @@ from openk2.core.runs import (
     write_manifest,
     write_text,
 )
-from openk2.train.folder import BEGUN, CHECKPOINTS, WORKER_LOG, checkpoints_in, has_checkpoint
+from openk2.train.folder import BEGUN, CHECKPOINTS, WORKER_LOG, check_link, checkpoints_in, has_checkpoint
 from openk2.train.recipe import FineTuning, Recipe, TrainConfig, TuneRecipe, build_model_config
 
 STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "base", "episodes", "sft", "instruct")
@@ -181,6 +181,7 @@ def check_stage(stage: Stage, run: Path, inputs: dict[str, str] | None = None) -
     if manifest is not None:
         _require_same(stage, folder, manifest.config, manifest.inputs, inputs)
         return manifest
+    check_link(folder)
     begun = folder / BEGUN
     if begun.exists():
         try:
@@ -199,9 +200,12 @@ def _found_there(folder: Path) -> Path | None:
         return folder if folder.exists() or folder.is_symlink() else None
     if has_checkpoint(folder):
         return None
-    found = (path for path in sorted(folder.glob("[!.]*")) if path.name != WORKER_LOG)
-    # A place for checkpoints may be prepared on another disk.
-    return next((path for path in found if path.name != CHECKPOINTS or not path.is_dir() or any(path.iterdir())), None)
+    for path in sorted(folder.glob("[!.]*")):
+        # A place for checkpoints may be prepared, and be the root of another disk.
+        empty = path.name == CHECKPOINTS and path.is_dir() and {p.name for p in path.glob("[!.]*")} <= {"lost+found"}
+        if path.name != WORKER_LOG and not empty:
+            return path
+    return None
 
 
 def _clean_up(stage: Stage, folder: Path) -> None:
