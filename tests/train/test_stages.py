@@ -119,6 +119,23 @@ def test_half_a_stage_of_another_recipe(tiny_raw: dict[str, Any], tmp_path: Path
             run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path, until="corpus", reporter=reporter)
 
 
+def test_a_start_that_failed_leaves_the_folder_open(tiny_raw: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("ab")
+    bad = parse_recipe(tiny_raw | {"corpus": {"paths": [str(tmp_path / "short.txt")]}}, "tiny")
+    with pytest.raises(UserError, match="no text is left for the corpus"):
+        run_recipe(bad, tmp_path / "run", until="corpus")
+    run_recipe(parse_recipe(tiny_raw, "tiny"), tmp_path / "run", until="corpus")
+    assert read_manifest(tmp_path / "run" / "corpus") is not None
+
+
+def test_a_later_stage_of_another_recipe_is_seen_first(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "begun.json").write_text(json.dumps({"config": {"lr": 1.0}, "inputs": {}}))
+    with pytest.raises(UserError, match="sft was made with"):
+        run_recipe(tiny, tmp_path)
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_own_text_that_has_changed_is_no_longer_the_same_corpus(
     tiny_raw: dict[str, Any], tmp_path: Path, reporter: ConsoleReporter
 ) -> None:

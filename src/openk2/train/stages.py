@@ -81,9 +81,14 @@ def run_recipe(
     check_training_device(device, recipe.workers)
     _check_memory(recipe)
     with locked(run, "choose another with --run"):
+        names = list(makers)
+        stages = [makers[name](run, device, reporter) for name in names[: names.index(until) + 1 if until else None]]
+        # What another recipe has left is said before the work of the stages ahead of it.
+        for stage in stages:
+            check_stage(stage, run)
         done: dict[str, Manifest] = {}
-        for name, make in makers.items():
-            stage = make(run, device, reporter)
+        for stage in stages:
+            name = stage.name
             try:
                 done[name] = run_stage(stage, run, done, reporter)
             except KeyboardInterrupt as e:
@@ -94,8 +99,6 @@ def run_recipe(
                 else:
                     reporter.note(f"{name}: stopped, nothing is lost; the same command goes on from here")
                 raise
-            if name == until:
-                break
     return run
 
 
@@ -152,8 +155,14 @@ def run_stage(stage: Stage, run: Path, done: dict[str, Manifest], reporter: Repo
     begun = folder / BEGUN
     if not begun.exists():
         write_text(begun, json.dumps({"config": stage.config, "inputs": inputs}, indent=2, sort_keys=True) + "\n")
-    with reporter.stage(stage.name) as bar:
-        results = stage.make(folder, bar)
+    try:
+        with reporter.stage(stage.name) as bar:
+            results = stage.make(folder, bar)
+    except UserError:
+        # A start that failed leaves the folder open to the recipe that is put right.
+        if not has_checkpoint(folder) and _found_there(folder) is None:
+            begun.unlink(missing_ok=True)
+        raise
     outputs = {
         str(path.relative_to(folder)): sha256_file(path)
         for pattern in stage.outputs
@@ -203,7 +212,7 @@ def _found_there(folder: Path) -> Path | None:
     for path in sorted(folder.glob("[!.]*")):
         # A place for checkpoints may be prepared, and be the root of another disk.
         empty = path.name == CHECKPOINTS and path.is_dir() and {p.name for p in path.glob("[!.]*")} <= {"lost+found"}
-        if path.name != WORKER_LOG and not empty:
+        if path.name not in (WORKER_LOG, BEGUN) and not empty:
             return path
     return None
 
