@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk2.policy.events import Event, EventReader
+from openk2.policy.events import EventReader, ServerSentEvent
 
 
-def read(stream: bytes, cuts: list[int]) -> list[Event]:
+def read(stream: bytes, cuts: list[int]) -> list[ServerSentEvent]:
     reader, edges = EventReader(), [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     found = [event for a, b in pairwise(edges) for event in reader.feed(stream[a:b])]
     return [*found, *reader.close()]
@@ -31,14 +31,14 @@ ends = st.lists(st.sampled_from(["\n", "\r", "\r\n"]), min_size=1)
 def test_only_what_has_data_is_an_event(
     items: list[tuple[str, list[str]] | str], ends: list[str], marked: bool, closed: bool, cuts: list[int]
 ) -> None:
-    lines, expected = list[str](), list[Event]()
+    lines, expected = list[str](), list[ServerSentEvent]()
     for item in items:
         if isinstance(item, str):
             lines += [item, ""]
         else:
             name, data = item
             lines += [f"event: {name}"] * bool(name) + [f"data: {line}" for line in data] + [""]
-            expected.append(Event(name, "\n".join(data)))
+            expected.append(ServerSentEvent(name, "\n".join(data)))
     if not closed and lines:
         lines.pop()
     text = "".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
@@ -52,7 +52,7 @@ def test_only_what_has_data_is_an_event(
 def test_fields_as_they_may_be_written(size: int) -> None:
     stream = b'id: 1\nevent:  odd\n: comment\ndata:{"a":\ndata:  1}\n\nevent: ping\n\ndata: 2\n\ndata: [DONE]'
     events = read(stream, list(range(0, len(stream), size)))
-    assert events == [Event(" odd", '{"a":\n 1}'), Event("", "2"), Event("", "[DONE]")]
+    assert events == [ServerSentEvent(" odd", '{"a":\n 1}'), ServerSentEvent("", "2"), ServerSentEvent("", "[DONE]")]
     assert [event.is_last for event in events] == [False, False, True]
     with pytest.raises(UnicodeDecodeError):
         read(b"data: \xff\n\n", [])

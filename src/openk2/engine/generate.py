@@ -129,8 +129,6 @@ class Engine:
 
     def generate(self, requests: Several[Request]) -> list[Generation]:
         """Complete all requests, in their order. Raises as `check`, before anything is generated."""
-        for request in requests:
-            self.check(request)
         batch = self.batch()
         for request in requests:
             batch.add(request)

@@ -19,7 +19,7 @@ from openk2.core import Message, ToolCall, ToolSpec, Turn, Usage, UserError
 from openk2.core.messages import compact_json
 from openk2.policy.chunks import take_chunk, token_count, whole_answer
 from openk2.policy.draft import Draft, Kind
-from openk2.policy.events import Event, read_events
+from openk2.policy.events import ServerSentEvent, read_events
 from openk2.policy.failures import (
     TIMEOUT,
     BrokenOff,
@@ -96,7 +96,7 @@ class OpenAIEndpoint:
                     told = True
                     listener(more)
 
-        def take(draft: Draft, event: Event) -> None:
+        def take(draft: Draft, event: ServerSentEvent) -> None:
             if event.is_last:
                 draft.finish = draft.finish or "stop"
                 return

@@ -20,7 +20,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerSentEvent:
     """What was sent, and what kind of event it is, where the server names one."""
 
     name: str
@@ -32,7 +32,7 @@ class Event:
         return self.data.startswith("[DONE]")
 
 
-async def read_events(response: Any) -> AsyncGenerator[Event, None]:
+async def read_events(response: Any) -> AsyncGenerator[ServerSentEvent, None]:
     """The events of an HTTP client's response, up to the one that says that it is the last.
 
     Raises UnicodeDecodeError if they are no text, and what the client raises if the stream is cut off.
@@ -62,7 +62,7 @@ class EventReader:
         self._name = b""
         self._data: list[bytes] = []
 
-    def feed(self, piece: bytes) -> Iterator[Event]:
+    def feed(self, piece: bytes) -> Iterator[ServerSentEvent]:
         """The events with data that are complete with this piece. Raises UnicodeDecodeError if it is no text."""
         if not piece:
             return
@@ -76,11 +76,11 @@ class EventReader:
             if (event := self._take(line)) is not None:
                 yield event
 
-    def close(self) -> Iterator[Event]:
+    def close(self) -> Iterator[ServerSentEvent]:
         """The event behind which the stream ended without the empty line, if there is one."""
         yield from self.feed(b"\n\n")
 
-    def _take(self, line: bytes) -> Event | None:
+    def _take(self, line: bytes) -> ServerSentEvent | None:
         if self._at_start:
             line, self._at_start = line.removeprefix(codecs.BOM_UTF8), False
         if line:
@@ -92,4 +92,4 @@ class EventReader:
             return None
         name, data = self._name.decode(), b"\n".join(self._data).decode()
         self._name, self._data = b"", []
-        return Event(name, data) if data.strip() else None
+        return ServerSentEvent(name, data) if data.strip() else None

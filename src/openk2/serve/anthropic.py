@@ -215,10 +215,7 @@ def _call(field: str, block: dict[str, Any]) -> ToolCall:
     identifier, name, given = block.get("id"), block.get("name"), block.get("input", {})
     if not isinstance(identifier, str) or not isinstance(name, str) or not isinstance(given, dict):
         raise invalid(field, "a tool_use block needs id and name as texts, and input as an object")
-    arguments = compact_json(given)
-    if not all(map(is_unicode, (identifier, name, arguments))):
-        raise invalid(field, "a text has half a character (a lone surrogate), which no encoding has")
-    return ToolCall(identifier, name, arguments)
+    return ToolCall(*(_checked(field, text) for text in (identifier, name, compact_json(given))))
 
 
 def _result(field: str, block: dict[str, Any]) -> Message:
