@@ -20,7 +20,7 @@ from openk2.chat import (
     render,
     tool_name,
 )
-from openk2.core import Message, ToolCall, ToolSpec, UserError
+from openk2.core import NANO_SYSTEM, Message, ToolCall, ToolSpec, UserError
 
 WEATHER = ToolSpec(
     "get_weather",
@@ -89,8 +89,8 @@ def dialogs(draw: st.DrawFn) -> list[Message]:
 def test_canonicalising_is_idempotent_and_canonical_messages_survive_the_round_trip(
     tokenizer: Tokenizer, dialog: list[Message]
 ) -> None:
-    canonical = canonicalise(dialog)
-    assert canonicalise(canonical) == canonical
+    canonical = canonicalise(dialog, tokenizer)
+    assert canonicalise(canonical, tokenizer) == canonical
     back = parse(render(canonical, [WEATHER], tokenizer=tokenizer).ids, tokenizer=tokenizer)
     assert back.messages == canonical
     assert back.tools == [WEATHER]
@@ -119,8 +119,10 @@ def test_text_never_becomes_structure(tokenizer: Tokenizer, user: str, result: s
     assert structure(messages) == structure(plain)
 
 
-def test_render_writes_the_k2_template(tokenizer: Tokenizer) -> None:
-    rendered = render(DIALOG, [WEATHER], tokenizer=tokenizer, add_generation_prompt=True)
+@pytest.mark.parametrize("kind", ["k2", "nano"])
+def test_render_writes_the_k2_template(kind: str, tokenizer: Tokenizer, k2_like: Tokenizer) -> None:
+    used, result = (k2_like, "tool") if kind == "k2" else (tokenizer, "get_weather")
+    rendered = render(DIALOG, [WEATHER], tokenizer=used, add_generation_prompt=True)
     declaration = json.dumps([WEATHER.to_openai()], separators=(",", ":"))
     assert tokenizer.decode(rendered.ids) == (
         f"<|im_system|>tool_declare<|im_middle|>{declaration}<|im_end|>"
@@ -130,8 +132,8 @@ def test_render_writes_the_k2_template(tokenizer: Tokenizer) -> None:
         '<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city":"Oslo"}<|tool_call_end|>'
         '<|tool_call_begin|>functions.get_weather:1<|tool_call_argument_begin|>{"city":"Rome"}<|tool_call_end|>'
         "<|tool_calls_section_end|><|im_end|>"
-        '<|im_system|>tool<|im_middle|>## Return of functions.get_weather:0\n{"c":3}<|im_end|>'
-        '<|im_system|>tool<|im_middle|>## Return of functions.get_weather:1\n{"c":21}<|im_end|>'
+        f'<|im_system|>{result}<|im_middle|>## Return of functions.get_weather:0\n{{"c":3}}<|im_end|>'
+        f'<|im_system|>{result}<|im_middle|>## Return of functions.get_weather:1\n{{"c":21}}<|im_end|>'
         "<|im_assistant|>assistant<|im_middle|>3 in Oslo, 21 in Rome.<|im_end|>"
         "<|im_assistant|>assistant<|im_middle|>"
     )
@@ -141,9 +143,9 @@ def test_render_writes_the_k2_template(tokenizer: Tokenizer) -> None:
     assert len(rendered.ids) == len(rendered.loss_mask)
 
 
-def test_the_default_system_message_is_k2s(tokenizer: Tokenizer) -> None:
+def test_the_default_system_message_is_what_the_model_has_learned(tokenizer: Tokenizer) -> None:
     ids = render([{"role": "user", "content": "hi"}], tokenizer=tokenizer).ids
-    assert parse(ids, tokenizer=tokenizer).messages == [Message("system", DEFAULT_SYSTEM), Message("user", "hi")]
+    assert parse(ids, tokenizer=tokenizer).messages == [Message("system", NANO_SYSTEM), Message("user", "hi")]
 
 
 def test_openai_dicts_and_dataclasses_render_alike(tokenizer: Tokenizer) -> None:
@@ -151,10 +153,12 @@ def test_openai_dicts_and_dataclasses_render_alike(tokenizer: Tokenizer) -> None
     assert render(raw, [WEATHER.to_openai()], tokenizer=tokenizer) == render(DIALOG, [WEATHER], tokenizer=tokenizer)
 
 
-def test_a_tool_given_as_a_dict_is_written_key_by_key(tokenizer: Tokenizer) -> None:
+def test_a_tool_given_as_a_dict_is_written_key_by_key(tokenizer: Tokenizer, k2_like: Tokenizer) -> None:
     raw = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {}, "description": "Do."}}
-    said = tokenizer.decode(render([], [raw], tokenizer=tokenizer).ids)
+    said = tokenizer.decode(render([], [raw], tokenizer=k2_like).ids)
     assert said == f"<|im_system|>tool_declare<|im_middle|>[{json.dumps(raw, separators=(',', ':'))}]<|im_end|>"
+    # Nano has learned one order.
+    assert render([], [raw], tokenizer=tokenizer) == render([], [ToolSpec.from_openai(raw)], tokenizer=tokenizer)
 
 
 def test_sampled_ids_are_used_verbatim(tokenizer: Tokenizer) -> None:
@@ -312,7 +316,7 @@ def test_broken_ids_are_refused_with_their_position(tokenizer: Tokenizer) -> Non
 
 def test_a_generation_prompt_parses_to_no_message(tokenizer: Tokenizer) -> None:
     ids = render(DIALOG, tokenizer=tokenizer, add_generation_prompt=True).ids
-    assert parse(ids, tokenizer=tokenizer).messages == DIALOG
+    assert parse(ids, tokenizer=tokenizer).messages == canonicalise(DIALOG, tokenizer)
 
 
 def test_a_malformed_assistant_turn_is_kept_and_reported(tokenizer: Tokenizer) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from openk2.chat import Tokenizer, parse
@@ -17,6 +18,10 @@ from openk2.core.progress import ConsoleReporter
 from openk2.core.runs import read_manifest
 from openk2.data.shards import Shards
 from openk2.model import load
+from openk2.policy.resolve import load_engine
+from openk2.serve.chat import ChatRequest
+from openk2.serve.prompt import render_prompt
+from openk2.serve.service import Settings
 from openk2.train.conversations import line_offsets, read_conversations
 from openk2.train.episodes import join_chunks, make_chunk, plan_file_chunks
 from openk2.train.recipe import TuneRecipe, load_recipe
@@ -172,3 +177,32 @@ def test_recipes_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
     assert result.exit_code != 0
     with pytest.raises(UserError, match=words):
         run_recipe(load_recipe(path), tmp_path / "run", reporter=ConsoleReporter())
+
+
+def test_what_is_learned_is_what_the_server_shows(tmp_path: Path) -> None:
+    """Whatever ids, spaces, names and order of keys the file has, and without a system message of its own."""
+    call = {"id": "call_7", "type": "function", "function": {"name": "stock", "arguments": '{ "product" : "glue" }'}}
+    function = {"name": "stock", "description": "How many.", "strict": False}
+    parameters = {"type": "object", "properties": {"product": {"type": "string"}}, "required": ["product"]}
+    tools = [{"type": "function", "function": function | {"parameters": parameters}}]
+    asked: list[dict[str, Any]] = [
+        {"role": "user", "content": "How much glue?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_7", "content": "12"},
+    ]
+    said = {"role": "assistant", "content": "12."}
+    rows = [[*first, *asked, said] for first in ([], [{"role": "developer", "content": "Sell."}])]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(json.dumps({"messages": row, "tools": tools}) for row in [*rows, rows[0]]))
+    (chunk,) = plan_file_chunks(
+        file, "train", 1, folder=tmp_path / "chunks", tokenizer=NANO, max_tokens=1600, tool_dropout=0.0
+    )
+    make_chunk(chunk)
+    join_chunks([chunk], tmp_path / "train")
+    shards, engine = Shards(tmp_path / "train"), load_engine(NANO, device=torch.device("cpu"))
+    for at, row in enumerate(rows):
+        body = {"model": "x", "messages": row[:-1], "tools": tools}
+        prompt = list(render_prompt(engine, ChatRequest.model_validate(body).asked(Settings(name="x"), body)))
+        ids = shards.document(at)[0].tolist()
+        assert ids[: len(prompt)] == prompt
+        assert engine.tokenizer.decode(ids[len(prompt) :]) == "12.<|im_end|>"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openk2.chat import Tokenizer
 from openk2.core import UserError
 from openk2.core.progress import ConsoleReporter
 from openk2.core.runs import Manifest, sha256_file, write_manifest
@@ -21,6 +22,9 @@ def test_the_shipped_weights_are_those_of_the_provenance(stage: str) -> None:
     outputs = json.loads((WEIGHTS / "provenance.json").read_text())[stage]["outputs"]
     folder = WEIGHTS / TARGETS[stage]
     assert {path.name for path in folder.iterdir()} == set(outputs)
+    # The template is no result of training: whoever changes it ships the new one.
+    template = outputs.pop("chat_template.jinja") and (folder / "chat_template.jinja").read_text()
+    assert template == Tokenizer.load(folder).files()["chat_template.jinja"]
     assert {name: sha256_file(folder / name) for name in outputs} == outputs
 
 

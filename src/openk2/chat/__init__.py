@@ -1,7 +1,6 @@
 """The tokenizer and the K2 chat format."""
 
 from openk2.chat.format import (
-    DEFAULT_SYSTEM,
     Completion,
     Parsed,
     Rendered,
@@ -23,7 +22,7 @@ from openk2.chat.stream import (
     first_stop,
     fold,
 )
-from openk2.chat.tokenizer import Tokenizer, chat_template, nano_tokenizer
+from openk2.chat.tokenizer import DEFAULT_SYSTEM, Tokenizer, chat_template, nano_tokenizer
 
 __all__ = [
     "DEFAULT_SYSTEM",

@@ -6,23 +6,24 @@
     CALL         <|tool_call_begin|>functions.NAME:IDX<|tool_call_argument_begin|>JSON<|tool_call_end|>
     result       body "## Return of ID" newline content
 
-NAME is the message's name or its role. IDX counts all calls of the dialog from 0. A dialog that does not open with a
-system message gets K2's default one. Structure is made of reserved ids only and text never encodes to one, so nothing
-that a user or a tool says can open a turn.
+NAME is the message's name or its role; where the vocabulary is of nano's kind, a result has its tool's. IDX counts all
+calls of the dialog from 0. A dialog that does not open with a system message gets the default one, K2's or nano's.
+Structure is made of reserved ids only and text never encodes to one, so nothing that a user or a tool says can open a
+turn.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openk2.chat import tokenizer as tk
-from openk2.chat.tokenizer import Tokenizer, nano_tokenizer
+from openk2.chat.tokenizer import DEFAULT_SYSTEM, Tokenizer, nano_tokenizer
 from openk2.core import Message, ToolCall, ToolSpec, UserError, as_messages, as_tools, compact_json
 
-DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+_TAKEN = ("system", "tool", tk.TOOL_DECLARE)
 _CLASS = {"user": tk.IM_USER, "assistant": tk.IM_ASSISTANT, "system": tk.IM_SYSTEM, "tool": tk.IM_SYSTEM}
 
 
@@ -74,7 +75,7 @@ def render(
     """Ids and loss mask of a conversation (K2's chat template, token for token).
 
     `messages` and `tools` are core dataclasses or OpenAI dicts; a tool's dict is written as it is, key by key, and a
-    ToolSpec in the order that nano has learned.
+    ToolSpec, or what is declared to a model of nano's kind, in the order that nano has learned.
 
     The mask is True on the body of every assistant turn including its `<|im_end|>`, not on its header. The body of an
     assistant message with `token_ids` is these ids, as sampled; if they were cut before `<|im_end|>`, one is added that
@@ -86,19 +87,23 @@ def render(
     """
     tokenizer = tokenizer or nano_tokenizer()
     out = _Writer(tokenizer)
-    as_tools(tools)  # raises for what is no declaration
+    specs = as_tools(tools)  # raises for what is no declaration
     if tools:
-        declared = [tool.to_openai() if isinstance(tool, ToolSpec) else tool for tool in tools]
+        declared = [
+            spec.to_openai() if tokenizer.of_nano or isinstance(tool, ToolSpec) else tool
+            for tool, spec in zip(tools, specs, strict=True)
+        ]
         out.turn(tk.IM_SYSTEM, tk.TOOL_DECLARE, compact_json(declared))
     dialog = as_messages(messages)
     if dialog and dialog[0].role != "system":
-        out.turn(tk.IM_SYSTEM, "system", DEFAULT_SYSTEM)
+        out.turn(tk.IM_SYSTEM, "system", tokenizer.default_system)
     for message in dialog:
         if message.role == "assistant":
             out.assistant(message)
             continue
         head = f"{tk.RETURN_OF}{message.tool_call_id or ''}\n" if message.role == "tool" else ""
-        out.turn(_CLASS[message.role], message.name or message.role, head + message.content)
+        name = message.name or (_name_of_result(message) if tokenizer.of_nano else None)
+        out.turn(_CLASS[message.role], name or message.role, head + message.content)
     if add_generation_prompt:
         out.header(tk.IM_ASSISTANT, prefix.name or "assistant" if prefix else "assistant")
         out.text(prefix.content if prefix else "")
@@ -293,10 +298,11 @@ def _system_or_result(name: str, text: str) -> Message:
     return Message("system", text, name=None if name == "system" else name)
 
 
-def canonicalise(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
+def canonicalise(messages: Sequence[Message | Mapping[str, Any]], tokenizer: Tokenizer | None = None) -> list[Message]:
     """The one form of a conversation that the model is trained on, so that foreign histories do not confuse it.
 
-    - a first system message is there (K2's default if none was given);
+    - a first system message is there (if none was given, K2's default, or what a `tokenizer` of nano's kind wants);
+    - a result is under its tool's name, where that is what `tokenizer` wants;
     - call ids are `functions.NAME:IDX`, IDX counting over the dialog from 0; results point to them (a result without
       an id answers the first call that has none yet);
     - arguments that are a JSON object are compact JSON, empty ones `{}`; others stay as written;
@@ -309,7 +315,7 @@ def canonicalise(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messag
     dialog = as_messages(messages)
     out: list[Message] = []
     if dialog and dialog[0].role != "system":
-        out.append(Message("system", DEFAULT_SYSTEM))
+        out.append(Message("system", tokenizer.default_system if tokenizer else DEFAULT_SYSTEM))
     new_ids: dict[str, list[str]] = {}
     waiting: list[str] = []
     count = 0
@@ -319,7 +325,10 @@ def canonicalise(messages: Sequence[Message | Mapping[str, Any]]) -> list[Messag
             target = _answered(message, position, new_ids, waiting)
             if target in waiting:
                 waiting.remove(target)
-            out.append(Message("tool", message.content, tool_call_id=target, name=name))
+            result = Message("tool", message.content, tool_call_id=target, name=name)
+            if name is None and tokenizer is not None and tokenizer.of_nano:
+                result = replace(result, name=_name_of_result(result))
+            out.append(result)
             continue
         calls: list[ToolCall] = []
         if message.role == "assistant" and message.tool_calls:
@@ -353,12 +362,21 @@ def _answered(message: Message, position: int, new_ids: dict[str, list[str]], wa
     )
 
 
+def _name_of_result(message: Message) -> str | None:
+    """The tool's name in the call id that a result answers; None where `parse` could not tell it from other turns."""
+    identifier = message.tool_call_id or ""
+    if message.role != "tool" or not identifier.startswith(tk.ID_PREFIX):
+        return None
+    name = identifier.removeprefix(tk.ID_PREFIX).rpartition(":")[0]
+    return None if name in _TAKEN else name or None
+
+
 def _canonical_name(message: Message) -> str | None:
     name = message.name or None
     if name == message.role:
         return None
     # All three share one turn class: names by which `parse` tells them apart cannot be given away.
-    if message.role in ("system", "tool") and name in ("system", "tool", tk.TOOL_DECLARE):
+    if message.role in ("system", "tool") and name in _TAKEN:
         return None
     if message.role == "system" and message.content.startswith(tk.RETURN_OF) and "\n" in message.content:
         return None

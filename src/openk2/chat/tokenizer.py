@@ -79,6 +79,10 @@ LAST_NAMED = 17
 _SPLIT = r"\\[nrt]|\p{N}|\p{L}[\p{L}\p{M}]*|[ \t]+|[\r\n]+|_|(?:(?!\\[nrt])[^\p{L}\p{N}\s_])+|\s+"
 
 
+DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+"""K2's own."""
+
+
 def _phrases() -> tuple[str, ...]:
     """What is one piece although it holds several words: JSON between the words of a declaration, and fixed lines."""
     tool = '{"type":"function","function":{"description":"'
@@ -166,6 +170,9 @@ class Tokenizer:
         self.specials: Mapping[str, int] = MappingProxyType(
             {str(backend.id_to_token(i)): i for i in range(base, vocab_size)}
         )
+        self.of_nano = len(self.encode(NANO_SYSTEM)) == 1
+        """Whether the vocabulary is of nano's kind. Such models have learned its own system message, declarations in
+        one order of keys, and results under the names of their tools."""
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
@@ -229,7 +236,7 @@ class Tokenizer:
 
     def files(self) -> dict[str, str]:
         """The names and contents of what `save` writes."""
-        return dict(zip(_FILES, (self.json(), self._config(), chat_template()), strict=True))
+        return dict(zip(_FILES, (self.json(), self._config(), chat_template(self.of_nano)), strict=True))
 
     def json(self) -> str:
         """The content of tokenizer.json."""
@@ -246,6 +253,11 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
         }
         return json.dumps(config, indent=2) + "\n"
+
+    @property
+    def default_system(self) -> str:
+        """What a conversation begins with that has no system message of its own."""
+        return NANO_SYSTEM if self.of_nano else DEFAULT_SYSTEM
 
     @property
     def bos_id(self) -> int:
@@ -314,9 +326,10 @@ def _with_phrases(backend: Backend) -> Backend:
     return Backend.from_str(json.dumps(content))
 
 
-def chat_template() -> str:
-    """K2's chat template for transformers, equal to `openk2.chat.render`."""
-    return (resources.files("openk2.chat") / "chat_template.jinja").read_text(encoding="utf-8")
+def chat_template(of_nano: bool) -> str:
+    """The chat template for transformers, equal to `openk2.chat.render`: K2's, or that of nano's kind."""
+    text = (resources.files("openk2.chat") / "chat_template.jinja").read_text(encoding="utf-8")
+    return text.replace("set of_nano = false", f"set of_nano = {str(of_nano).lower()}")
 
 
 @lru_cache(maxsize=1)

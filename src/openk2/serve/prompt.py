@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from openk2.chat import Tokenizer, canonicalise, render
-from openk2.core import NANO_SYSTEM, ContextOverflow, Message, ToolSpec, UserError
+from openk2.chat import canonicalise, render
+from openk2.core import ContextOverflow, Message, ToolSpec, UserError
 from openk2.engine import Engine, NoRoom, Request
 from openk2.serve.errors import ApiError, invalid
 from openk2.serve.names import ToolNames
@@ -150,36 +150,16 @@ def _rendered(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[
 def _render(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
     """The prompt's ids, and how many calls are in it."""
     messages, prefix = named_messages(asked, names)
-    first = messages[0].role
-    messages = canonicalise(messages)
-    for_nano = _is_nano(engine.tokenizer)
-    if for_nano:
-        messages = _as_nano_knows(messages, first != "system")
+    messages = canonicalise(messages, engine.tokenizer)
     _check_length(engine, messages)
     rendered = render(
         messages,
-        [_declaration(tool, names, for_nano) for tool in asked.tools],
+        [tool.named(names.to_model(tool.name)) for tool in asked.tools],
         tokenizer=engine.tokenizer,
         add_generation_prompt=True,
         prefix=prefix,
     )
     return rendered.ids, sum(len(m.tool_calls) for m in messages)
-
-
-def _is_nano(tokenizer: Tokenizer) -> bool:
-    """Whether the vocabulary is one of nano's kind, to which the skeleton of its own declarations is one piece."""
-    return len(tokenizer.encode(NANO_SYSTEM)) == 1
-
-
-def _as_nano_knows(messages: list[Message], without_system: bool) -> list[Message]:
-    """With nano's own system message where the client has none, and results under their tools' names."""
-    if without_system:
-        messages[0] = Message("system", NANO_SYSTEM)
-    called = {call.id: call.name for message in messages for call in message.tool_calls}
-    return [
-        replace(message, name=called.get(message.tool_call_id or "")) if message.role == "tool" else message
-        for message in messages
-    ]
 
 
 def tool_names(asked: Asked) -> ToolNames:
@@ -211,12 +191,6 @@ def _named(message: Message, names: ToolNames) -> Message:
         return replace(message, name=names.to_model(message.name) if message.name else None)
     calls = tuple(replace(call, name=names.to_model(call.name)) if call.name else call for call in message.tool_calls)
     return replace(message, tool_calls=calls)
-
-
-def _declaration(tool: Tool, names: ToolNames, for_nano: bool) -> ToolSpec | Mapping[str, Any]:
-    """As the client wrote it; for nano in the order that it has learned."""
-    name = names.to_model(tool.name)
-    return ToolSpec(name, tool.description, tool.parameters) if for_nano else tool.named(name)
 
 
 def _constrained(asked: Asked, names: ToolNames, request: Request) -> Request:

@@ -103,9 +103,9 @@ def make_service(options: ServeOptions) -> Service:
             "moonshot:NAME or script:FILE"
         )
     name = "openk2-nano" if options.model == "nano" else Path(options.model).name or options.model
-    # Nano's numbers are those of greedy decoding.
-    settings = Settings(name=name, temperature=0.0 if options.model == "nano" else 0.6, keys=keys, **limits)
-    return LocalService(policy.engine, settings)
+    # Nano's numbers are those of greedy decoding, and models of its kind are as small.
+    temperature = 0.0 if policy.engine.tokenizer.of_nano else 0.6
+    return LocalService(policy.engine, Settings(name=name, temperature=temperature, keys=keys, **limits))
 
 
 def serve(options: ServeOptions) -> None:

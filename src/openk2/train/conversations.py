@@ -53,7 +53,9 @@ def _conversation(raw: Any, name: str, number: int) -> Demonstration:
         raise UserError(f"its tools are a list, not {json.dumps(declared)[:40]}")
     if not all(isinstance(one, dict) for one in [*raw["messages"], *declared]):
         raise UserError("a message, or a tool, is no object")
-    messages = tuple(map(Message.from_openai, raw["messages"]))
+    # OpenAI's newer word for a system message.
+    renamed = ({**one, "role": "system"} if one.get("role") == "developer" else one for one in raw["messages"])
+    messages = tuple(map(Message.from_openai, renamed))
     if not any(message.role == "assistant" for message in messages):
         raise UserError("the assistant says nothing in it, and that is what is learned")
     for call in (call for message in messages for call in message.tool_calls):

@@ -25,7 +25,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
 
-from openk2.chat import Tokenizer, render
+from openk2.chat import Tokenizer, canonicalise, render
 from openk2.core import Demonstration, ToolSpec, UserError
 from openk2.core.families import demonstrate, sample_task
 from openk2.core.progress import Bar
@@ -88,6 +88,8 @@ def plan_file_chunks(
     offsets = line_offsets(path)
     first_valid = len(offsets) - min(valid, math.ceil(len(offsets) / 10))
     if first_valid == 0:
+        # What is wrong with it comes first.
+        next(read_conversations(path, offsets[0], 0, 1))
         raise UserError(f"{path} has one conversation: one more is needed, for the validation loss")
     numbers = range(first_valid) if part == "train" else range(first_valid, len(offsets))
     name = sha256_text(str(path))[:12]
@@ -155,7 +157,9 @@ def make_chunk(chunk: Chunk) -> None:
     with ShardWriter(building) as writer:
         for shown in _demonstrations(chunk):
             try:
-                rendered = render(shown.messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
+                # As the server and the agent will show a conversation to the model.
+                messages = shown.messages if chunk.offset is None else canonicalise(shown.messages, tokenizer)
+                rendered = render(messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
             except UserError as e:
                 if chunk.offset is None:
                     raise

@@ -350,6 +350,9 @@ def _sft(recipe: Recipe | TuneRecipe, run: Path, device: str, reporter: Reporter
         from openk2.chat import Tokenizer
 
         pad_id = Tokenizer.load(run / "tokenizer").pad_id
+        if (episodes := read_manifest(run / "episodes")) is not None:
+            tokens = episodes.results["tokens"]
+            reporter.note(f"sft: {tokens:,} tokens, each seen {recipe.sft.tokens / max(tokens, 1):.1f} times")
         job = {"sft": recipe.sft, "model": {}, "start_from": start}
         return _train("sft", recipe, run, run / "episodes", device, reporter, bar, config, pad_id, job)
 

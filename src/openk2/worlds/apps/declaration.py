@@ -18,7 +18,9 @@ field. What it means is in `interpreter`: a call binds its arguments, checks `re
     returns = { row = "order" }
 
 Expressions (see `expression`) know the arguments by their names, the rows that arguments of a `ref` name, what an
-effect has created by its `name`, `today`, and `user`, the id of the person that the session belongs to.
+effect has created by its `name`, `today`, and `user`, the id of the person that the session belongs to. What that
+person's row says is asked of all rows, `any(guest.id == user and guest.credit > 5 for guest in guests)`; a row that is
+to be updated is a parameter with a `ref`, and `requires` that it is the user's.
 """
 
 from __future__ import annotations
