@@ -143,9 +143,12 @@ def test_render_writes_the_k2_template(kind: str, tokenizer: Tokenizer, k2_like:
     assert len(rendered.ids) == len(rendered.loss_mask)
 
 
-def test_the_default_system_message_is_what_the_model_has_learned(tokenizer: Tokenizer) -> None:
-    ids = render([{"role": "user", "content": "hi"}], tokenizer=tokenizer).ids
-    assert parse(ids, tokenizer=tokenizer).messages == [Message("system", NANO_SYSTEM), Message("user", "hi")]
+def test_the_default_system_message_is_what_the_model_has_learned(tokenizer: Tokenizer, k2_like: Tokenizer) -> None:
+    for used, tools, system in (
+        (tokenizer, [WEATHER], NANO_SYSTEM), (tokenizer, [], DEFAULT_SYSTEM), (k2_like, [WEATHER], DEFAULT_SYSTEM)
+    ):  # fmt: skip
+        ids = render([{"role": "user", "content": "hi"}], tools, tokenizer=used).ids
+        assert parse(ids, tokenizer=used).messages == [Message("system", system), Message("user", "hi")]
 
 
 def test_openai_dicts_and_dataclasses_render_alike(tokenizer: Tokenizer) -> None:

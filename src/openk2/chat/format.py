@@ -96,7 +96,7 @@ def render(
         out.turn(tk.IM_SYSTEM, tk.TOOL_DECLARE, compact_json(declared))
     dialog = as_messages(messages)
     if dialog and dialog[0].role != "system":
-        out.turn(tk.IM_SYSTEM, "system", tokenizer.default_system)
+        out.turn(tk.IM_SYSTEM, "system", tokenizer.default_system(with_tools=bool(tools)))
     for message in dialog:
         if message.role == "assistant":
             out.assistant(message)
@@ -298,10 +298,13 @@ def _system_or_result(name: str, text: str) -> Message:
     return Message("system", text, name=None if name == "system" else name)
 
 
-def canonicalise(messages: Sequence[Message | Mapping[str, Any]], tokenizer: Tokenizer | None = None) -> list[Message]:
+def canonicalise(
+    messages: Sequence[Message | Mapping[str, Any]], tokenizer: Tokenizer | None = None, *, with_tools: bool = False
+) -> list[Message]:
     """The one form of a conversation that the model is trained on, so that foreign histories do not confuse it.
 
-    - a first system message is there (if none was given, K2's default, or what a `tokenizer` of nano's kind wants);
+    - a first system message is there (if none was given, K2's default, or nano's where `tokenizer` is of its kind and
+      the conversation goes `with_tools`);
     - a result is under its tool's name, where that is what `tokenizer` wants;
     - call ids are `functions.NAME:IDX`, IDX counting over the dialog from 0; results point to them (a result without
       an id answers the first call that has none yet);
@@ -315,7 +318,7 @@ def canonicalise(messages: Sequence[Message | Mapping[str, Any]], tokenizer: Tok
     dialog = as_messages(messages)
     out: list[Message] = []
     if dialog and dialog[0].role != "system":
-        out.append(Message("system", tokenizer.default_system if tokenizer else DEFAULT_SYSTEM))
+        out.append(Message("system", tokenizer.default_system(with_tools=with_tools) if tokenizer else DEFAULT_SYSTEM))
     new_ids: dict[str, list[str]] = {}
     waiting: list[str] = []
     count = 0

@@ -171,8 +171,8 @@ class Tokenizer:
             {str(backend.id_to_token(i)): i for i in range(base, vocab_size)}
         )
         self.of_nano = len(self.encode(NANO_SYSTEM)) == 1
-        """Whether the vocabulary is of nano's kind. Such models have learned its own system message, declarations in
-        one order of keys, and results under the names of their tools."""
+        """Whether the vocabulary is of nano's kind. Such models have learned its own system message where tools are
+        declared, declarations in one order of keys, and results under the names of their tools."""
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 4096) -> Tokenizer:
@@ -254,10 +254,9 @@ class Tokenizer:
         }
         return json.dumps(config, indent=2) + "\n"
 
-    @property
-    def default_system(self) -> str:
-        """What a conversation begins with that has no system message of its own."""
-        return NANO_SYSTEM if self.of_nano else DEFAULT_SYSTEM
+    def default_system(self, *, with_tools: bool) -> str:
+        """What a conversation begins with that has no system message of its own. Nano's own speaks of tools."""
+        return NANO_SYSTEM if self.of_nano and with_tools else DEFAULT_SYSTEM
 
     @property
     def bos_id(self) -> int:

@@ -72,7 +72,7 @@ class LocalPolicy:
         tokenizer = self.engine.tokenizer
         # Calls that were not sampled here carry foreign ids and spacing, which the model has never seen.
         if any(m.tool_calls and m.token_ids is None for m in messages):
-            messages = canonicalise(messages, tokenizer)
+            messages = canonicalise(messages, tokenizer, with_tools=bool(tools))
         prompt = render(messages, tools, tokenizer=tokenizer, add_generation_prompt=True).ids
         request = Request(
             prompt_ids=tuple(prompt),

@@ -150,7 +150,7 @@ def _rendered(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[
 def _render(engine: Engine, asked: Asked, names: ToolNames) -> tuple[Sequence[int], int]:
     """The prompt's ids, and how many calls are in it."""
     messages, prefix = named_messages(asked, names)
-    messages = canonicalise(messages, engine.tokenizer)
+    messages = canonicalise(messages, engine.tokenizer, with_tools=bool(asked.tools))
     _check_length(engine, messages)
     rendered = render(
         messages,

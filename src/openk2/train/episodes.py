@@ -158,8 +158,10 @@ def make_chunk(chunk: Chunk) -> None:
         for shown in _demonstrations(chunk):
             try:
                 # As the server and the agent will show a conversation to the model.
-                messages = shown.messages if chunk.offset is None else canonicalise(shown.messages, tokenizer)
-                rendered = render(messages, declared_tools(shown, chunk.tool_dropout), tokenizer=tokenizer)
+                tools, messages = declared_tools(shown, chunk.tool_dropout), shown.messages
+                if chunk.offset is not None:
+                    messages = tuple(canonicalise(messages, tokenizer, with_tools=bool(tools)))
+                rendered = render(messages, tools, tokenizer=tokenizer)
             except UserError as e:
                 if chunk.offset is None:
                     raise
