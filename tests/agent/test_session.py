@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from openk2.agent.session import Session, SessionWorld
+from openk2.agent.staging import Stage
+from openk2.agent.store import About, Stored
 from openk2.core import ContextOverflow, Event, Limits, Message, ToolCall, ToolSpec, Turn
 from openk2.core.atif import read_atif
 from openk2.sandbox import Sandbox
@@ -47,9 +49,12 @@ def make(tmp_path: Path) -> Callable[..., tuple[Session, Policy, list[Event]]]:
     def session(*turns: Message | Exception, steps: int = 12) -> tuple[Session, Policy, list[Event]]:
         folder = tmp_path / "workspace"
         folder.mkdir()
+        stage = Stage(folder, tmp_path / "stage")
+        stage.refresh()
         policy, events = Policy(*turns), list[Event]()
-        world = SessionWorld(folder, Sandbox("none"))
-        return Session(policy, world, Limits(steps=steps), tmp_path / "record.json", events.append), policy, events
+        stored = Stored(tmp_path, About(workspace=str(folder), model="test", began="2026-01-01T00:00:00"))
+        world = SessionWorld(stage, Sandbox("none"))
+        return Session(policy, world, Limits(steps=steps), stored, events.append), policy, events
 
     return session
 

@@ -29,6 +29,7 @@ def test_without_a_home_that_can_be_written(home: str, tmp_path: Path, monkeypat
     monkeypatch.setenv("HOME", home)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
+    setup._temporary_state.cache_clear()
     folder = setup.records_folder()
     assert folder.is_relative_to(tmp_path) and os.access(folder, os.W_OK)
 
@@ -54,8 +55,8 @@ def test_consent_is_told_what_it_means(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 ACTS = """
 import os, sys
-from openk2.agent import session, setup
-from openk2.evals import demo, run
+from openk2.agent import run, setup
+from openk2.evals import demo
 assert "torch" not in sys.modules
 setup.acquire_policy("random:test", device="cpu")
 assert "torch" in sys.modules

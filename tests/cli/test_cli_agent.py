@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import time
@@ -19,6 +16,7 @@ import pytest
 import openk2
 from openk2.core import Message
 from openk2.core.atif import read_atif
+from shared.terminal import Terminal
 
 Run = Callable[..., Any]
 Call = Callable[..., Message]
@@ -42,6 +40,9 @@ def test_events_and_result(call: Call, cli: Run, script: Script, workspace: Path
         "finished": True,
         "stop": "answered",
         "bad_input": [],
+        "taken": [],
+        "refused": [],
+        "conflicts": [],
     }
     assert record.is_relative_to(state)
     trajectory = read_atif(record)
@@ -152,6 +153,13 @@ def test_giving_up_is_status_one(
     assert read_atif(Path(done.events[-1]["trajectory"])).finished is False
 
 
+def test_the_end_of_a_script_ends_the_turn(call: Call, cli: Run, script: Script, workspace: Path) -> None:
+    model = script([call("read_file", path="notes.txt")])
+    done = cli("agent", "x", "-p", "--json", "--yes", "-w", workspace, "--model", model)
+    assert done.code == 0 and done.events[-1]["answer"] == "" and done.events[-1]["finished"] is True
+    assert len(read_atif(Path(done.events[-1]["trajectory"])).steps) == 2
+
+
 def test_what_a_person_sees(call: Call, cli: Run, script: Script, workspace: Path) -> None:
     long = "This sentence has so many words that it does not fit into one line of eighty columns, as answers often do."
     model = script([call("shell", command="seq 20; ls missing"), long])
@@ -227,71 +235,6 @@ class TestBadInput:
         cli(*ask, f"script:{tmp_path / 'bad'}").refused("line 1 is not JSON")
         cli(*ask, "random:test", "--device", "nonsense").refused("device 'nonsense'")
 
-    def test_a_script_that_is_too_short_keeps_the_record(
-        self, call: Call, cli: Run, script: Script, workspace: Path, state: Path
-    ) -> None:
-        model = script([call("read_file", path="notes.txt")])
-        done = cli("agent", "x", "-p", "--json", "--yes", "-w", workspace, "--model", model)
-        assert done.code == 2 and "was asked for one more" in done.err and done.err.count("\n") == 1
-        (record,) = (state / "openk2" / "trajectories").glob("*.json")
-        assert len(read_atif(record).steps) == 1
-
-
-# Colours, movements of the cursor and the like.
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-
-
-class Terminal:
-    """The command on a terminal of its own."""
-
-    def __init__(self, command: Sequence[object]) -> None:
-        self._fd, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [*map(str, command)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
-        os.close(theirs)
-        self._seen = ""
-
-    def until(self, words: str, seconds: float = 500) -> str:
-        """Read what is shown until these words come; what came before them."""
-        deadline = time.monotonic() + seconds
-        while words not in self._seen:
-            assert time.monotonic() < deadline, self._seen
-            if not select.select([self._fd], [], [], 1)[0]:
-                continue
-            try:
-                data = os.read(self._fd, 4096)
-            except OSError:  # nobody writes to the terminal any more
-                data = b""
-            assert data, self._seen
-            self._seen = _CONTROL.sub("", self._seen + data.decode(errors="replace"))
-        before, _, self._seen = self._seen.partition(words)
-        return before
-
-    def write(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._fd)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
 
 def test_talking_on_a_terminal(command: list[str], call: Call, script: Script, workspace: Path, state: Path) -> None:
     model = script([call("shell", command="wc -l < notes.txt"), "Three lines.", "You are welcome."])
@@ -306,7 +249,7 @@ def test_talking_on_a_terminal(command: list[str], call: Call, script: Script, w
         terminal.write("\n")
         terminal.until("record: ")
         assert terminal.process.wait(300) == 0
-    (record,) = (state / "openk2" / "trajectories").glob("*.json")
+    (record,) = (state / "openk2" / "sessions").glob("*/trajectory.json")
     trajectory = read_atif(record)
     assert [m.content for m in trajectory.messages if m.role == "user"] == ["How many lines?", "thank you"]
     assert len(trajectory.steps) == 3
@@ -322,7 +265,7 @@ def test_ctrl_c_keeps_what_was_done(
         terminal.write("\x03")
         terminal.until("openk2: interrupted: what was done so far is recorded in ")
         assert terminal.process.wait(300) == 130
-    (record,) = (state / "openk2" / "trajectories").glob("*.json")
+    (record,) = (state / "openk2" / "sessions").glob("*/trajectory.json")
     trajectory = read_atif(record)
     assert trajectory.stop == "interrupted"
     assert [m.content for m in trajectory.messages if m.role == "tool"] == ["3"]

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 from rich.text import Text
@@ -68,17 +69,29 @@ def record_name() -> str:
 
 
 def records_folder() -> Path:
-    """Where trajectories are kept: the state folder of this user, which exists afterwards.
+    """Where single trajectories are kept; it exists afterwards."""
+    folder = state_folder() / "trajectories"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def state_folder() -> Path:
+    """What is kept for this user: their state folder, which exists afterwards.
 
     Where there is none that can be written, as in some containers, a fresh temporary folder.
     """
     try:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        folder = Path(state).absolute() / "openk2" / "trajectories"
+        folder = Path(state).absolute() / "openk2"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
     except (OSError, RuntimeError):
         # No home folder at all, or one that belongs to somebody else.
         pass
-    return Path(tempfile.mkdtemp(prefix="openk2-trajectories-"))
+    return _temporary_state()
+
+
+@cache
+def _temporary_state() -> Path:
+    return Path(tempfile.mkdtemp(prefix="openk2-state-"))

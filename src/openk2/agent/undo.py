@@ -112,13 +112,14 @@ class Turn:
             why = first_invalid(e)[1] if isinstance(e, ValidationError) else str(e)
             raise UserError(f"{self.path} is damaged ({why}): what this turn changed cannot be taken back") from e
 
-    def take_back(self) -> dict[str, str]:
+    def take_back(self, copy: Path | None = None) -> dict[str, str]:
         """Put back what was there before the turn; why not, for each path where that cannot be.
 
-        Where a text was changed since, the turn's part of it is taken out.
+        Where a text was changed since, the turn's part of it is taken out. With `copy` that is done in a copy of the
+        workspace, and not noted down.
         """
         record = self.read()
-        workspace = Path(record.workspace)
+        workspace = copy or Path(record.workspace)
         left: dict[str, str] = {}
         # What was put first is taken away last: folders after what lies in them.
         for number, kept in reversed(list(enumerate(record.kept))):
@@ -127,7 +128,8 @@ class Turn:
                 left[kept.path] = put
             elif put is not None and not place(workspace, put):
                 left[kept.path] = "something else lies in its way"
-        self._write(record.model_copy(update={"undone": True}))
+        if copy is None:
+            self._write(record.model_copy(update={"undone": True}))
         return left
 
     def _back(self, workspace: Path, number: int, kept: Kept) -> Put | str | None:

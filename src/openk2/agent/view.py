@@ -60,22 +60,22 @@ class ConsoleView:
         if event.kind == "start":
             self._start(event)
         elif event.kind == "user" and event.message is not None:
-            self._entry("you", "bold blue", Text(clean(event.message.content)))
+            self.entry("you", "bold blue", Text(clean(event.message.content)))
         elif event.kind == "assistant" and event.message is not None:
             if event.message.content:
-                self._entry(self.speaker, "bold green", Text(clean(event.message.content)))
+                self.entry(self.speaker, "bold green", Text(clean(event.message.content)))
         elif event.kind == "call" and event.call is not None:
-            self._entry("call", "bold magenta", call_text(event.call))
+            self.entry("call", "bold magenta", call_text(event.call))
             self.wait(f"{event.call.name} is running")
         elif event.kind == "tool_result" and event.result is not None:
             label, style = ("error", "red") if event.result.error else ("result", "dim")
-            self._entry(label, style, Text(shortened(clean(event.result.content)), style=style))
+            self.entry(label, style, Text(shortened(clean(event.result.content)), style=style))
         elif event.kind == "verdict" and event.verdict is not None:
             self.rest()
             if event.verdict.passed is not None:
                 word, style = ("passed", "bold green") if event.verdict.passed else ("failed", "bold red")
                 reason = f": {clean(event.verdict.reason)}" if event.verdict.reason else ""
-                self._entry("verdict", "bold", Text.assemble((word, style), (reason, "dim")))
+                self.entry("verdict", "bold", Text.assemble((word, style), (reason, "dim")))
             self.console.print()
         if event.kind in ("start", "user", "tool_result"):
             self.wait(f"{self.speaker} is thinking")
@@ -109,7 +109,8 @@ class ConsoleView:
             )
             self.console.rule(title, align="left", style="dim")
 
-    def _entry(self, label: str, style: str, body: Text) -> None:
+    def entry(self, label: str, style: str, body: Text) -> None:
+        """A label and what is beside it."""
         self.rest()
         width = max(20, self.console.width - GUTTER)
         for number, line in enumerate(body.wrap(self.console, width, overflow="fold") or [Text()]):

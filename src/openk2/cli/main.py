@@ -65,7 +65,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("demo")(demo.demo)
-app.command("agent")(agent.agent)
+app.add_typer(agent.app, name="agent")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
@@ -99,7 +99,7 @@ def main() -> None:
     # Not for what a command starts.
     command.typed = os.environ.pop("OPENK2_COMMAND", "openk2")
     app.info.epilog = f"Begin with: {command.typed} demo"
-    groups = (app, model.app, synth.app, rl.app, rl.gym, worlds.app, worlds.mcp)
+    groups = (app, agent.app, model.app, synth.app, rl.app, rl.gym, worlds.app, worlds.mcp)
     for info in (one for group in groups for one in group.registered_commands):
         info.help = str(inspect.getdoc(info.callback)).replace("./k2", command.typed)
     for stream in (sys.stdout, sys.stderr):

@@ -75,6 +75,9 @@ class Event:
             raw |= {"id": self.call.id, "name": self.call.name, "arguments": self.call.arguments}
         if self.result is not None:
             raw |= {"content": self.result.content, "error": self.result.error}
+            if self.call is not None:
+                # As the agent's interface calls them.
+                raw |= {"tool": self.call.name, "output": self.result.content}
         if self.verdict is not None:
             raw |= {"passed": self.verdict.passed, "reason": self.verdict.reason}
         return raw

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
-from openk2.agent.session import WHY
+from openk2.agent.run import WHY
 from openk2.agent.setup import acquire_policy, acquire_sandbox, record_name, records_folder, speaker_of
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import Limits, OnEvent, Policy, Task, UserError, World, command

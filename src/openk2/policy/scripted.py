@@ -19,8 +19,10 @@ class ScriptedPolicy:
     policy serves many rollouts at a time. A call without an id gets the one that K2 would give it.
     """
 
-    def __init__(self, messages: Iterable[Message], name: str = "script") -> None:
+    def __init__(self, messages: Iterable[Message], name: str = "script", *, ends: bool = False) -> None:
+        """`ends`: behind its last message it says nothing, in place of an error."""
         self.name = name
+        self._ends = ends
         self._script = [m for m in messages if m.role == "assistant"]
 
     @classmethod
@@ -47,7 +49,7 @@ class ScriptedPolicy:
                 messages.append(Message.from_openai(raw))
             except UserError as e:
                 raise UserError(f"{path} line {number}: {e}") from e
-        return cls(messages, name=f"script:{path}")
+        return cls(messages, name=f"script:{path}", ends=True)
 
     def next(self, messages: Sequence[Message]) -> Message:
         """The message of the script that answers this conversation. Raises UserError when it has no more."""
@@ -63,8 +65,9 @@ class ScriptedPolicy:
         return replace(answer, tool_calls=calls)
 
     async def act(self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, max_tokens: int) -> Turn:
-        """The next message of the script. Raises as `next`."""
-        answer = self.next(messages)
+        """The next message of the script. Raises as `next`, unless its end is the end of the turn."""
+        over = self._ends and sum(m.role == "assistant" for m in messages) >= len(self._script)
+        answer = Message("assistant") if over else self.next(messages)
         return Turn(answer, "tool_calls" if answer.tool_calls else "stop", model=self.name)
 
     async def close(self) -> None:

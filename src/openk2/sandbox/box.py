@@ -1,8 +1,8 @@
 """What confines a program: sandlock (Landlock and seccomp), else bubblewrap (namespaces), else nothing, with consent.
 
-Inside, a program reads the system and its Python, writes only its folder and its own scratch folder, has no network,
-sees neither the home folder nor our environment, and is under resource limits. Without a sandbox only the limits and
-the clean environment are left, and `notice` says so.
+Inside, a program reads the system and its Python, writes only its folder and its own scratch folder, has no network
+unless it is given it, sees neither the home folder nor our environment, and is under resource limits. Without a sandbox
+only the limits and the clean environment are left, and `notice` says so.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ SYSTEM = (
     "/etc/passwd", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/timezone",
     "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 )  # fmt: skip
+
+# What a program reads that looks up an address.
+_OF_NETWORK = tuple(path for path in ("/etc/hosts", "/etc/resolv.conf", "/etc/ssl") if Path(path).exists())
 
 # What root keeps inside, so that it can work in the folder of another user, and end what it started as another one:
 # chown, dac_override, fowner, fsetid, kill, setgid, setuid. Without the others it cannot raise its limits or set the
@@ -106,11 +109,18 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """One way to confine programs. `notice` is what the user must know about it; empty if it is complete."""
+    """One way to confine programs. `notice` is what the user must know about it; empty if it is complete.
+
+    `reads` are folders that may be read beside the system. With `network` a program may talk to everybody but the
+    services that clouds tell their keys at; `frozen`: it may not write into its folder either.
+    """
 
     kind: Kind
     notice: str = ""
     bwrap: str = ""
+    reads: tuple[str, ...] = ()
+    network: bool = False
+    frozen: bool = False
 
     async def start(
         self,
@@ -170,8 +180,9 @@ class Sandbox:
             "argv": list(argv),
             "folder": str(folder),
             "env": {**environment(scratch), **env},
-            "read": readable(),
-            "write": [str(folder), str(scratch), "/dev/null"],
+            "read": [*readable(), *self.reads, *(_OF_NETWORK if self.network else ()), *([str(folder)] * self.frozen)],
+            "write": [*([] if self.frozen else [str(folder)]), str(scratch), "/dev/null"],
+            "network": self.network,
             "capabilities": _CAPABILITIES,
             **asdict(caps),
         }

@@ -27,6 +27,8 @@ from typing import Any
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 CAPABILITY_VERSION = 0x20080522
+METADATA = ("169.254.169.254", "fd00:ec2::254")
+"""Where clouds tell a machine, and whoever asks from it, its keys."""
 NOT_STARTED = 125
 """Exit code when the confinement could not be set up; the reason is on standard error."""
 
@@ -116,6 +118,9 @@ def _sandlock(spec: dict[str, Any]) -> Callable[[], int]:
         cwd=spec["folder"],
         clean_env=True,
         env=spec["env"],
+        # What is not denied is allowed then.
+        net_deny=list(METADATA) if spec["network"] else [],
+        net_allow_bind=["*"] if spec["network"] else [],
         max_processes=spec["processes"],
         no_coredump=False,
         allow_degraded=list(sandlock.Protection),
@@ -150,7 +155,7 @@ def _plain(spec: dict[str, Any]) -> Callable[[], int]:
 
 def _bubblewrap(spec: dict[str, Any]) -> list[str]:
     command = [spec["bwrap"], "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    command += ["--dev", "/dev", "--proc", "/proc"]
+    command += ["--dev", "/dev", "--proc", "/proc", *(["--share-net"] if spec["network"] else [])]
     for path in spec["read"]:
         if not path.startswith(("/dev", "/proc")):
             command += ["--ro-bind", path, path]
