@@ -64,9 +64,7 @@ SandboxOption = Annotated[
     Confinement,
     typer.Option("--sandbox", help="Where programs may write: nowhere, in the folder, or everywhere."),
 ]
-NetworkOption = Annotated[
-    Network, typer.Option("--network", help="Whether programs may use the network; ask: at the start.")
-]
+NetworkOption = Annotated[Network, typer.Option("--network", help="May programs use the network? ask: at the start.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
 
 
