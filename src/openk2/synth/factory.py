@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from openk2.core import UserError
 from openk2.core.errors import first_alone
+from openk2.core.processes import begin_process, quiet_start
 from openk2.core.progress import ConsoleReporter, Reporter
 from openk2.core.runs import (
     MANIFEST,
@@ -60,7 +61,6 @@ from openk2.synth.agents import Agent, agents_of
 from openk2.synth.attempts import Bench, Shard, Spent, make_tasks, reopen, run_model, run_planner, written
 from openk2.synth.evolve import evolve
 from openk2.synth.lexicon import sketches, split_of_domain
-from openk2.synth.processes import ignore_interrupts, quiet_start
 from openk2.synth.real import MACHINE, needs_sandbox
 from openk2.synth.recipe import SynthRecipe
 from openk2.synth.semantics import Doubles, schema_of, structure
@@ -387,7 +387,7 @@ def _bench(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) ->
 
 
 def _begin_worker(recipe: SynthRecipe, domains: dict[str, str], agents: list[Agent]) -> None:
-    ignore_interrupts()
+    begin_process()
     _shared["bench"] = _bench(recipe, domains, agents)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from openk2.core import Trajectory, UserError
 from openk2.core.atif import from_atif
+from openk2.core.processes import begin_process, quiet_start
 from openk2.core.progress import ConsoleReporter
 from openk2.data.lake import Lake
 from openk2.rollout import replay
 from openk2.synth import real
 from openk2.synth.attempts import content_hash
-from openk2.synth.processes import ignore_interrupts, quiet_start
 from openk2.worlds.apps.world import Apps, AppWorld
 
 _SHOWN = 5
@@ -79,7 +79,7 @@ def _begin_worker(domains: dict[str, str]) -> None:
 
 
 def _begin_process(domains: dict[str, str]) -> None:
-    ignore_interrupts()
+    begin_process()
     _begin_worker(domains)
 
 

@@ -14,20 +14,18 @@ import multiprocessing
 import os
 import random
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
 
 from openk2.chat import Tokenizer, canonicalise, render
 from openk2.core import Demonstration, ToolSpec, UserError
 from openk2.core.families import demonstrate, sample_task
+from openk2.core.processes import begin_process
 from openk2.core.progress import Bar
 from openk2.core.runs import sha256_text, write_text
 from openk2.data.shards import Shards, ShardWriter
@@ -111,7 +109,7 @@ def make_chunks(chunks: Sequence[Chunk], workers: int, bar: Bar) -> None:
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin_process) as pool:
         futures = {pool.submit(make_chunk, chunk): chunk for chunk in missing}
         try:
             for future in as_completed(futures):
@@ -206,16 +204,3 @@ def _demonstrations(chunk: Chunk) -> Iterator[Demonstration]:
 @lru_cache(maxsize=2)
 def _tokenizer(folder: str) -> Tokenizer:
     return Tokenizer.load(Path(folder))
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and die with it: nobody would collect the results."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

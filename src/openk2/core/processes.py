@@ -1,11 +1,14 @@
-"""Ctrl-C is for the process that was started: those that it starts itself end with it, and say nothing."""
+"""Processes of a pool: Ctrl-C is for the process that was started, and those that it starts itself end with it."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 
 
 @contextmanager
@@ -29,7 +32,18 @@ def quiet_start() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def ignore_interrupts() -> None:
-    """For the beginning of a process that was started so. What it starts itself can hear of Ctrl-C again."""
+def begin_process() -> None:
+    """What each process of a pool does first. What it starts itself can hear of Ctrl-C again.
+
+    It ends with the one that has started it, however that ends: an idle one would wait for work for good.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
