@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ from pathlib import Path
 from openk2.agent.session import STOPPED, SessionWorld
 from openk2.agent.staging import Stage
 from openk2.agent.store import Stored, find, sessions, writing
+from openk2.agent.tools import Todo, search_tools
 from openk2.agent.undo import Record, Turn
-from openk2.core import Message, UserError
+from openk2.core import Message, ToolSpec, UserError
 from openk2.core.runs import locked
 from openk2.sandbox import Sandbox
 
@@ -79,15 +80,21 @@ async def replay(stored: Stored, sandbox: Sandbox) -> Divergence | None:
         with staged(stored, home.folder) as stage:
             stage.refresh()
             world = SessionWorld(stage, sandbox)
+            recorded = {tool.name for tool in trajectory.tools}
+            own = [*search_tools(world.workspace, world.scratch, world.sandbox), Todo()]
+            world.offer([tool for tool in own if tool.spec.name in recorded])
             try:
-                return await _again(trajectory.messages, world, turns, before / "turns")
+                return await _again(trajectory.messages, trajectory.tools, world, turns, before / "turns")
             finally:
                 await world.end()
     finally:
         shutil.rmtree(before, ignore_errors=True)
 
 
-async def _again(messages: list[Message], world: SessionWorld, turns: list[Turn], folder: Path) -> Divergence | None:
+async def _again(
+    messages: list[Message], tools: Sequence[ToolSpec], world: SessionWorld, turns: list[Turn], folder: Path
+) -> Divergence | None:
+    elsewhere = {tool.name for tool in tools} - {tool.name for tool in world.tools}
     results = {message.tool_call_id: message.content for message in messages if message.role == "tool"}
     waiting, step, request = list(turns), 0, ""
     for message in messages:
@@ -99,7 +106,8 @@ async def _again(messages: list[Message], world: SessionWorld, turns: list[Turn]
         step += 1
         for call in message.tool_calls:
             was = results.get(call.id)
-            if was is None or was == STOPPED:
+            # What a person or somebody else's server has answered is not asked again.
+            if was is None or was == STOPPED or call.name in elsewhere:
                 continue
             result = await world.call(call)
             if result.content != was:

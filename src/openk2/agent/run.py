@@ -17,12 +17,16 @@ from openk2.agent import review
 from openk2.agent.past import staged
 from openk2.agent.request import check_workspace
 from openk2.agent.review import Accept, Entry, Review
+from openk2.agent.servers import Servers
 from openk2.agent.session import Outcome, Session, SessionWorld
 from openk2.agent.setup import acquire_policy, acquire_sandbox, ask_consent, speaker_of, warn
 from openk2.agent.store import create, find
+from openk2.agent.tools import SYSTEM, AskUser, Profile, Todo, Tool, search_tools, unclear
 from openk2.agent.view import ConsoleView, print_json, print_object
 from openk2.core import (
+    NANO_SYSTEM,
     Limits,
+    Policy,
     Trajectory,
     UserError,
 )
@@ -47,8 +51,8 @@ class Settings:
     task: str
     workspace: Path
     model: str = "nano"
-    steps: int = 12
-    seconds: float = 120.0
+    steps: int | None = None
+    seconds: float | None = None
     assume_yes: bool = False
     device: str = "cpu"
     as_json: bool = False
@@ -56,6 +60,8 @@ class Settings:
     confinement: Confinement = "workspace"
     network: Network = "off"
     resume: str | None = None
+    profile: Profile | None = None
+    servers: Path | None = None
 
 
 def run_agent(settings: Settings) -> int:
@@ -70,25 +76,30 @@ def run_agent(settings: Settings) -> int:
         raise UserError("the task is empty: say what is to be done")
     if not is_unicode(request):
         raise UserError("the task is not UTF-8 text: write it in another encoding, or leave the odd bytes out")
+    servers = Servers.read(settings.servers) if settings.servers is not None else Servers({})
     sandbox = _sandbox(settings)
     policy = acquire_policy(settings.model, device=settings.device)
     view = ConsoleView(new_console(), speaker=speaker_of(settings.model))
-    limits = Limits(steps=settings.steps, seconds=settings.seconds)
+    profile = settings.profile or _profile(policy)
+    least = LIMITS[profile]
+    limits = replace(least, steps=settings.steps or least.steps, seconds=settings.seconds or least.seconds)
     stored = earlier or create(workspace, settings.model, time.strftime("%Y-%m-%dT%H:%M:%S"))
     with staged(stored, workspace) as stage, asyncio.Runner() as runner:
         stage.refresh()
-        world = SessionWorld(stage, sandbox)
+        world = SessionWorld(stage, sandbox, NANO_SYSTEM if profile == "nano" else SYSTEM)
         session = Session(policy, world, limits, stored, print_json if settings.as_json else view)
         talk = _Talk(runner, session, view, settings)
         try:
             if earlier is not None:
                 session.go_on(earlier.trajectory())
             with view:
+                runner.run(talk.offer(profile, servers))
                 trajectory = talk.run(request)
         except KeyboardInterrupt as e:
             raise _interrupted(session.record, settings.as_json, talk.outcomes) from e
         finally:
             runner.run(world.end())
+            runner.run(servers.close())
             runner.run(policy.close())
     if settings.as_json:
         _print_result(session.record, trajectory, session.bad_input, talk.outcomes)
@@ -103,6 +114,19 @@ def run_agent(settings: Settings) -> int:
         return FINISHED
     too_long = trajectory.stop == "context" and all(message.role != "assistant" for message in trajectory.messages)
     return BAD_INPUT if too_long else GAVE_UP
+
+
+LIMITS: dict[Profile, Limits] = {
+    "nano": Limits(),
+    "full": Limits(steps=100, tokens=16_384, seconds=3600.0),
+}
+"""What a request may spend unless it is said otherwise."""
+
+
+def _profile(policy: Policy) -> Profile:
+    """Models of nano's kind know the five tools of a machine and no others."""
+    engine = getattr(policy, "engine", None)
+    return "nano" if engine is not None and engine.tokenizer.of_nano else "full"
 
 
 def _sandbox(settings: Settings) -> Sandbox:
@@ -125,6 +149,23 @@ class _Talk:
         self._interactive, self._as_json = settings.interactive, settings.as_json
         self._accept = self._way_to_accept(settings)
         self.outcomes: list[Outcome] = []
+
+    async def offer(self, profile: Profile, servers: Servers) -> None:
+        """Give the model what it has beside the machine's five tools. Raises UserError for a server that is no use."""
+        world = self._session.world
+        tools: list[Tool] = []
+        if profile == "full":
+            tools = [*search_tools(world.workspace, world.scratch, world.sandbox), Todo(), AskUser(self._answer)]
+        tools += await servers.open({tool.name for tool in world.tools} | {tool.spec.name for tool in tools})
+        world.offer(tools)
+        for remark in [*servers.remarks, *unclear(world.tools)]:
+            warn(remark)
+
+    def _answer(self, question: str) -> str | None:
+        if not self._interactive:
+            return None
+        self._view.rest()
+        return _listen(self._view.console, f"{question}\nyou     ")
 
     def run(self, request: str) -> Trajectory | None:
         """The last trajectory; None: nothing was asked."""

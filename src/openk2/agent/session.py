@@ -7,6 +7,7 @@ over is merged into the folder, where it can be taken back.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from openk2.agent.request import csvs_that_are_no_tables
@@ -14,7 +15,9 @@ from openk2.agent.review import Accept, Entry, Review
 from openk2.agent.setup import record_name, warn
 from openk2.agent.staging import Conflict, Stage
 from openk2.agent.store import Stored, writing
+from openk2.agent.tools import Checked, Tool
 from openk2.core import (
+    NANO_SYSTEM,
     Event,
     Limits,
     Message,
@@ -24,12 +27,14 @@ from openk2.core import (
     Task,
     ToolCall,
     ToolResult,
+    ToolSpec,
     Trajectory,
 )
 from openk2.core.atif import read_atif, write_atif
 from openk2.rollout import rollout
 from openk2.sandbox import Sandbox
 from openk2.worlds.machine import EDIT_FILE, WRITE_FILE, MachineWorld
+from openk2.worlds.text import clean
 
 STOPPED = "stopped by the user"
 """The result of a call during which the person pressed Ctrl-C."""
@@ -38,24 +43,39 @@ STOPPED = "stopped by the user"
 class SessionWorld(MachineWorld):
     """A staged copy of a person's folder over several requests: Python's variables and what was said stay until `end`.
 
-    Where `sandbox` is frozen the file tools write nothing either.
+    Where `sandbox` is frozen the file tools write nothing either. `system` is what the model is told at first.
     """
 
-    def __init__(self, stage: Stage, sandbox: Sandbox) -> None:
+    def __init__(self, stage: Stage, sandbox: Sandbox, system: str = NANO_SYSTEM) -> None:
         self.stage = stage
         # What is large is a link into the person's own folder.
-        super().__init__(stage.folder, sandbox=replace(sandbox, reads=(*sandbox.reads, str(stage.workspace))))
-        self._frozen = sandbox.frozen
+        self.sandbox = replace(sandbox, reads=(*sandbox.reads, str(stage.workspace)))
+        super().__init__(stage.folder, sandbox=self.sandbox)
+        self._system = system
+        self._more = Checked(())
         self.said: list[Message] = []
 
+    def offer(self, tools: Sequence[Tool]) -> None:
+        """Tools beside the machine's own."""
+        self._more = Checked(tools)
+
+    @property
+    def tools(self) -> Sequence[ToolSpec]:
+        return (*super().tools, *self._more.specs)
+
     async def call(self, call: ToolCall) -> ToolResult:
-        if self._frozen and call.name in (WRITE_FILE.name, EDIT_FILE.name):
+        if call.name in self._more:
+            return await self._more.call(call)
+        if self.sandbox.frozen and call.name in (WRITE_FILE.name, EDIT_FILE.name):
             return ToolResult("the workspace is read-only", error=True)
+        if self._more.specs and call.name not in {tool.name for tool in self.tools}:
+            return ToolResult(
+                f"no tool named {clean(call.name[:80])}: use {', '.join(tool.name for tool in self.tools)}", error=True
+            )
         return await super().call(call)
 
     async def start(self, task: Task) -> list[Message]:
-        opening = await super().start(task)
-        return [*self.said, *opening[-1:]] if self.said else opening
+        return [*(self.said or [Message("system", self._system)]), Message("user", task.request)]
 
     async def close(self) -> None:
         """The end of one request is not the end of the session."""

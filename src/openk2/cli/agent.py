@@ -34,6 +34,13 @@ class Confinement(StrEnum):
     off = "off"
 
 
+class Profile(StrEnum):
+    """Which tools are offered."""
+
+    nano = "nano"
+    full = "full"
+
+
 class Network(StrEnum):
     """Whether programs of the model may use the network."""
 
@@ -49,8 +56,22 @@ WorkspaceOption = Annotated[
     ),
 ]
 ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help=MODEL_HELP)]
-StepsOption = Annotated[int, typer.Option("--steps", min=1, metavar="N", help="At most so many turns per request.")]
-SecondsOption = Annotated[float, typer.Option("--seconds", min=1, metavar="S", help="At most so long per request.")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, metavar="N", help="At most so many turns: 12 with nano's tools, else 100."),
+]
+SecondsOption = Annotated[
+    float | None,
+    typer.Option("--seconds", min=1, metavar="S", help="At most so long: 120 with nano's tools, else 3600."),
+]
+ProfileOption = Annotated[
+    Profile | None,
+    typer.Option("--profile", help="Which tools: the five that nano knows, or more. By default what the model knows."),
+]
+ServersOption = Annotated[
+    Path | None,
+    typer.Option("--mcp", metavar="FILE", help="MCP servers of yours, as other clients write them.", parser=given_path),
+]
 PrintOption = Annotated[
     bool, typer.Option("--print", "-p", help="Do the one task and end, instead of asking what comes next.")
 ]
@@ -74,8 +95,10 @@ def run(
     workspace: WorkspaceOption = Path(),
     print_mode: PrintOption = False,
     model: ModelOption = "nano",
-    steps: StepsOption = 12,
-    seconds: SecondsOption = 120,
+    profile: ProfileOption = None,
+    mcp: ServersOption = None,
+    steps: StepsOption = None,
+    seconds: SecondsOption = None,
     yes: AcceptOption = False,
     sandbox: SandboxOption = Confinement.workspace,
     network: NetworkOption = Network.off,
@@ -112,6 +135,8 @@ def run(
         interactive=_is_terminal() and not (print_mode or json),
         confinement=sandbox.value,
         network=network.value,
+        profile=None if profile is None else profile.value,
+        servers=mcp,
     )
     raise typer.Exit(run_agent(settings))
 
@@ -123,8 +148,10 @@ def resume(
     workspace: WorkspaceOption = Path(),
     print_mode: PrintOption = False,
     model: ModelOption = "nano",
-    steps: StepsOption = 12,
-    seconds: SecondsOption = 120,
+    profile: ProfileOption = None,
+    mcp: ServersOption = None,
+    steps: StepsOption = None,
+    seconds: SecondsOption = None,
     yes: AcceptOption = False,
     sandbox: SandboxOption = Confinement.workspace,
     network: NetworkOption = Network.off,
@@ -151,6 +178,8 @@ def resume(
         interactive=_is_terminal() and not (print_mode or json),
         confinement=sandbox.value,
         network=network.value,
+        profile=None if profile is None else profile.value,
+        servers=mcp,
         resume=session,
     )
     raise typer.Exit(run_agent(settings))

@@ -118,7 +118,7 @@ class MachineWorld:
         self._kernel: Kernel | None = None
         self._deaths = 0
         # What the confined programs may write beside the folder; also holds the sockets, whose names must be short.
-        self._scratch, self._clear_scratch = _temporary(self, "openk2-")
+        self.scratch, self._clear_scratch = _temporary(self, "openk2-")
 
     @property
     def tools(self) -> Sequence[ToolSpec]:
@@ -164,7 +164,7 @@ class MachineWorld:
         if self._kernel is None:
             try:
                 self._kernel = await Kernel.start(
-                    self._sandbox, self.workspace, self._scratch, self._caps, SHELL_ENVIRONMENT
+                    self._sandbox, self.workspace, self.scratch, self._caps, SHELL_ENVIRONMENT
                 )
             except UserError as e:
                 return ToolResult(text.cap(text.clean(str(e))), error=True)
@@ -185,7 +185,7 @@ class MachineWorld:
         if "\0" in command:
             return ToolResult("the command holds a zero character", error=True)
         ended = await self._sandbox.run(
-            ["/bin/sh", "-c", command], self.workspace, self._scratch, self._caps, SHELL_ENVIRONMENT
+            ["/bin/sh", "-c", command], self.workspace, self.scratch, self._caps, SHELL_ENVIRONMENT
         )
         shown = text.from_bytes(ended.output)
         if ended.note:

@@ -48,11 +48,12 @@ _INHERITED = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "TMPDI
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a server is reached: by a command or at a URL."""
+    """How a server is reached: by a command or at a URL, with `headers` that may hold a key."""
 
     command: tuple[str, ...] = ()
     url: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def words(self) -> str:
@@ -245,7 +246,9 @@ class LiveServer:
 
         async with (
             httpx2.AsyncClient(
-                timeout=httpx2.Timeout(self._timeout, read=_SILENCE), event_hooks={"response": [bound]}
+                timeout=httpx2.Timeout(self._timeout, read=_SILENCE),
+                headers=dict(self._launch.headers),
+                event_hooks={"response": [bound]},
             ) as client,
             streamable_http_client(self._launch.url, http_client=client) as streams,
         ):
