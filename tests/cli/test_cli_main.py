@@ -54,7 +54,7 @@ def test_help_fits_eighty_columns_and_cuts_nothing(cli: Run, command: tuple[str,
 
 def test_what_is_to_be_copied_is_in_one_piece(cli: Run) -> None:
     assert '-d \'{"messages": [{"role": "user", "content": "hello"}]}\'\n' in cli("serve", "--help").out
-    assert '"what is the average bill by species in penguins.csv?" -w DIR\n' in cli("agent", "--help").out
+    assert 'agent "how many rows are in data.csv?" -w DIR\n' in cli("agent", "--help").out
 
 
 def test_help_names_the_command_as_it_was_typed(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
