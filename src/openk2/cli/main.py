@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from openk2 import __version__
-from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, rl, serve, synth, test, train, worlds
+from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, rl, serve, synth, test, train, view, worlds
 from openk2.core import command
 from openk2.core.errors import DISK_FULL, Interrupted, UserError
 from openk2.core.extras import extra_with
@@ -66,6 +66,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(agent.app, name="agent")
+app.command("view")(view.view)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
