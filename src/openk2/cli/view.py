@@ -19,9 +19,9 @@ def view(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Its events, one JSON object a line.")] = False,
 ) -> None:
-    """Show a trajectory, of the agent or of others, or write it as a page.
+    """Show a trajectory, or write it as a page.
 
-    It may be a session, a record of demo or eval --save, or a file of an export to atif.
+    It may be a session of the agent, a record of demo or eval --save, or a file of an export to atif.
 
     \b
     Example:
