@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -257,3 +259,23 @@ def test_whatever_tools_do_comes_over_and_goes_back(
     assert tree(home) == before
     stage.refresh()
     assert tree(stage.folder) == before
+
+
+def test_odd_names_and_what_is_no_file(home: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"n\xff")
+    for name in (odd, "a\nb", "-rf", "x" * 250):
+        (home / name).write_text("1\n")
+    os.mkfifo(home / "pipe")
+    (home / "closed").mkdir()
+    (home / "closed" / "f").write_text("1\n")
+    (home / "closed").chmod(0o555)
+    stage = Stage(home, tmp_path / "stage")
+    stage.refresh()
+    assert not (stage.folder / "pipe").exists()
+    for name in (odd, "a\nb", "-rf", "x" * 250, "closed/f"):
+        (stage.folder / name).write_text("2\n")
+    turn = Turn(tmp_path / "turn")
+    assert why(stage.merge(stage.changes(), turn)) == {odd: "its name has bytes that are not UTF-8"}
+    assert (home / odd).read_text() == "1\n" and (home / "a\nb").read_text() == "2\n"
+    assert turn.take_back() == {} and (home / ("x" * 250)).read_text() == "1\n"
+    assert stat.S_ISFIFO((home / "pipe").lstat().st_mode)

@@ -111,6 +111,11 @@ class Review:
         return all(state is None or state.kind == "folder" for state in (change.before, change.after))
 
 
+def shown_path(path: str) -> str:
+    """A path on one line, whatever is in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in path)
+
+
 def take_all(review: Review) -> Sequence[Entry]:
     return review.entries
 
@@ -121,14 +126,15 @@ def take_none(review: Review) -> Sequence[Entry]:
 
 def show(view: ConsoleView, review: Review) -> None:
     """The list of what was changed."""
-    width = max((len(entry.path) for entry in review.entries), default=0)
+    names = [shown_path(entry.path) for entry in review.entries]
+    width = max(map(len, names), default=0)
     marks = {"added": "new", "deleted": "deleted", "changed": ""}
     lines = []
-    for number, entry in enumerate(review.entries, 1):
+    for number, (name, entry) in enumerate(zip(names, review.entries, strict=True), 1):
         counted = f"+{entry.added} -{entry.removed}" if entry.added is not None else ""
         if entry.path == ".git":
             counted = f"{len(entry.changes)} files"
-        lines.append(f"{number} {clean(entry.path):{width}}  {counted:9} {marks[entry.word]}".rstrip())
+        lines.append(f"{number} {name:{width}}  {counted:9} {marks[entry.word]}".rstrip())
     view.entry("changes", "bold yellow", Text("\n".join(lines)))
 
 
@@ -146,7 +152,7 @@ def show_diff(view: ConsoleView, review: Review, entries: Sequence[Entry]) -> No
 def show_conflicts(view: ConsoleView, conflicts: Sequence[Conflict]) -> None:
     """What was not taken over although it was wanted."""
     for conflict in conflicts:
-        view.entry("kept", "red", Text(clean(f"{conflict.change.path} as it is: {conflict.reason}")))
+        view.entry("kept", "red", Text(f"{shown_path(conflict.change.path)} as it is: {clean(conflict.reason)}"))
 
 
 def ask(view: ConsoleView, listen: Callable[[str], str | None]) -> Accept:

@@ -28,6 +28,7 @@ from pathspec import GitIgnoreSpec
 from openk2.agent.merge import merge_texts
 from openk2.agent.undo import Put, Turn, place, read_text
 from openk2.core import UserError
+from openk2.core.messages import is_unicode
 from openk2.core.progress import Bar
 
 Kind = Literal["file", "link", "folder"]
@@ -178,6 +179,8 @@ class Stage:
     def _merged(self, change: Change) -> Put | str | None:
         """What is to be put into the workspace; why that cannot be; None if the person has done the same."""
         path = change.path
+        if not is_unicode(path + (change.after.target if change.after else "")):
+            return "its name has bytes that are not UTF-8"
         if any(path == never or path.startswith(f"{never}/") for never in _NEVER_MERGED):
             return "what is there is run by git: change it yourself"
         if change.after is not None and change.after.kind == "link" and _leads_out(path, change.after.target):

@@ -223,6 +223,7 @@ def undo(
     the exit status is 1.
     """
     from openk2.agent.past import undo as take_back
+    from openk2.agent.review import shown_path
     from openk2.core.progress import new_console
 
     record, left = take_back(workspace.resolve(), session)
@@ -231,9 +232,10 @@ def undo(
         print(json.dumps({"request": record.request, "workspace": record.workspace, "taken_back": back, "left": left}))
     else:
         console = new_console()
-        console.print(f"taken back in {record.workspace}: {', '.join(back) or 'nothing'}", markup=False, soft_wrap=True)
+        names = ", ".join(map(shown_path, back)) or "nothing"
+        console.print(f"taken back in {record.workspace}: {names}", markup=False, soft_wrap=True)
         for path, reason in left.items():
-            console.print(f"left as it is: {path}: {reason}", markup=False, soft_wrap=True, style="yellow")
+            console.print(f"left as it is: {shown_path(path)}: {reason}", markup=False, soft_wrap=True, style="yellow")
     raise typer.Exit(1 if left else 0)
 
 
