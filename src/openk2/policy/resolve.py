@@ -1,4 +1,4 @@
-"""What `--model` means: a name or address to a policy."""
+"""What `--model` means: a name or address to a policy. torch is there only for models that run here."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import torch
-
 import openk2
-from openk2.chat import Tokenizer
 from openk2.core import Policy, UserError, command
-from openk2.engine import Engine
-from openk2.model import ModelConfig, Transformer, load
 from openk2.policy.addresses import check_address, environment_key
-from openk2.policy.local import LocalPolicy
 from openk2.policy.scripted import ScriptedPolicy
+
+if TYPE_CHECKING:
+    import torch
+
+    from openk2.engine import Engine
 
 _FORMS = (
     "nano, a model folder, random:test, random:nano, openai:NAME@URL, anthropic:NAME[@URL], moonshot:NAME or "
@@ -77,6 +76,8 @@ def resolve_policy(
     else:
         shown = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
         raise UserError(f"there is no model {shown!r}: use {_FORMS}")
+    from openk2.policy.local import LocalPolicy
+
     return LocalPolicy(engine, grammar=grammar, temperature=temperature, top_p=top_p, seed=seed, name=spec)
 
 
@@ -137,6 +138,10 @@ def _elsewhere(make: Callable[[], Engine]) -> Engine:
 
 def load_engine(folder: Path, *, device: torch.device, **options: Any) -> Engine:
     """The engine of a model folder with its tokenizer. Raises UserError naming the file that is missing or damaged."""
+    from openk2.chat import Tokenizer
+    from openk2.engine import Engine
+    from openk2.model import load
+
     return Engine(load(folder, dtype=engine_dtype(device), device=device), Tokenizer.load(folder), **options)
 
 
@@ -145,6 +150,12 @@ def random_engine(preset: str, *, device: torch.device, seed: int, **options: An
 
     Raises UserError for a preset that is too large to be filled with random numbers for fun.
     """
+    import torch
+
+    from openk2.chat import Tokenizer
+    from openk2.engine import Engine
+    from openk2.model import ModelConfig, Transformer
+
     if preset not in _RANDOM:
         raise UserError(f"there is no model 'random:{preset[:_SHOWN]}': use random:{' or random:'.join(_RANDOM)}")
     config = ModelConfig.preset(preset)
@@ -158,6 +169,8 @@ def random_engine(preset: str, *, device: torch.device, seed: int, **options: An
 
 def check_device(name: str) -> torch.device:
     """The torch device of that name. Raises UserError if this machine has none."""
+    import torch
+
     try:
         device = torch.device(name)
         # The device "meta" makes tensors too, but there is nothing in them.
@@ -174,4 +187,6 @@ def check_device(name: str) -> torch.device:
 
 def engine_dtype(device: torch.device) -> torch.dtype:
     """fp32 on a CPU, where bf16 does not make small models decode faster; bf16 elsewhere."""
+    import torch
+
     return torch.float32 if device.type == "cpu" else torch.bfloat16
