@@ -65,8 +65,10 @@ async def test_reading_outside(attacked: Attacked) -> None:
 
 
 async def test_reading_what_other_programs_were_given(attacked: Attacked) -> None:
-    with subprocess.Popen(["/bin/sleep", "100"], env={"SECRET": "12345"}) as other:
+    run = ["/bin/sh", "-c", "echo begun; read _"]
+    with subprocess.Popen(run, env={"SECRET": "12345"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         try:
+            assert other.stdout is not None and other.stdout.readline() == b"begun\n"
             assert b"12345" in Path(f"/proc/{other.pid}/environ").read_bytes()
             result = await attacked.call("shell", command=f"tr '\\0' ' ' < /proc/{other.pid}/environ")
         finally:
