@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -147,9 +149,9 @@ def test_links_and_hooks_lead_nowhere(home: Path, stage: Stage, tmp_path: Path) 
     (stage.folder / ".git" / "hooks").mkdir(parents=True)
     (stage.folder / ".git" / "hooks" / "pre-commit").write_text("#!/bin/sh\n")
     conflicts = why(stage.merge(stage.changes(), Turn(tmp_path / "turn")))
-    assert set(conflicts) == {"src", "up", ".git/hooks", ".git/hooks/pre-commit"}
-    assert "leads out of the folder" in conflicts["src"] and "run by git" in conflicts[".git/hooks/pre-commit"]
-    assert (home / "fine").is_symlink() and not (home / "up").is_symlink() and list(outside.iterdir()) == []
+    assert set(conflicts) == {"src", "up", "fine", ".git", ".git/hooks", ".git/hooks/pre-commit"}
+    assert "may lead out of the folder" in conflicts["src"] and "is git's" in conflicts[".git/hooks/pre-commit"]
+    assert not (home / "up").is_symlink() and list(outside.iterdir()) == []
     # A person's own link to elsewhere is not written through, though the way there was a folder before.
     (stage.folder / "sub").mkdir()
     (stage.folder / "sub" / "x").write_text("x")
@@ -279,3 +281,119 @@ def test_odd_names_and_what_is_no_file(home: Path, tmp_path: Path) -> None:
     assert (home / odd).read_text() == "1\n" and (home / "a\nb").read_text() == "2\n"
     assert turn.take_back() == {} and (home / ("x" * 250)).read_text() == "1\n"
     assert stat.S_ISFIFO((home / "pipe").lstat().st_mode)
+
+
+def test_a_folder_that_becomes_a_link_takes_nothing_along(home: Path, stage: Stage, tmp_path: Path) -> None:
+    """Whether it is taken over or not: neither what is outside nor what else is in the workspace."""
+    outside = tmp_path / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (outside / "run.sh").write_text("precious")
+    (outside / "sub" / "other").write_text("precious")
+    (home / "dist").mkdir()
+    (home / "dist" / "run.sh").write_text("dist")
+    stage.refresh()
+    before, apart = tree(home), tree(outside)
+    for target in (str(outside), str(home / "src"), "dist", "."):
+        shutil.rmtree(stage.folder / "src")
+        (stage.folder / "src").symlink_to(target)
+        stage.reset(stage.changes())
+        assert tree(home) == before == tree(stage.folder) and tree(outside) == apart
+    shutil.rmtree(stage.folder / "src")
+    (stage.folder / "src").symlink_to("dist")
+    turn = Turn(tmp_path / "turn")
+    assert stage.merge(stage.changes(), turn) == []
+    assert (home / "src").readlink() == Path("dist") and (home / "dist" / "run.sh").read_text() == "dist"
+    assert stage.changes() == [] and tree(stage.folder) == tree(home)
+    assert turn.take_back() == {} and tree(home) == before
+
+
+def test_what_is_taken_is_what_was_shown(home: Path, stage: Stage, tmp_path: Path) -> None:
+    """Programs may go on while a person reads."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("12345")
+    (stage.folder / "a.txt").write_text("shown\n")
+    (stage.folder / "d").mkdir()
+    (stage.folder / "d" / "key").write_text("shown\n")
+    changes = stage.changes()
+    (stage.folder / "a.txt").write_text("evil\n")
+    shutil.rmtree(stage.folder / "d")
+    (stage.folder / "d").symlink_to(secret)
+    assert stage.after("a.txt") == stage.after("d/key") == "shown\n"
+    assert stage.merge(changes, Turn(tmp_path / "turn")) == []
+    assert (home / "a.txt").read_text() == (home / "d" / "key").read_text() == "shown\n"
+    assert (secret / "key").read_text() == "12345" and tree(stage.folder) == tree(home)
+
+
+@pytest.mark.parametrize("name", [".git", "sub/.git"])
+def test_gits_own_is_read_and_never_written(home: Path, tmp_path: Path, name: str) -> None:
+    (home / name).mkdir(parents=True)
+    (home / name / "config").write_text("")
+    stage = Stage(home, tmp_path / "stage")
+    stage.refresh()
+    assert (stage.folder / name).is_symlink() and (stage.folder / name / "config").exists()
+    (stage.folder / name).unlink()
+    (stage.folder / name).mkdir()
+    (stage.folder / name / "commondir").write_text("../evil")
+    conflicts = why(stage.merge(stage.changes(), Turn(tmp_path / "turn")))
+    assert set(conflicts) == {name, f"{name}/commondir"}
+    assert [path.name for path in (home / name).iterdir()] == ["config"]
+
+
+def test_a_link_by_way_of_a_link_leads_nowhere(home: Path, stage: Stage, tmp_path: Path) -> None:
+    (stage.folder / "p" / "q").mkdir(parents=True)
+    (stage.folder / "p" / "q" / "l").symlink_to("../..")
+    (stage.folder / "x").symlink_to("p/q/l/../../etc/hostname")
+    (stage.folder / "z").symlink_to("a.txt")
+    assert set(why(stage.merge(stage.changes(), Turn(tmp_path / "turn")))) == {"x"}
+    assert (home / "z").read_text() == (home / "a.txt").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_cannot_be_read_is_neither_lost_nor_in_the_way() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            home, stage = Path(name, "work"), Stage(Path(name, "work"), Path(name, "stage"))
+            (home / "src").mkdir(parents=True)
+            (home / "src" / "s.py").write_text("s")
+            for path in (home / "closed", home / "top"):
+                path.write_text("x")
+            (home / "closed").chmod(0)
+            stage.refresh()
+            assert sorted(path.name for path in stage.folder.iterdir()) == ["src", "top"]
+            (stage.folder / "src").chmod(0)
+            (stage.folder / "top").chmod(0)
+            assert stage.merge(stage.changes(), Turn(Path(name, "turn"))) == []
+            (home / "src").chmod(0o700)
+            assert (home / "src" / "s.py").read_text() == "s"
+            assert sorted(path.name for path in home.iterdir()) == ["closed", "src", "top"]
+        finally:
+            os.seteuid(0)
+
+
+def test_a_turn_that_came_to_nothing_can_be_tried_again(home: Path, stage: Stage, tmp_path: Path) -> None:
+    (stage.folder / "a.txt").write_text("1\n")
+    turn = Turn(tmp_path / "turn")
+    stage.merge(stage.changes(), turn)
+    (home / "a.txt").write_text("mine\n")
+    assert turn.take_back() == {"a.txt": "it was changed since"} and not turn.read().undone
+    moved = home.rename(home.with_name("moved"))
+    with pytest.raises(UserError, match="is not there: bring it back"):
+        turn.take_back()
+    moved.rename(home)
+    (home / "a.txt").write_text("1\n")
+    assert turn.take_back() == {} and turn.read().undone
+
+
+def test_another_name_of_a_file_is_no_way_to_change_what_was_there(home: Path, tmp_path: Path) -> None:
+    (home / "b").hardlink_to(home / "a.txt")
+    stage = Stage(home, tmp_path / "stage")
+    stage.refresh()
+    (stage.folder / "a.txt").write_text("1\n")
+    turn = Turn(tmp_path / "turn")
+    stage.merge(stage.changes(), turn)
+    with open(home / "b", "a") as file:
+        file.write("later\n")
+    assert turn.take_back() == {} and (home / "a.txt").read_text() == "one\ntwo\nthree\nfour\nfive\n"

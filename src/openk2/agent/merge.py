@@ -1,14 +1,14 @@
-"""Three versions of a text into one, line by line (as diff3 does it)."""
+"""What two versions of a text differ in, and three of them into one, line by line (as diff3 does it)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 
 @dataclass(frozen=True, slots=True)
-class _Hunk:
+class Hunk:
     """`lines` in place of the base's lines from `start` up to `end`."""
 
     start: int
@@ -23,25 +23,30 @@ def merge_texts(base: str, ours: str, theirs: str) -> str | None:
     if base == ours:
         return theirs
     lines = base.splitlines(keepends=True)
-    hunks: list[_Hunk] = []
-    for hunk in sorted(_hunks(lines, ours) + _hunks(lines, theirs), key=lambda hunk: (hunk.start, hunk.end)):
-        if hunks and hunk == hunks[-1]:
+    agreed: list[Hunk] = []
+    both = [hunk for side in (ours, theirs) for hunk in hunks(lines, side.splitlines(keepends=True))]
+    for hunk in sorted(both, key=lambda hunk: (hunk.start, hunk.end)):
+        if agreed and hunk == agreed[-1]:
             continue
         # A line that was put in touches the lines at both of its sides: nobody can say which comes first.
-        if hunks and hunk.start <= hunks[-1].end:
+        if agreed and hunk.start <= agreed[-1].end:
             return None
-        hunks.append(hunk)
+        agreed.append(hunk)
     merged: list[str] = []
     at = 0
-    for hunk in hunks:
+    for hunk in agreed:
         merged += [*lines[at : hunk.start], *hunk.lines]
         at = hunk.end
     return "".join(merged + lines[at:])
 
 
-def _hunks(base: Sequence[str], text: str) -> list[_Hunk]:
+_MOST_COMPARED = 4_000_000
+"""Lines of one side times those of the other: what is more, and differs, counts as one change."""
+_CONTEXT = 3
+
+
+def hunks(base: Sequence[str], lines: Sequence[str]) -> list[Hunk]:
     """What was changed. Equal ends are taken off first: the comparison is quadratic in what is left."""
-    lines = text.splitlines(keepends=True)
     head = 0
     while head < min(len(base), len(lines)) and base[head] == lines[head]:
         head += 1
@@ -49,5 +54,23 @@ def _hunks(base: Sequence[str], text: str) -> list[_Hunk]:
     while tail < min(len(base), len(lines)) - head and base[-1 - tail] == lines[-1 - tail]:
         tail += 1
     old, new = base[head : len(base) - tail], lines[head : len(lines) - tail]
+    if len(old) * len(new) > _MOST_COMPARED:
+        return [Hunk(head, head + len(old), tuple(new))]
     opcodes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    return [_Hunk(head + i, head + j, tuple(new[k:m])) for operation, i, j, k, m in opcodes if operation != "equal"]
+    return [Hunk(head + i, head + j, tuple(new[k:m])) for operation, i, j, k, m in opcodes if operation != "equal"]
+
+
+def unified(before: str, after: str) -> Iterator[str]:
+    """The lines of a unified difference, without its head; changes that are near each other are not joined."""
+    base = before.splitlines(keepends=True)
+    shift = 0
+    for hunk in hunks(base, after.splitlines(keepends=True)):
+        first, last = max(0, hunk.start - _CONTEXT), min(len(base), hunk.end + _CONTEXT)
+        old, new = last - first, last - first + len(hunk.lines) - (hunk.end - hunk.start)
+        yield f"@@ -{first + 1},{old} +{first + 1 + shift},{new} @@\n"
+        shift += new - old
+        for mark, lines in (
+            (" ", base[first : hunk.start]), ("-", base[hunk.start : hunk.end]), ("+", hunk.lines),
+            (" ", base[hunk.end : last]),
+        ):  # fmt: skip
+            yield from (f"{mark}{line}" if line.endswith("\n") else f"{mark}{line}\n" for line in lines)

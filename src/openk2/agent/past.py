@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from openk2.agent.session import STOPPED, SessionWorld
+from openk2.agent.setup import state_folder
 from openk2.agent.staging import Stage
 from openk2.agent.store import Stored, find, sessions, writing
 from openk2.agent.tools import Todo, search_tools
@@ -25,11 +26,12 @@ def undo(workspace: Path, identifier: str = "") -> tuple[Record, dict[str, str]]
     """
     found = [find(identifier)] if identifier else sessions(workspace)
     with writing(workspace):
-        for stored in found:
-            for turn in reversed(stored.turns):
-                record = turn.read()
-                if not record.undone:
-                    return record, turn.take_back()
+        # A session may have been gone on with after a later one.
+        turns = sorted((turn for stored in found for turn in stored.turns), key=lambda turn: turn.at, reverse=True)
+        for turn in turns:
+            record = turn.read()
+            if not record.undone:
+                return record, turn.take_back()
     raise UserError(f"there is nothing to take back in {workspace}: see agent sessions, or name another --workspace")
 
 
@@ -52,12 +54,12 @@ def staged(stored: Stored, workspace: Path) -> Iterator[Stage]:
     """The staged copy that a session works on, always at one place. Raises UserError while another process has it."""
     with locked(stored.folder, "look at it then"):
         folder = stored.folder / "stage"
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         folder.mkdir()
         try:
-            yield Stage(workspace, folder / workspace.name)
+            yield Stage(workspace, folder / workspace.name, [state_folder()])
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 async def replay(stored: Stored, sandbox: Sandbox) -> Divergence | None:
@@ -68,10 +70,11 @@ async def replay(stored: Stored, sandbox: Sandbox) -> Divergence | None:
     """
     trajectory, turns = stored.trajectory(), [turn for turn in stored.turns if not turn.read().undone]
     before = stored.folder / "before"
-    shutil.rmtree(before, ignore_errors=True)
+    _remove(before)
     try:
         workspace = Path(stored.about.workspace)
-        home = Stage(workspace, before / workspace.name)
+        before.mkdir()
+        home = Stage(workspace, before / workspace.name, [state_folder()])
         home.refresh()
         for turn in reversed(turns):
             if left := turn.take_back(home.folder):
@@ -88,7 +91,7 @@ async def replay(stored: Stored, sandbox: Sandbox) -> Divergence | None:
             finally:
                 await world.end()
     finally:
-        shutil.rmtree(before, ignore_errors=True)
+        _remove(before)
 
 
 async def _again(
@@ -123,3 +126,10 @@ def _settle(stage: Stage, request: str, waiting: list[Turn], folder: Path) -> No
         taken = {kept.path for kept in waiting.pop(0).read().kept}
     stage.merge([change for change in changes if change.path in taken], Turn(folder / str(len(waiting))))
     stage.reset([change for change in changes if change.path not in taken])
+
+
+def _remove(folder: Path) -> None:
+    """Whatever programs have made of it, however deep, and nothing that a link leads to. They have ended by now."""
+    if folder.exists():
+        subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=False, stderr=subprocess.DEVNULL)

@@ -8,11 +8,11 @@ changes 1 a.txt        +1 -1
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from difflib import unified_diff
+from dataclasses import dataclass
 
 from rich.text import Text
 
+from openk2.agent.merge import hunks, unified
 from openk2.agent.staging import Change, Conflict, Stage
 from openk2.agent.view import ConsoleView
 from openk2.worlds.text import clean
@@ -26,20 +26,26 @@ DIFF_LINES = 400
 
 @dataclass(slots=True)
 class Entry:
-    """Changes that belong together: a file, or all that is in .git. `added` and `removed` count lines of a text."""
+    """A file, a link or an empty folder. `added` and `removed` count lines of a text."""
 
     path: str
-    changes: list[Change] = field(default_factory=list)
+    change: Change
     added: int | None = None
     removed: int | None = None
 
-    @property
-    def word(self) -> str:
-        words = {change.word for change in self.changes}
-        return words.pop() if len(words) == 1 else "changed"
-
     def to_json(self) -> dict[str, object]:
-        return {"path": self.path, "change": self.word, "added": self.added, "removed": self.removed}
+        return {"path": self.path, "change": self.change.word, "added": self.added, "removed": self.removed}
+
+
+def _around(changes: Sequence[Change]) -> set[str]:
+    """The folders that something of it lies in."""
+    found: set[str] = set()
+    for change in changes:
+        folder = change.path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 class Review:
@@ -48,35 +54,31 @@ class Review:
     def __init__(self, stage: Stage, changes: Sequence[Change]) -> None:
         self.stage = stage
         self._folders: list[Change] = []
-        entries: dict[str, Entry] = {}
+        self.entries: list[Entry] = []
+        full = _around(changes)
         for change in changes:
-            if self._is_folder(change) and any(other.path.startswith(f"{change.path}/") for other in changes):
+            if change.path in full and self._is_folder(change):
                 self._folders.append(change)
-                continue
-            name = ".git" if change.path.startswith(".git/") else change.path
-            entries.setdefault(name, Entry(name)).changes.append(change)
-        self.entries = list(entries.values())
+            else:
+                self.entries.append(Entry(change.path, change))
         for entry in self.entries:
-            if entry.path != ".git":
-                self._count(entry)
+            self._count(entry)
 
     def changes_of(self, entries: Sequence[Entry]) -> list[Change]:
         """The changes of these entries, with the folders around them."""
-        chosen = [change for entry in entries for change in entry.changes]
-        rest = [change for entry in self.entries if entry not in entries for change in entry.changes]
-
-        def is_around(folder: Change) -> bool:
-            # What is left out of a folder that was deleted keeps it.
-            of_it = rest if folder.after is None else chosen
-            return any(change.path.startswith(f"{folder.path}/") for change in of_it) == (folder.after is not None)
-
-        return [folder for folder in self._folders if is_around(folder)] + chosen
+        chosen = [entry.change for entry in entries]
+        paths = {change.path for change in chosen}
+        made = _around(chosen)
+        # What is left out of a folder that was deleted keeps it.
+        kept = _around([entry.change for entry in self.entries if entry.path not in paths])
+        around = [
+            folder for folder in self._folders if (folder.path in made if folder.after else folder.path not in kept)
+        ]
+        return around + chosen
 
     def diff(self, entry: Entry) -> str:
         """A unified difference, or a sentence about what is no text."""
-        if entry.path == ".git":
-            return "".join(f"{change.word} {change.path}\n" for change in entry.changes)
-        change = entry.changes[0]
+        change = entry.change
         states = (change.before, change.after)
         kinds = [state.kind for state in states if state is not None]
         if "link" in kinds or "folder" in kinds:
@@ -86,20 +88,19 @@ class Review:
         if texts is None:
             sizes = [str(state.mark[0]) for state in states if state is not None]
             return f"{change.word} {change.path}: no text, or a long one ({' to '.join(sizes)} bytes)\n"
-        before, after = (text.splitlines(keepends=True) for text in texts)
-        old, new = (f"{side}/{change.path}" if state else "/dev/null" for side, state in zip("ab", states, strict=True))
-        lines = [line if line.endswith("\n") else f"{line}\n" for line in unified_diff(before, after, old, new)]
+        lines = [f"--- {'a/' + change.path if change.before else '/dev/null'}\n"]
+        lines += [f"+++ {'b/' + change.path if change.after else '/dev/null'}\n", *unified(*texts)]
         if change.before and change.after and change.before.mode != change.after.mode:
             lines.insert(0, f"mode {change.before.mode:o} to {change.after.mode:o}\n")
         left_out = len(lines) - DIFF_LINES
         return "".join(lines[:DIFF_LINES]) + (f"... {left_out} more lines ...\n" if left_out > 0 else "")
 
     def _count(self, entry: Entry) -> None:
-        texts = self._texts(entry.changes[0])
+        texts = self._texts(entry.change)
         if texts is not None:
-            lines = list(unified_diff(texts[0].splitlines(), texts[1].splitlines(), n=0))[2:]
-            entry.added = sum(line.startswith("+") for line in lines)
-            entry.removed = sum(line.startswith("-") for line in lines)
+            found = hunks(texts[0].splitlines(keepends=True), texts[1].splitlines(keepends=True))
+            entry.added = sum(len(hunk.lines) for hunk in found)
+            entry.removed = sum(hunk.end - hunk.start for hunk in found)
 
     def _texts(self, change: Change) -> tuple[str, str] | None:
         if any(state is not None and state.kind != "file" for state in (change.before, change.after)):
@@ -132,9 +133,7 @@ def show(view: ConsoleView, review: Review) -> None:
     lines = []
     for number, (name, entry) in enumerate(zip(names, review.entries, strict=True), 1):
         counted = f"+{entry.added} -{entry.removed}" if entry.added is not None else ""
-        if entry.path == ".git":
-            counted = f"{len(entry.changes)} files"
-        lines.append(f"{number} {name:{width}}  {counted:9} {marks[entry.word]}".rstrip())
+        lines.append(f"{number} {name:{width}}  {counted:9} {marks[entry.change.word]}".rstrip())
     view.entry("changes", "bold yellow", Text("\n".join(lines)))
 
 

@@ -48,8 +48,8 @@ class SessionWorld(MachineWorld):
 
     def __init__(self, stage: Stage, sandbox: Sandbox, system: str = NANO_SYSTEM) -> None:
         self.stage = stage
-        # What is large is a link into the person's own folder.
-        self.sandbox = replace(sandbox, reads=(*sandbox.reads, str(stage.workspace)))
+        # What is large is a link into the person's own folder, and git says where its own is.
+        self.sandbox = replace(sandbox, reads=(*sandbox.reads, *map(str, stage.shared.values())))
         super().__init__(stage.folder, sandbox=self.sandbox)
         self._system = system
         self._more = Checked(())
@@ -157,12 +157,14 @@ class Session:
             return Outcome()
         taken = list(accept(found))
         chosen = found.changes_of(taken)
+        paths = {change.path for change in chosen}
+        wanted = {entry.path for entry in taken}
         conflicts = []
         if chosen:
             with writing(stage.workspace):
                 conflicts = await asyncio.to_thread(stage.merge, chosen, self.stored.next_turn(request))
-        await asyncio.to_thread(stage.reset, [change for change in changes if change not in chosen])
-        return Outcome(taken, [entry for entry in found.entries if entry not in taken], conflicts)
+        await asyncio.to_thread(stage.reset, [change for change in changes if change.path not in paths])
+        return Outcome(taken, [entry for entry in found.entries if entry.path not in wanted], conflicts)
 
     def _join(self, trajectory: Trajectory) -> Trajectory:
         """Behind what was said and done before, in the record too."""

@@ -1,55 +1,41 @@
 """A staged copy of a person's folder: tools act on the copy, and what is accepted of it goes into the folder.
 
-    workspace ──refresh──► stage ──changes──► what a person is shown ──merge──► workspace
+    workspace ──refresh──► stage ──changes──► shown, and accepted ──merge──► workspace
 
-What the person does meanwhile is never overwritten: where both have changed a text, it is merged line by line, and
-where that cannot be done it is a conflict and stays as the person has it. Before anything is written, what was there
-is in the folder of the turn (`undo.py`).
+Programs may go on changing the stage, so what is shown is a copy of it, and that is what is merged. What the person
+does meanwhile is never overwritten: where both have changed a text, it is merged line by line, and where that cannot be
+done it is a conflict and stays as the person has it. Before anything is written, what was there is in the folder of the
+turn (`undo.py`).
 
 A path is relative to the workspace, with `/`. Links are copied as links and never followed. What is large and in no
-version control (`SHARED_BYTES`, `SHARED_ENTRIES`) is not copied: in the stage it is a link into the workspace, which
-programs in the sandbox can read and not write.
+version control (`SHARED_BYTES`, `SHARED_ENTRIES`), and all of git's own, is not copied: in the stage it is a link into
+the workspace, which programs in the sandbox can read and not write.
 """
 
 from __future__ import annotations
 
-import filecmp
-import os
-import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pathspec import GitIgnoreSpec
 
 from openk2.agent.merge import merge_texts
-from openk2.agent.undo import Put, Turn, place, read_text
+from openk2.agent.tree import MOST_DEPTH, State, Tree
+from openk2.agent.undo import Put, Turn, place
 from openk2.core import UserError
+from openk2.core.errors import DISK_FULL
 from openk2.core.messages import is_unicode
 from openk2.core.progress import Bar
-
-Kind = Literal["file", "link", "folder"]
 
 SHARED_BYTES, SHARED_ENTRIES = 64 << 20, 2_000
 """A folder that version control ignores, and has more than that in it, is shared."""
 SHARED_FILE_BYTES = 256 << 20
 """So is a file of more than that."""
-# Programs that a person runs later take commands from there.
-_NEVER_MERGED = (".git/hooks", ".git/config", ".git/info/attributes", ".git/modules")
-_ALWAYS_IGNORED = GitIgnoreSpec.from_lines(["node_modules/", ".venv/", "venv/", ".tox/", ".git/"])
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is at a path. As long as `mark` is the same, so is the content."""
-
-    kind: Kind
-    mode: int
-    mark: tuple[int, ...]
-    target: str = ""
+# Git executes what it finds there, for whoever runs it next.
+GIT = ".git"
+_ALWAYS_IGNORED = GitIgnoreSpec.from_lines(["node_modules/", ".venv/", "venv/", ".tox/"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +71,16 @@ class _Base:
 
 
 class Stage:
-    """The staged copy of `workspace`, in the new folder `folder`."""
+    """The staged copy of `workspace`, in the new folder `folder`; `leave_out` are folders that are not part of it."""
 
-    def __init__(self, workspace: Path, folder: Path) -> None:
+    def __init__(self, workspace: Path, folder: Path, leave_out: Sequence[Path] = ()) -> None:
         self.workspace = workspace.resolve()
         self.folder = folder
         self.shared: dict[str, Path] = {}
         """What is a link into the workspace, by path."""
+        self._leave_out = {path.resolve() for path in leave_out}
+        self._there, self._here = Tree(self.workspace), Tree(folder, ours=True)
+        self._shown = Tree(folder.with_name(f"{folder.name}.shown"), ours=True)
         self._base: dict[str, _Base] = {}
         # One file for all texts, which would fill the memory, or be as many files once more.
         self._texts = folder.with_name(f"{folder.name}.texts")
@@ -99,13 +88,13 @@ class Stage:
     def refresh(self, bar: Bar | None = None) -> list[str]:
         """Take over what the person has changed since; the paths. The stage must have no changes of its own.
 
-        Raises UserError if the workspace cannot be read or the disk is full.
+        Raises UserError if the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         shared: dict[str, Path] = {}
         now = dict(self._walk_workspace(shared))
         for path in set(self.shared) - set(shared):
-            (self.folder / path).unlink(missing_ok=True)
+            self._here.remove(path)
         changed = [path for path in self._base if path not in now]
         for path in sorted(changed, reverse=True):
             self._drop(path)
@@ -115,21 +104,29 @@ class Stage:
                 bar(number, len(todo))
             self._take(path, now[path])
         for path, target in shared.items():
-            link = self.folder / path
-            if path not in self.shared and not link.is_symlink():
-                link.symlink_to(target)
+            if path not in self.shared and self._here.look(path) is None:
+                with suppress(OSError):
+                    self._here.link(path, str(target))
         self.shared = shared
         return changed + todo
 
     def changes(self) -> list[Change]:
-        """What tools have made of the stage, in the order of paths."""
+        """What tools have made of the stage, in the order of paths; a copy of it is what `after` and `merge` know."""
         now = dict(self._walk_stage())
+        root = self._shown.root
+        Tree(root.parent, ours=True).remove(root.name)
+        root.mkdir()
         found: list[Change] = []
         for path in sorted(now.keys() | self._base.keys()):
             base, state = self._base.get(path), now.get(path)
             if base is not None and state is not None and self._unchanged(path, base, state):
+                if state.kind == "folder":
+                    self._show(path, state)
                 continue
-            found.append(Change(path, base.there if base else None, state))
+            if state is not None and not self._show(path, state):
+                # It is gone again, or something else.
+                continue
+            found.append(Change(path, base.there if base else None, self._shown.look(path) if state else None))
         return found
 
     def before(self, path: str) -> str | None:
@@ -139,15 +136,16 @@ class Stage:
 
     def after(self, path: str) -> str | None:
         """The text that tools have made of it, if it is text and not too long; empty if nothing is there."""
-        return read_text(self.folder / path)
+        return self._shown.text(path)
 
     def merge(self, changes: Sequence[Change], turn: Turn) -> list[Conflict]:
         """Take changes over into the workspace, and begin anew from what is there. `turn` can put all of them back.
 
-        Raises UserError if the disk is full or a folder cannot be written; what was done until then is in `turn`.
+        Raises UserError if what was there cannot be kept, before anything is written.
         """
         conflicts: list[Conflict] = []
         puts: list[Put] = []
+        by_path = {change.path: change for change in changes}
         # Folders before what lies in them, and the other way around when they go.
         in_order = sorted(changes, key=lambda change: change.path)
         gone = [change for change in reversed(in_order) if change.after is None]
@@ -160,42 +158,45 @@ class Stage:
         turn.begin(self.workspace, puts)
         try:
             for put in puts:
-                if not place(self.workspace, put):
-                    change = next(change for change in changes if change.path == put.path)
-                    conflicts.append(Conflict(change, "its folder is no folder any more"))
+                try:
+                    if not place(self.workspace, put):
+                        conflicts.append(Conflict(by_path[put.path], "something else lies in its way"))
+                except UserError as e:
+                    conflicts.append(Conflict(by_path[put.path], str(e)))
         finally:
             self.reset(changes)
         return conflicts
 
     def reset(self, changes: Sequence[Change]) -> None:
         """Make the stage what the workspace is, wherever tools have changed it."""
-        for change in sorted(changes, key=lambda change: change.path, reverse=True):
-            self._drop(change.path)
-        for change in sorted(changes, key=lambda change: change.path):
-            state = look(self.workspace / change.path)
-            if state is not None and (self.folder / change.path).parent.is_dir():
-                self._take(change.path, state)
+        paths = sorted(change.path for change in changes)
+        for path in reversed(paths):
+            self._drop(path)
+        for path in paths:
+            state = self._there.look(path)
+            if state is not None:
+                self._take(path, state)
 
     def _merged(self, change: Change) -> Put | str | None:
         """What is to be put into the workspace; why that cannot be; None if the person has done the same."""
         path = change.path
         if not is_unicode(path + (change.after.target if change.after else "")):
             return "its name has bytes that are not UTF-8"
-        if any(path == never or path.startswith(f"{never}/") for never in _NEVER_MERGED):
-            return "what is there is run by git: change it yourself"
+        if GIT in path.split("/"):
+            return "what is there is git's: change it yourself"
         if change.after is not None and change.after.kind == "link" and _leads_out(path, change.after.target):
-            return f"a link to {change.after.target} leads out of the folder"
-        source = self.folder / path
-        there = look(self.workspace / path)
+            return f"a link to {change.after.target} may lead out of the folder"
+        source = self._shown.root / path
+        there = self._there.look(path)
         if there == change.before:
             return Put(path, None if change.after is None else source)
         if change.after is None:
             return None if there is None else "you have changed what was deleted"
-        if there is not None and there.kind == change.after.kind and _alike(self.workspace / path, source, there.kind):
-            return None
         if there is None:
             return "you have deleted what was changed"
-        texts = self.before(path), read_text(self.workspace / path), read_text(source)
+        if there.kind == change.after.kind and self._alike(path, there, change.after):
+            return None
+        texts = self.before(path), self._there.text(path), self.after(path)
         if there.kind != "file" or change.after.kind != "file" or change.before is None:
             return "you have put something else there"
         if texts[0] is None or texts[1] is None or texts[2] is None:
@@ -203,39 +204,55 @@ class Stage:
         merged = merge_texts(texts[0], texts[1], texts[2])
         return "you have changed the same lines" if merged is None else Put(path, text=merged, mode=there.mode)
 
+    def _alike(self, path: str, there: State, shown: State) -> bool:
+        if there.kind == "file":
+            return self._there.digest(path) == self._shown.digest(path) != ""
+        return there.kind == "folder" or there.target == shown.target
+
     def _unchanged(self, path: str, base: _Base, state: State) -> bool:
         if state == base.here:
             return True
         if (state.kind, state.mode) != (base.here.kind, base.here.mode):
             return False
-        if state.kind == "folder":
-            return True
+        if state.kind != "file":
+            return state.kind == "folder"
         if base.text is not None:
-            return self.after(path) == self._text(base)
+            return self._here.text(path) == self._text(base)
         # Written anew, and perhaps with the same content.
-        there = look(self.workspace / path)
-        return there == base.there and _alike(self.workspace / path, self.folder / path, state.kind)
+        there = self._there.look(path)
+        return there == base.there and self._there.digest(path) == self._here.digest(path) != ""
+
+    def _show(self, path: str, state: State) -> bool:
+        """Copy it to where no program can reach it; whether it was still there."""
+        try:
+            self._here.copy(path, self._shown, state)
+        except OSError as e:
+            if e.errno in DISK_FULL:
+                raise UserError("there is no room for a copy of what was changed: free some space") from e
+            return False
+        return True
 
     def _take(self, path: str, state: State) -> None:
-        """Copy a path from the workspace. One that is gone meanwhile is seen the next time."""
-        source, target = self.workspace / path, self.folder / path
-        here = look(target)
-        if here is not None and (here.kind != "folder" or state.kind != "folder"):
+        """Copy a path from the workspace. One that is gone meanwhile is seen the next time; what the person cannot
+        read, nobody here needs."""
+        here = self._here.look(path)
+        if here is not None and not (here.kind == "folder" == state.kind):
             self._drop(path)
-        with suppress(FileNotFoundError):
-            if state.kind == "folder":
-                target.mkdir(exist_ok=True)
-                target.chmod(state.mode | stat.S_IRWXU)
-            elif state.kind == "link":
-                target.symlink_to(state.target)
-            else:
-                copy_file(source, target)
-            here = look(target)
-            if here is not None:
-                self._base[path] = _Base(state, here, self._keep(target) if state.kind == "file" else None)
+            here = None
+        try:
+            if here is None:
+                self._there.copy(path, self._here, state)
+        except OSError as e:
+            if e.errno in DISK_FULL:
+                raise UserError("there is no room for a copy of the folder: free some space") from e
+            self._drop(path)
+            return
+        here = self._here.look(path)
+        if here is not None:
+            self._base[path] = _Base(state, here, self._keep(path) if state.kind == "file" else None)
 
-    def _keep(self, path: Path) -> tuple[int, int] | None:
-        text = read_text(path)
+    def _keep(self, path: str) -> tuple[int, int] | None:
+        text = self._here.text(path)
         if text is None:
             return None
         with open(self._texts, "ab") as file:
@@ -250,143 +267,57 @@ class Stage:
 
     def _drop(self, path: str) -> None:
         """Remove a path, with what is in it, from the stage."""
-        target = self.folder / path
-        if target.is_dir() and not target.is_symlink():
-            _remove_tree(target)
-        else:
-            target.unlink(missing_ok=True)
+        self._here.remove(path)
         self._base.pop(path, None)
 
     def _walk_workspace(self, shared: dict[str, Path]) -> Iterator[tuple[str, State]]:
         waiting: list[tuple[str, tuple[tuple[str, GitIgnoreSpec], ...]]] = [("", (("", _ALWAYS_IGNORED),))]
         while waiting:
             folder, rules = waiting.pop()
-            rules = (*rules, *_rules_of(self.workspace / folder, folder))
-            for entry in _entries(self.workspace / folder):
-                path = f"{folder}{entry.name}"
-                state = look(Path(entry.path))
-                if state is None:
+            rules = (*rules, *self._rules_of(folder))
+            for name, state in self._there.entries(folder.rstrip("/")):
+                path, place = f"{folder}{name}", self.workspace / folder / name
+                if state.kind == "other" or place in self._leave_out:
                     continue
-                if state.kind == "file" and state.mark[0] > SHARED_FILE_BYTES:
-                    shared[path] = Path(entry.path)
+                if name == GIT or (state.kind == "file" and state.mark[0] > SHARED_FILE_BYTES):
+                    shared[path] = place
                     continue
                 if state.kind == "folder":
-                    if _ignored(f"{path}/", rules) and _is_large(Path(entry.path)):
-                        shared[path] = Path(entry.path)
+                    if _ignored(f"{path}/", rules) and self._is_large(path):
+                        shared[path] = place
                         continue
-                    waiting.append((f"{path}/", rules))
+                    if path.count("/") < MOST_DEPTH:
+                        waiting.append((f"{path}/", rules))
                 yield path, state
 
     def _walk_stage(self) -> Iterator[tuple[str, State]]:
-        waiting = [""]
-        while waiting:
-            folder = waiting.pop()
-            for entry in _entries(self.folder / folder):
-                path = f"{folder}{entry.name}"
-                state = look(Path(entry.path))
-                if state is None or (state.kind == "link" and state.target == str(self.shared.get(path))):
-                    continue
-                if state.kind == "folder":
-                    waiting.append(f"{path}/")
+        for path, state in self._here.walk():
+            ours = state.kind == "link" and state.target == str(self.shared.get(path))
+            if not ours and state.kind != "other":
                 yield path, state
 
+    def _rules_of(self, folder: str) -> list[tuple[str, GitIgnoreSpec]]:
+        text = self._there.text(f"{folder}.gitignore")
+        return [(folder, GitIgnoreSpec.from_lines(text.splitlines()))] if text else []
 
-def look(path: Path) -> State | None:
-    """What is at a path, without following links. None for nothing, and for what is no file, link or folder."""
-    try:
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            return State("link", 0, (), str(path.readlink()))
-    except OSError:
-        return None
-    mode = stat.S_IMODE(found.st_mode) & 0o777
-    if stat.S_ISDIR(found.st_mode):
-        return State("folder", mode, ())
-    if stat.S_ISREG(found.st_mode):
-        return State("file", mode, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
-    return None
-
-
-_FICLONE = 0x40049409
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy content, permissions and times; on a file system that can, without taking any room."""
-    if os.name == "posix" and hasattr(os, "copy_file_range"):
-        import fcntl
-
-        with open(source, "rb") as read, open(target, "xb") as write:
-            try:
-                fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
-            except OSError:
-                shutil.copyfileobj(read, write, 1 << 20)
-    else:
-        shutil.copyfile(source, target, follow_symlinks=False)
-    shutil.copystat(source, target, follow_symlinks=False)
+    def _is_large(self, path: str) -> bool:
+        size = 0
+        for entries, (_, state) in enumerate(self._there.walk(path), 1):
+            size += state.mark[0] if state.mark else 0
+            if entries > SHARED_ENTRIES or size > SHARED_BYTES:
+                return True
+        return False
 
 
 def _leads_out(path: str, target: str) -> bool:
-    """Whether a link at `path` leads to something that is not in the workspace."""
-    depth = path.count("/")
-    for part in target.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return target.startswith("/")
-
-
-def _alike(a: Path, b: Path, kind: Kind) -> bool:
-    if kind == "file":
-        with suppress(OSError):
-            return filecmp.cmp(a, b, shallow=False)
-        return False
-    return kind == "folder" or a.readlink() == b.readlink()
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
-    except PermissionError:
-        # What the person cannot read, nobody here needs.
-        return []
-    except OSError as e:
-        raise UserError(f"the folder {folder} cannot be read: {e.strerror or e}") from e
-
-
-def _rules_of(folder: Path, path: str) -> list[tuple[str, GitIgnoreSpec]]:
-    text = read_text(folder / ".gitignore")
-    return [(path, GitIgnoreSpec.from_lines(text.splitlines()))] if text else []
+    """Whether a link at `path` could lead to something that is not in the workspace. Upwards it may only go at first:
+    behind a name, which may be a link as well, nobody can say where `..` is."""
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    up = 0
+    while up < len(parts) and parts[up] == "..":
+        up += 1
+    return target.startswith("/") or up > path.count("/") or ".." in parts[up:]
 
 
 def _ignored(path: str, rules: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:
     return any(spec.match_file(path.removeprefix(place)) for place, spec in rules)
-
-
-def _is_large(folder: Path) -> bool:
-    entries = size = 0
-    waiting = [folder]
-    while waiting:
-        for entry in _entries(waiting.pop()):
-            entries += 1
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(Path(entry.path))
-            else:
-                with suppress(OSError):
-                    size += entry.stat(follow_symlinks=False).st_size
-            if entries > SHARED_ENTRIES or size > SHARED_BYTES:
-                return True
-    return False
-
-
-def _remove_tree(folder: Path) -> None:
-    """Also what a program has made unwritable."""
-
-    folder.chmod(stat.S_IRWXU)
-    for parent, folders, _ in os.walk(folder):
-        for path in (Path(parent, name) for name in folders):
-            if not path.is_symlink():
-                path.chmod(stat.S_IRWXU)
-    shutil.rmtree(folder)

@@ -10,6 +10,7 @@ Paths are relative to the workspace, with `/`.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Sequence
@@ -21,14 +22,12 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from openk2.agent.merge import merge_texts
+from openk2.agent.tree import Tree
 from openk2.core import UserError
 from openk2.core.errors import first_invalid
 from openk2.core.runs import sha256_file, write_text
 
 Kind = Literal["file", "link", "folder", "nothing"]
-
-TEXT_BYTES = 1 << 20
-"""Texts up to here are merged; what is longer, or no text, is taken whole or not at all."""
 
 
 class Was(BaseModel):
@@ -82,6 +81,11 @@ class Turn:
     def path(self) -> Path:
         return self.folder / "turn.json"
 
+    @property
+    def at(self) -> float:
+        """When something was put there, or back."""
+        return self.path.stat().st_mtime
+
     def begin(self, workspace: Path, puts: Sequence[Put]) -> None:
         """Keep what is at these paths, and what is going to be put there."""
         if not puts:
@@ -96,7 +100,7 @@ class Turn:
                 became = Was(kind="file", mode=put.mode, digest=sha256_file(after))
             else:
                 became = Was() if put.source is None else what_is(put.source)
-                if put.source is not None and became.kind == "file" and read_text(put.source) is not None:
+                if put.source is not None and became.kind == "file" and _text(put.source) is not None:
                     shutil.copyfile(put.source, after)
             was = what_is(there)
             if was.kind == "file":
@@ -120,6 +124,8 @@ class Turn:
         """
         record = self.read()
         workspace = copy or Path(record.workspace)
+        if not workspace.is_dir():
+            raise UserError(f"the folder {workspace} is not there: bring it back")
         left: dict[str, str] = {}
         # What was put first is taken away last: folders after what lies in them.
         for number, kept in reversed(list(enumerate(record.kept))):
@@ -128,7 +134,8 @@ class Turn:
                 left[kept.path] = put
             elif put is not None and not place(workspace, put):
                 left[kept.path] = "something else lies in its way"
-        if copy is None:
+        # What came to nothing can be tried again.
+        if copy is None and len(left) < len(record.kept):
             self._write(record.model_copy(update={"undone": True}))
         return left
 
@@ -137,6 +144,8 @@ class Turn:
         if now == kept.before or (now.alike(kept.before) and not now.alike(kept.after)):
             return None
         if now.alike(kept.after):
+            if kept.before.kind == "file" and what_is(before).digest != kept.before.digest:
+                return "what was there before was changed by another name of it"
             if kept.before.kind in ("file", "nothing"):
                 return Put(kept.path, before if kept.before.kind == "file" else None, mode=kept.before.mode)
             # A link or a folder is nothing but its record.
@@ -145,7 +154,7 @@ class Turn:
             made.symlink_to(kept.before.target) if kept.before.kind == "link" else made.mkdir(mode=kept.before.mode)
             return Put(kept.path, made, mode=kept.before.mode)
         if now.kind == kept.before.kind == kept.after.kind == "file":
-            texts = read_text(self.folder / "after" / str(number)), read_text(workspace / kept.path), read_text(before)
+            texts = _text(self.folder / "after" / str(number)), _text(workspace / kept.path), _text(before)
             if texts[0] is not None and texts[1] is not None and texts[2] is not None:
                 merged = merge_texts(texts[0], texts[1], texts[2])
                 if merged is not None:
@@ -172,24 +181,8 @@ def what_is(path: Path) -> Was:
     return Was()
 
 
-def read_text(path: Path, most: int = TEXT_BYTES) -> str | None:
-    """The text of a file; empty if there is nothing, None if it is no text, no file, or longer than `most` bytes."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
-                return None
-            data = file.read(most + 1)
-    except FileNotFoundError:
-        return ""
-    except OSError:
-        return None
-    if b"\0" in data or len(data) > most:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
+def _text(path: Path) -> str | None:
+    return Tree(path.parent).text(path.name)
 
 
 def place(workspace: Path, put: Put) -> bool:
@@ -218,7 +211,7 @@ def place(workspace: Path, put: Put) -> bool:
 
 
 def _replace(target: Path, put: Put) -> None:
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         if put.text is not None:
             temporary.write_bytes(put.text.encode())
@@ -257,7 +250,9 @@ def _is_inside(workspace: Path, target: Path) -> bool:
 def _keep(there: Path, kept: Path) -> None:
     """A second name for a file, which is replaced and never written into; where that cannot be, a copy."""
     kept.unlink(missing_ok=True)
-    try:
-        os.link(there, kept, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(there, kept, follow_symlinks=False)
+    # A file with another name can be written into by that one.
+    if there.lstat().st_nlink == 1:
+        with suppress(OSError):
+            os.link(there, kept, follow_symlinks=False)
+            return
+    shutil.copy2(there, kept, follow_symlinks=False)
