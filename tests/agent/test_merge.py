@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk2.agent.merge import merge_texts
+from openk2.agent.merge import merge_texts, unified
 
 texts = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "", "d"]), max_size=12).map("".join)
 
@@ -45,3 +45,26 @@ def test_both_sides_are_alike(base: str, ours: str, theirs: str) -> None:
 )
 def test_what_cannot_be_merged_is_said(base: str, ours: str, theirs: str) -> None:
     assert merge_texts(base, ours, theirs) is None
+
+
+def test_a_long_text_of_few_words_is_merged_line_by_line() -> None:
+    base = "".join(f"{number * number % 3}\n" for number in range(20_000))
+
+    def edited(*lines: int) -> str:
+        changed = base.splitlines(keepends=True)
+        for line in lines:
+            changed[line] = "x\n"
+        return "".join(changed)
+
+    merged = merge_texts(base, edited(5, 9000), edited(7000, 19_990))
+    assert merged == edited(5, 9000, 7000, 19_990)
+    assert sum(line.startswith("+") for line in unified(base, edited(5, 19_990))) == 2
+
+
+@given(before=texts, after=texts)
+def test_a_difference_says_what_was_taken_and_put(before: str, after: str) -> None:
+    lines = list(unified(before, after))
+    taken = [line[1:].rstrip("\n") for line in lines if line.startswith("-")]
+    put = [line[1:].rstrip("\n") for line in lines if line.startswith("+")]
+    assert len(before.splitlines()) - len(taken) == len(after.splitlines()) - len(put)
+    assert (not lines) == (before == after)

@@ -55,9 +55,26 @@ def hunks(base: Sequence[str], lines: Sequence[str]) -> list[Hunk]:
         tail += 1
     old, new = base[head : len(base) - tail], lines[head : len(lines) - tail]
     if len(old) * len(new) > _MOST_COMPARED:
+        if len(old) == len(new):
+            # Most edits of a long text leave its other lines where they are.
+            return _in_place(old, new, head)
         return [Hunk(head, head + len(old), tuple(new))]
     opcodes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     return [Hunk(head + i, head + j, tuple(new[k:m])) for operation, i, j, k, m in opcodes if operation != "equal"]
+
+
+def _in_place(old: Sequence[str], new: Sequence[str], at: int) -> list[Hunk]:
+    """Line n of one side against line n of the other."""
+    found: list[Hunk] = []
+    start: int | None = None
+    for number in range(len(old) + 1):
+        differs = number < len(old) and old[number] != new[number]
+        if differs and start is None:
+            start = number
+        elif not differs and start is not None:
+            found.append(Hunk(at + start, at + number, tuple(new[start:number])))
+            start = None
+    return found
 
 
 def unified(before: str, after: str) -> Iterator[str]:

@@ -20,6 +20,8 @@ from openk2.worlds.text import clean
 Accept = Callable[["Review"], Sequence["Entry"]]
 """What of a review is taken over."""
 
+LISTED = 40
+"""Of more changes the first are listed."""
 DIFF_LINES = 400
 """Of a longer difference the beginning is shown."""
 
@@ -128,11 +130,14 @@ def take_none(review: Review) -> Sequence[Entry]:
 def show(view: ConsoleView, review: Review) -> None:
     """The list of what was changed."""
     names = [shown_path(entry.path) for entry in review.entries]
-    width = max(map(len, names), default=0)
+    width = min(max(map(len, names[:LISTED]), default=0), 40)
     marks = {"added": "new", "deleted": "deleted", "changed": ""}
     lines = []
     for number, (name, entry) in enumerate(zip(names, review.entries, strict=True), 1):
         counted = f"+{entry.added} -{entry.removed}" if entry.added is not None else ""
+        if number > LISTED:
+            lines.append(f"... {len(names) - LISTED} more ...")
+            break
         lines.append(f"{number} {name:{width}}  {counted:9} {marks[entry.change.word]}".rstrip())
     view.entry("changes", "bold yellow", Text("\n".join(lines)))
 
