@@ -19,7 +19,7 @@ from openk2.rl.episodes import Group, told_excluded
 from openk2.rl.learner import Learner
 from openk2.rl.recipe import FamilyConfig, RLRecipe
 from openk2.rl.rollouts import Configs, OnShare, Rollouts, new_group
-from openk2.rl.run import EXAMPLES
+from openk2.train.folder import EXAMPLES
 from openk2.train.ranks import Ranks
 
 _PAIRS_OF_A_TASK = 2

@@ -25,8 +25,8 @@ from openk2.data.report import (
     percent,
     write_report_files,
 )
-from openk2.rl.run import EXAMPLES, STAGE, is_finished, record_of
-from openk2.train.folder import METRICS, has_checkpoint
+from openk2.rl.run import STAGE, is_finished, record_of
+from openk2.train.folder import EXAMPLES, METRICS, has_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

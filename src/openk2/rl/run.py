@@ -20,6 +20,7 @@ from openk2.rl.recipe import RLRecipe
 from openk2.train.folder import (
     BEGUN,
     CHECKPOINTS,
+    EXAMPLES,
     METRICS,
     PRECISION,
     TIMINGS,
@@ -41,7 +42,6 @@ from openk2.train.worker import LOCK_SECONDS
 STAGE = "rl"
 BEGUN_FROM = ("weights", "own_families")
 """What a run's record says beside its recipe."""
-EXAMPLES = "examples.json"
 _WITHOUT_EFFECT = {"checkpoint_every"}
 
 

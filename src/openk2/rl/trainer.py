@@ -34,9 +34,8 @@ from openk2.rl.objective import Sample
 from openk2.rl.recipe import RLRecipe
 from openk2.rl.rollouts import Rollouts, new_group
 from openk2.rl.rubrics import task_rubric
-from openk2.rl.run import EXAMPLES
 from openk2.train.checkpoint import load_latest, save_checkpoint
-from openk2.train.folder import CHECKPOINTS, METRICS, TIMINGS
+from openk2.train.folder import CHECKPOINTS, EXAMPLES, METRICS, TIMINGS
 from openk2.train.logs import append, cut_back
 from openk2.train.precision import compute_dtype
 from openk2.train.ranks import Ranks

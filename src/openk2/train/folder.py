@@ -10,6 +10,8 @@ from openk2.core.runs import half_written
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 """What was computed, the same in every run, and how long it took."""
+EXAMPLES = "examples.json"
+"""Answers before and after, where a stage has some to show."""
 BEGUN = "begun.json"
 """Configuration and inputs of a stage that is not finished."""
 CHECKPOINTS = "checkpoints"
