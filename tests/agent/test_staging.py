@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -13,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk2.agent import staging
+from openk2.agent import tree as tree_module
 from openk2.agent.staging import Change, Conflict, Stage
 from openk2.agent.undo import Turn
 from openk2.core import UserError
+from shared.somebody import NOBODY, not_root
 
 
 @pytest.fixture
@@ -91,6 +94,22 @@ def test_what_tools_do_is_seen_taken_over_and_taken_back(home: Path, stage: Stag
     # The stage follows.
     stage.refresh()
     assert tree(stage.folder) == before and stage.changes() == []
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_folder_with_other_permissions_keeps_what_is_in_it(
+    taken: bool, home: Path, stage: Stage, tmp_path: Path
+) -> None:
+    (stage.folder / "src").chmod(0o711)
+    (stage.folder / "a.txt").write_text("1\n")
+    changes = stage.changes()
+    assert words(changes) == [("changed", "a.txt"), ("changed", "src")]
+    assert stage.merge(changes if taken else changes[:1], Turn(tmp_path / "turn")) == []
+    stage.reset(changes)
+    assert stage.changes() == [] and stage.refresh() == [] and stage.changes() == []
+    assert tree(stage.folder) == tree(home) and (home / "src" / "run.sh").exists()
+    assert (home / "src").stat().st_mode & 0o777 == (stage.folder / "src").stat().st_mode & 0o777
+    assert ((home / "src").stat().st_mode & 0o777 == 0o711) is taken
 
 
 def test_what_is_refused_is_gone_from_the_stage(home: Path, stage: Stage, tmp_path: Path) -> None:
@@ -349,12 +368,11 @@ def test_a_link_by_way_of_a_link_leads_nowhere(home: Path, stage: Stage, tmp_pat
     assert (home / "z").read_text() == (home / "a.txt").read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_what_cannot_be_read_is_neither_lost_nor_in_the_way() -> None:
     with tempfile.TemporaryDirectory() as name:
-        os.chown(name, 65534, 65534)
-        os.seteuid(65534)
-        try:
+        if os.geteuid() == 0:
+            os.chown(name, NOBODY, NOBODY)
+        with not_root():
             home, stage = Path(name, "work"), Stage(Path(name, "work"), Path(name, "stage"))
             (home / "src").mkdir(parents=True)
             (home / "src" / "s.py").write_text("s")
@@ -363,14 +381,23 @@ def test_what_cannot_be_read_is_neither_lost_nor_in_the_way() -> None:
             (home / "closed").chmod(0)
             stage.refresh()
             assert sorted(path.name for path in stage.folder.iterdir()) == ["src", "top"]
-            (stage.folder / "src").chmod(0)
             (stage.folder / "top").chmod(0)
-            assert stage.merge(stage.changes(), Turn(Path(name, "turn"))) == []
-            (home / "src").chmod(0o700)
-            assert (home / "src" / "s.py").read_text() == "s"
+            for number, mode in enumerate((0, 0o600, 0o100)):
+                (stage.folder / "src").chmod(mode)
+                assert stage.merge(stage.changes(), Turn(Path(name, f"turn {number}"))) == []
+                (home / "src").chmod(0o700)
+                assert (home / "src" / "s.py").read_text() == "s"
+                stage.refresh()
             assert sorted(path.name for path in home.iterdir()) == ["closed", "src", "top"]
-        finally:
-            os.seteuid(0)
+
+
+def test_a_copy_that_cannot_be_read_is_no_deletion(stage: Stage, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(tree_module, "_names", full)
+    with pytest.raises(UserError, match=r"cannot be read \(Too many open files\): try again"):
+        stage.changes()
 
 
 def test_a_turn_that_came_to_nothing_can_be_tried_again(home: Path, stage: Stage, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import openk2
 from openk2.core import Message
 from openk2.core.atif import read_atif
+from shared.somebody import not_root
 from shared.terminal import Terminal
 
 Run = Callable[..., Any]
@@ -202,16 +203,13 @@ class TestBadInput:
         monkeypatch.chdir(Path(openk2.__file__).parents[2])
         cli("agent", "x", "-p").refused("OpenK2 itself could be changed", "name a folder with --workspace")
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
     def test_workspace_of_somebody_else(self, cli: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = tmp_path_factory.mktemp("private") / "inner"
-        folder.mkdir(mode=0o700)
-        nobody = 65534
-        os.seteuid(nobody)
-        try:
+        folder.mkdir()
+        folder.chmod(0)
+        with not_root():
             done = cli("agent", "x", "-p", "-w", folder)
-        finally:
-            os.seteuid(0)
+        folder.chmod(0o700)
         done.refused("cannot be")
 
     def test_task(self, cli: Run, workspace: Path) -> None:

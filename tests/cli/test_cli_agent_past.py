@@ -86,12 +86,13 @@ def test_a_call_that_gives_something_else_is_found(call: Call, cli: Run, script:
 def test_a_session_goes_on(cli: Run, changes: str, workspace: Path) -> None:
     first = cli("agent", "change", "-w", workspace, "--json", "--yes", "--model", changes).events[-1]
     session = Path(first["trajectory"]).parent.name
-    done = cli("agent", "resume", session[:-3], "--task", "and now?", "--json", "--yes", "--model", changes)
+    done = cli("agent", "resume", session[:-3], "and now?", "--json", "--yes", "--model", changes)
     assert done.events[-1]["answer"] == "Again." and done.events[-1]["trajectory"] == first["trajectory"]
     (listed,) = cli("agent", "sessions", "--json").events
     assert listed["requests"] == ["change", "and now?"]
-    cli("agent", "resume", "nothing", "--task", "x").refused("there is no session 'nothing'")
-    cli("agent", "resume", "-w", workspace.parent, "--task", "x").refused("there is no session of")
+    cli("agent", "resume", "nothing", "x").refused("there is no session 'nothing'")
+    cli("agent", "resume", "-w", workspace.parent, "-p").refused("there is no session of")
+    cli("agent", "resume", "-w", workspace, "-p").refused("the task is empty")
 
 
 def test_read_only_writes_nothing(call: Call, cli: Run, script: Script, workspace: Path) -> None:

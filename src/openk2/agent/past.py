@@ -25,7 +25,7 @@ def undo(workspace: Path, identifier: str = "") -> tuple[Record, dict[str, str]]
     Returns its record, and for each path that could not be taken back why. Raises UserError if there is no turn.
     """
     found = [find(identifier)] if identifier else sessions(workspace)
-    with writing(workspace):
+    with writing():
         # A session may have been gone on with after a later one.
         turns = sorted((turn for stored in found for turn in stored.turns), key=lambda turn: turn.at, reverse=True)
         for turn in turns:
@@ -122,8 +122,9 @@ def _settle(stage: Stage, request: str, waiting: list[Turn], folder: Path) -> No
     """What was taken over at the end of a request stays, the rest goes."""
     changes = stage.changes()
     taken: set[str] = set()
-    if waiting and changes and waiting[0].read().request == request:
-        taken = {kept.path for kept in waiting.pop(0).read().kept}
+    if waiting and changes and (record := waiting[0].read()).request == request:
+        taken = {kept.path for kept in record.kept}
+        waiting.pop(0)
     stage.merge([change for change in changes if change.path in taken], Turn(folder / str(len(waiting))))
     stage.reset([change for change in changes if change.path not in taken])
 

@@ -1,8 +1,9 @@
 """What a person sees of the changes that tools have made, and what they take over of it.
 
-changes 1 a.txt        +1 -1
-        2 new/b.txt    +3        new
-        3 .git         14 files
+    changes 1 a.txt      +1 -1
+            2 new/b.txt  +3 -0     new
+
+Lines are counted where it is a text that is not too long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.text import Text
 from openk2.agent.merge import hunks, unified
 from openk2.agent.staging import Change, Conflict, Stage
 from openk2.agent.view import ConsoleView
+from openk2.core.errors import printable
 from openk2.worlds.text import clean
 
 Accept = Callable[["Review"], Sequence["Entry"]]
@@ -114,11 +116,6 @@ class Review:
         return all(state is None or state.kind == "folder" for state in (change.before, change.after))
 
 
-def shown_path(path: str) -> str:
-    """A path on one line, whatever is in it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in path)
-
-
 def take_all(review: Review) -> Sequence[Entry]:
     return review.entries
 
@@ -129,7 +126,7 @@ def take_none(review: Review) -> Sequence[Entry]:
 
 def show(view: ConsoleView, review: Review) -> None:
     """The list of what was changed."""
-    names = [shown_path(entry.path) for entry in review.entries]
+    names = [printable(entry.path) for entry in review.entries]
     width = min(max(map(len, names[:LISTED]), default=0), 40)
     marks = {"added": "new", "deleted": "deleted", "changed": ""}
     lines = []
@@ -156,7 +153,7 @@ def show_diff(view: ConsoleView, review: Review, entries: Sequence[Entry]) -> No
 def show_conflicts(view: ConsoleView, conflicts: Sequence[Conflict]) -> None:
     """What was not taken over although it was wanted."""
     for conflict in conflicts:
-        view.entry("kept", "red", Text(f"{shown_path(conflict.change.path)} as it is: {clean(conflict.reason)}"))
+        view.entry("kept", "red", Text(f"{printable(conflict.change.path)} as it is: {clean(conflict.reason)}"))
 
 
 def ask(view: ConsoleView, listen: Callable[[str], str | None]) -> Accept:

@@ -23,14 +23,7 @@ from openk2.agent.setup import acquire_policy, acquire_sandbox, ask_consent, spe
 from openk2.agent.store import create, find
 from openk2.agent.tools import SYSTEM, AskUser, Profile, Todo, Tool, search_tools, unclear
 from openk2.agent.view import ConsoleView, print_json, print_object
-from openk2.core import (
-    NANO_SYSTEM,
-    Limits,
-    Policy,
-    Trajectory,
-    UserError,
-)
-from openk2.core.atif import read_atif
+from openk2.core import NANO_SYSTEM, Limits, Policy, Trajectory, UserError
 from openk2.core.errors import Interrupted
 from openk2.core.messages import is_unicode
 from openk2.core.progress import new_console
@@ -186,7 +179,7 @@ class _Talk:
                 return trajectory
             request = said
 
-    def _turn(self, request: str) -> Trajectory:
+    def _turn(self, request: str) -> Trajectory | None:
         session = self._session
         try:
             trajectory = self._runner.run(session.ask(request))
@@ -197,7 +190,7 @@ class _Talk:
             # Of a conversation only the turn is stopped; the next Ctrl-C, at the prompt, ends it.
             self._view.note("stopped", "yellow")
             self._settle(request)
-            return read_atif(session.record)
+            return session.last
         if not trajectory.finished and not self._as_json:
             self._view.note(f"gave up: {WHY[trajectory.stop]}", "yellow")
         self._settle(request)

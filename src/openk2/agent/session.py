@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from openk2.agent.request import csvs_that_are_no_tables
 from openk2.agent.review import Accept, Entry, Review
 from openk2.agent.setup import record_name, warn
-from openk2.agent.staging import Conflict, Stage
+from openk2.agent.staging import Change, Conflict, Stage
 from openk2.agent.store import Stored, writing
 from openk2.agent.tools import Checked, Tool
 from openk2.core import (
@@ -68,10 +68,9 @@ class SessionWorld(MachineWorld):
             return await self._more.call(call)
         if self.sandbox.frozen and call.name in (WRITE_FILE.name, EDIT_FILE.name):
             return ToolResult("the workspace is read-only", error=True)
-        if self._more.specs and call.name not in {tool.name for tool in self.tools}:
-            return ToolResult(
-                f"no tool named {clean(call.name[:80])}: use {', '.join(tool.name for tool in self.tools)}", error=True
-            )
+        names = [tool.name for tool in self.tools]
+        if call.name not in names:
+            return ToolResult(f"no tool named {clean(call.name[:80])}: use {', '.join(names)}", error=True)
         return await super().call(call)
 
     async def start(self, task: Task) -> list[Message]:
@@ -107,6 +106,8 @@ class Session:
         self.policy, self.world, self.limits, self.watch = policy, world, limits, watch
         self.stored = stored
         self.record = stored.record
+        self.last: Trajectory | None = None
+        """What was said and done so far, also where a request was stopped."""
         self._first: Task | None = None
         self._steps: list[Step] = []
         self._seconds = 0.0
@@ -161,10 +162,14 @@ class Session:
         wanted = {entry.path for entry in taken}
         conflicts = []
         if chosen:
-            with writing(stage.workspace):
-                conflicts = await asyncio.to_thread(stage.merge, chosen, self.stored.next_turn(request))
+            conflicts = await asyncio.to_thread(self._merge, chosen, request)
         await asyncio.to_thread(stage.reset, [change for change in changes if change.path not in paths])
         return Outcome(taken, [entry for entry in found.entries if entry.path not in wanted], conflicts)
+
+    def _merge(self, changes: Sequence[Change], request: str) -> list[Conflict]:
+        # Another session may be writing for a while.
+        with writing():
+            return self.world.stage.merge(changes, self.stored.next_turn(request))
 
     def _join(self, trajectory: Trajectory) -> Trajectory:
         """Behind what was said and done before, in the record too."""
@@ -183,6 +188,7 @@ class Session:
         return trajectory
 
     def _keep(self, trajectory: Trajectory) -> None:
+        self.last = trajectory
         self._first, self._steps, self._seconds = trajectory.task, trajectory.steps, trajectory.seconds
         self.world.said = trajectory.messages
 

@@ -14,6 +14,7 @@ the workspace, which programs in the sandbox can read and not write.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,15 +118,17 @@ class Stage:
         Tree(root.parent, ours=True).remove(root.name)
         root.mkdir()
         found: list[Change] = []
+        shown: set[str] = set()
         for path in sorted(now.keys() | self._base.keys()):
             base, state = self._base.get(path), now.get(path)
             if base is not None and state is not None and self._unchanged(path, base, state):
-                if state.kind == "folder":
-                    self._show(path, state)
                 continue
-            if state is not None and not self._show(path, state):
-                # It is gone again, or something else.
-                continue
+            if state is not None:
+                way = [path[:at] for at, letter in enumerate(path) if letter == "/" and path[:at] not in shown]
+                shown.update((*way, path))
+                if not all(self._show(place, now[place]) for place in (*way, path)):
+                    # It is gone again, or something else.
+                    continue
             found.append(Change(path, base.there if base else None, self._shown.look(path) if state else None))
         return found
 
@@ -171,11 +174,14 @@ class Stage:
         """Make the stage what the workspace is, wherever tools have changed it."""
         paths = sorted(change.path for change in changes)
         for path in reversed(paths):
-            self._drop(path)
+            there, here = self._there.look(path), self._here.look(path)
+            # What is in a folder that stays one has not changed with it.
+            if not (there and here and there.kind == here.kind == "folder"):
+                self._drop(path)
         for path in paths:
-            state = self._there.look(path)
-            if state is not None:
-                self._take(path, state)
+            there = self._there.look(path)
+            if there is not None:
+                self._take(path, there)
 
     def _merged(self, change: Change) -> Put | str | None:
         """What is to be put into the workspace; why that cannot be; None if the person has done the same."""
@@ -242,6 +248,8 @@ class Stage:
         try:
             if here is None:
                 self._there.copy(path, self._here, state)
+            else:
+                self._here.chmod(path, state.mode | stat.S_IRWXU)
         except OSError as e:
             if e.errno in DISK_FULL:
                 raise UserError("there is no room for a copy of the folder: free some space") from e

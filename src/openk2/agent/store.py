@@ -1,8 +1,10 @@
 """Sessions on disk, one folder each, below the state folder of the person.
 
-sessions/ID/session.json        where it works, with which model, since when, what was asked
-sessions/ID/trajectory.json     all of it, in ATIF (and .jsonl while a request is under way)
-sessions/ID/turns/0001/         what the first request has changed, and what was there before (see `undo`)
+    sessions/ID/session.json        where it works, with which model, since when, what was asked
+    sessions/ID/trajectory.json     all of it, in ATIF (and .jsonl while a request is under way)
+    sessions/ID/turns/0001/         what the first request has changed, and what was there before (see `undo`)
+
+An id begins with the time, so that they sort by it.
 """
 
 from __future__ import annotations
@@ -130,8 +132,8 @@ def find(identifier: str, workspace: Path | None = None) -> Stored:
 
 
 @contextmanager
-def writing(workspace: Path) -> Iterator[None]:
-    """Whoever takes changes over or back in one of the person's folders is alone. Raises UserError after a minute."""
+def writing() -> Iterator[None]:
+    """Whoever takes changes over or back in a person's folders is alone. Raises UserError after a minute."""
     with locked(_root(), "try again", 60.0):
         yield
 

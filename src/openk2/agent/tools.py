@@ -6,13 +6,12 @@ person's MCP servers. A tool is a declaration and what it does with arguments th
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from openk2.core import ToolCall, ToolResult, ToolSpec
+from openk2.core import ToolCall, ToolResult, ToolSpec, UserError
 from openk2.sandbox import Caps, Sandbox
 from openk2.sandbox.box import environment
 from openk2.worlds import text
@@ -56,31 +55,17 @@ class Checked:
 
     async def call(self, call: ToolCall) -> ToolResult:
         """What a tool returns, or the sentence that says what is wrong with the call."""
-        tool = self._tools[call.name]
-        try:
-            arguments = call.parsed()
-        except (ValueError, RecursionError) as e:
-            return ToolResult(f"the arguments of {call.name} are not valid JSON: {e}", error=True)
-        if wrong := self._wrong(tool.spec, arguments):
-            return ToolResult(f"{call.name}: {wrong}", error=True)
-        return await tool.run(arguments)
-
-    def _wrong(self, spec: ToolSpec, arguments: Mapping[str, Any]) -> str:
-        from jsonschema.exceptions import best_match
-
+        from openk2.worlds.mcp.specs import arguments_of
         from openk2.worlds.schema import Schema
 
+        tool = self._tools[call.name]
         try:
-            if spec.name not in self._schemas:
-                self._schemas[spec.name] = Schema(spec.parameters)
-            first = best_match(self._schemas[spec.name].errors(dict(arguments)))
-        except (ValueError, TimeoutError):
-            # Whoever declares what cannot be checked has to check it.
-            return ""
-        if first is None:
-            return ""
-        where = ".".join(map(str, first.absolute_path))
-        return f"{where}: {first.message}" if where else first.message
+            if call.name not in self._schemas:
+                self._schemas[call.name] = Schema(tool.spec.parameters)
+            arguments = arguments_of(call, self._schemas[call.name])
+        except (UserError, ValueError) as e:
+            return ToolResult(text.cap(str(e)), error=True)
+        return await tool.run(arguments)
 
 
 def _spec(name: str, description: str, required: Sequence[str], **properties: Mapping[str, Any]) -> ToolSpec:
@@ -183,12 +168,4 @@ def search_tools(folder: Path, scratch: Path, sandbox: Sandbox) -> list[Tool]:
 
 def unclear(specs: Sequence[ToolSpec]) -> list[str]:
     """What a model could not know about these tools, a sentence each."""
-    sentences = []
-    for spec in specs:
-        if not spec.description.strip():
-            sentences.append(f"the tool {spec.name} has no description")
-        try:
-            json.dumps(dict(spec.parameters))
-        except (TypeError, ValueError):
-            sentences.append(f"the parameters of {spec.name} are no JSON")
-    return sentences
+    return [f"the tool {spec.name} has no description" for spec in specs if not spec.description.strip()]

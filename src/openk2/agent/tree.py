@@ -11,12 +11,14 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Literal
+
+from openk2.core import UserError
 
 Kind = Literal["file", "link", "folder", "other"]
 
@@ -27,6 +29,7 @@ MOST_DEPTH = 100
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _FICLONE = 0x40049409
 
 
@@ -67,12 +70,17 @@ class Tree:
                     waiting.append(inner)
 
     def entries(self, path: str = "") -> list[tuple[str, State]]:
-        """What is in a folder; nothing, where that cannot be read."""
+        """What is in a folder; nothing where there is none any more, and of others' folders where it cannot be read.
+
+        Raises UserError for one of ours that cannot be read: nothing of it is gone.
+        """
         try:
             with self._open_folder(path) as folder:
                 found = ((name, _state(folder, name)) for name in _names(folder))
                 return [(name, state) for name, state in found if state is not None]
-        except OSError:
+        except OSError as e:
+            if self._ours and e.errno not in _GONE:
+                raise UserError(f"the copy of the folder cannot be read ({e.strerror or e}): try again") from e
             return []
 
     @contextmanager
@@ -148,6 +156,11 @@ class Tree:
             elif state is not None:
                 os.unlink(name, dir_fd=folder)
 
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permissions of a file or a folder. Raises OSError."""
+        with self._parent(path) as (folder, name):
+            _chmod(folder, name, lambda _: mode)
+
     def link(self, path: str, target: str) -> None:
         """Put a link where nothing is. Raises OSError."""
         with self._parent(path) as (folder, name):
@@ -163,14 +176,9 @@ class Tree:
                 os.close(handle)
             return
         with self._parent(path) as (parent, name):
-            try:
-                handle = os.open(name, _FOLDER, dir_fd=parent)
-                _names(handle)
-            except PermissionError:
-                if not self._ours:
-                    raise
+            if self._ours:
                 _allow(parent, name, stat.S_IRWXU)
-                handle = os.open(name, _FOLDER, dir_fd=parent)
+            handle = os.open(name, _FOLDER, dir_fd=parent)
             try:
                 yield handle
             finally:
@@ -203,7 +211,7 @@ def _state(folder: int, name: str) -> State | None:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(found.st_mode):
             return State("link", 0, target=os.readlink(name, dir_fd=folder))
-    except OSError:
+    except _NOT_THERE:
         return None
     mode = stat.S_IMODE(found.st_mode) & 0o777
     if stat.S_ISDIR(found.st_mode):
@@ -214,12 +222,18 @@ def _state(folder: int, name: str) -> State | None:
 
 
 def _allow(folder: int, name: str, mode: int) -> None:
-    """Give the owner these permissions beside those that are there, and never by way of a link."""
+    """Give the owner these permissions beside those that are there."""
+    _chmod(folder, name, lambda found: found | mode)
+
+
+def _chmod(folder: int, name: str, wanted: Callable[[int], int]) -> None:
+    """Set permissions, from those that are there, and never by way of a link."""
     handle = os.open(name, getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
         found = os.fstat(handle).st_mode
-        if not stat.S_ISLNK(found):
-            Path(f"/proc/self/fd/{handle}").chmod(stat.S_IMODE(found) | mode)
+        mode = wanted(stat.S_IMODE(found))
+        if not stat.S_ISLNK(found) and mode != stat.S_IMODE(found):
+            Path(f"/proc/self/fd/{handle}").chmod(mode)
     finally:
         os.close(handle)
 

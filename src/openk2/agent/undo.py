@@ -99,10 +99,10 @@ class Turn:
                 after.write_bytes(put.text.encode())
                 became = Was(kind="file", mode=put.mode, digest=sha256_file(after))
             else:
-                became = Was() if put.source is None else what_is(put.source)
+                became = Was() if put.source is None else _what_is(put.source)
                 if put.source is not None and became.kind == "file" and _text(put.source) is not None:
                     shutil.copyfile(put.source, after)
-            was = what_is(there)
+            was = _what_is(there)
             if was.kind == "file":
                 _keep(there, self.folder / "before" / str(number))
             kept.append(Kept(path=put.path, before=was, after=became))
@@ -140,11 +140,11 @@ class Turn:
         return left
 
     def _back(self, workspace: Path, number: int, kept: Kept) -> Put | str | None:
-        now, before = what_is(workspace / kept.path), self.folder / "before" / str(number)
+        now, before = _what_is(workspace / kept.path), self.folder / "before" / str(number)
         if now == kept.before or (now.alike(kept.before) and not now.alike(kept.after)):
             return None
         if now.alike(kept.after):
-            if kept.before.kind == "file" and what_is(before).digest != kept.before.digest:
+            if kept.before.kind == "file" and _what_is(before).digest != kept.before.digest:
                 return "what was there before was changed by another name of it"
             if kept.before.kind in ("file", "nothing"):
                 return Put(kept.path, before if kept.before.kind == "file" else None, mode=kept.before.mode)
@@ -165,20 +165,14 @@ class Turn:
         write_text(self.path, record.model_dump_json(indent=1) + "\n")
 
 
-def what_is(path: Path) -> Was:
-    """What is at a path, without following links. Nothing, too, for what is no file, link or folder."""
-    try:
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            return Was(kind="link", target=str(path.readlink()))
-        mode = stat.S_IMODE(found.st_mode) & 0o777
-        if stat.S_ISDIR(found.st_mode):
-            return Was(kind="folder", mode=mode)
-        if stat.S_ISREG(found.st_mode):
-            return Was(kind="file", mode=mode, digest=sha256_file(path))
-    except OSError:
-        pass
-    return Was()
+def _what_is(path: Path) -> Was:
+    """What is at a path; nothing, too, for what is no file, link or folder."""
+    tree = Tree(path.parent)
+    state = tree.look(path.name)
+    if state is None or state.kind == "other":
+        return Was()
+    digest = tree.digest(path.name) if state.kind == "file" else ""
+    return Was(kind=state.kind, mode=state.mode, target=state.target, digest=digest)
 
 
 def _text(path: Path) -> str | None:

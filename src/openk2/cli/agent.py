@@ -15,10 +15,13 @@ from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 
 
 class Agent(TyperGroup):
-    """What is no command is a task: `agent "..."` is `agent run "..."`."""
+    """What is no command is a task: `agent "..."` is `agent run "..."`. `agent resume ID` is `agent run --resume ID`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in self.commands:
+        if args[:1] == ["resume"]:
+            named = len(args) > 1 and not args[1].startswith("-")
+            args = ["run", "--resume", args[1] if named else "", *args[1 + named :]]
+        elif not args or args[0] not in self.commands:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -102,6 +105,10 @@ def run(
     yes: AcceptOption = False,
     sandbox: SandboxOption = Confinement.workspace,
     network: NetworkOption = Network.off,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="ID", help="Go on with what was said, without Python's variables."),
+    ] = None,
     device: DeviceOption = "cpu",
     json: EventsOption = False,
 ) -> None:
@@ -112,7 +119,8 @@ def run(
     can be asked and it is not given, nothing.
 
     On a terminal you can go on talking until an empty line, and Ctrl-C stops a request; with -p, --json or in a pipe it
-    does the one task. Also: agent sessions, resume, undo, replay.
+    does the one task. Also: agent sessions, undo, replay, and resume [ID] [TASK], which goes on with a session, without
+    an ID the last one of the folder.
 
     Exit status: 0 the agent finished, 1 it gave up (a limit, a call that cannot be read), 2 bad input, such as a CSV
     that is no table.
@@ -135,52 +143,9 @@ def run(
         interactive=_is_terminal() and not (print_mode or json),
         confinement=sandbox.value,
         network=network.value,
+        resume=resume,
         profile=None if profile is None else profile.value,
         servers=mcp,
-    )
-    raise typer.Exit(run_agent(settings))
-
-
-@app.command("resume")
-def resume(
-    session: Annotated[str, typer.Argument(help="Its id, or how it begins.", metavar="ID")] = "",
-    task: Annotated[str, typer.Option("--task", metavar="TASK", help="What is to be done next.")] = "",
-    workspace: WorkspaceOption = Path(),
-    print_mode: PrintOption = False,
-    model: ModelOption = "nano",
-    profile: ProfileOption = None,
-    mcp: ServersOption = None,
-    steps: StepsOption = None,
-    seconds: SecondsOption = None,
-    yes: AcceptOption = False,
-    sandbox: SandboxOption = Confinement.workspace,
-    network: NetworkOption = Network.off,
-    device: DeviceOption = "cpu",
-    json: EventsOption = False,
-) -> None:
-    """Go on with a session, the last one of the folder if none is named. What was said stays, Python's variables go.
-
-    \b
-    Example:
-    ./k2 agent resume 20260102-1030
-    """
-    from openk2.agent.run import Settings, run_agent
-
-    settings = Settings(
-        task=task,
-        workspace=workspace,
-        model=model,
-        steps=steps,
-        seconds=seconds,
-        assume_yes=yes,
-        device=device,
-        as_json=json,
-        interactive=_is_terminal() and not (print_mode or json),
-        confinement=sandbox.value,
-        network=network.value,
-        profile=None if profile is None else profile.value,
-        servers=mcp,
-        resume=session,
     )
     raise typer.Exit(run_agent(settings))
 
@@ -213,7 +178,7 @@ def list_sessions(
 
 @app.command("undo")
 def undo(
-    session: Annotated[str, typer.Argument(help="Of this session alone.", metavar="ID")] = "",
+    session: Annotated[str, typer.Argument(help="Its id, or how it begins.", metavar="ID")] = "",
     workspace: WorkspaceOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
@@ -223,7 +188,7 @@ def undo(
     the exit status is 1.
     """
     from openk2.agent.past import undo as take_back
-    from openk2.agent.review import shown_path
+    from openk2.core.errors import printable
     from openk2.core.progress import new_console
 
     record, left = take_back(workspace.resolve(), session)
@@ -232,10 +197,10 @@ def undo(
         print(json.dumps({"request": record.request, "workspace": record.workspace, "taken_back": back, "left": left}))
     else:
         console = new_console()
-        names = ", ".join(map(shown_path, back)) or "nothing"
+        names = ", ".join(map(printable, back)) or "nothing"
         console.print(f"taken back in {record.workspace}: {names}", markup=False, soft_wrap=True)
         for path, reason in left.items():
-            console.print(f"left as it is: {shown_path(path)}: {reason}", markup=False, soft_wrap=True, style="yellow")
+            console.print(f"left as it is: {printable(path)}: {reason}", markup=False, soft_wrap=True, style="yellow")
     raise typer.Exit(1 if left else 0)
 
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from openk2 import __version__
 from openk2.cli import agent, bench, demo, deploy, evaluate, export, model, rl, serve, synth, test, train, view, worlds
 from openk2.core import command
-from openk2.core.errors import DISK_FULL, Interrupted, UserError
+from openk2.core.errors import DISK_FULL, Interrupted, UserError, printable
 from openk2.core.extras import extra_with
 
 CLOSED_PIPE = 128 + signal.SIGPIPE
@@ -172,7 +172,7 @@ def _readable(sentence: str) -> str:
     """One line of bounded length that a terminal shows as it is, whatever input a sentence quotes."""
     if len(sentence) > LONGEST_SENTENCE:
         sentence = f"{sentence[: LONGEST_SENTENCE * 3 // 4]} ... {sentence[-LONGEST_SENTENCE // 4 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)
+    return printable(sentence)
 
 
 def _flush() -> None:

@@ -43,6 +43,11 @@ def why(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
+def printable(text: str) -> str:
+    """On one line, as a terminal shows it, whatever is in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def first_invalid(error: ValidationError) -> tuple[str, str]:
     """Where pydantic's first complaint is, keys joined by dots, and what it says. For the whole there is no place."""
     first = error.errors()[0]
