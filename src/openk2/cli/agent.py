@@ -15,7 +15,7 @@ from openk2.cli.common import MODEL_HELP, DeviceOption, YesOption, given_path
 
 
 class Agent(TyperGroup):
-    """What is no command is a task: `agent "..."` is `agent run "..."`. `agent resume ID` is `agent run --resume ID`."""
+    """What is no command is a task. `agent "..."` is `agent run "..."`; `agent resume ID`, `agent run --resume ID`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args[:1] == ["resume"]:
